@@ -1,0 +1,34 @@
+# Two commands set up a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: quickstart test lint bench schema screens clean
+
+quickstart: $(STAMP)          ## create .venv, install, run the whole method on real digits
+	$(BIN)/cafe run quickstart
+
+test: lint                    ## lint, types, walls, all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)               ## all benchmarks in full, written to docs/benchmarks.md
+	$(BIN)/python benchmarks/run_all.py
+
+schema: $(STAMP)              ## JSON Schema of profiles, for editors
+	$(BIN)/python -m engine.contract.schema > profiles/profile.schema.json
+
+clean:
+	rm -rf $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	touch $@
