@@ -1,0 +1,50 @@
+"""What can be named in a profile, known without torch.
+
+The engine's registries hold the code; this list holds the names and the few facts that validation, cost
+estimates and screens need. A test pins the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DataName = Literal["digits"]
+ModelName = Literal[
+    "small",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "preact-resnet18",
+    "wrn-28-10",
+    "wrn-34-10",
+]
+DefenceName = Literal["standard", "adv", "trades"]
+InoculationDefence = Literal["adv", "trades"]
+AttackName = Literal["clean", "fgsm", "pgd", "fgsm-l2", "pgd-l2"]
+Norm = Literal["linf", "l2"]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """A data set: images `(channels, size, size)`, `pool` examples to train and validate on, `test` held apart."""
+
+    classes: int
+    channels: int
+    size: int
+    pool: int
+    test: int
+    flip: bool
+    """Whether a mirrored image keeps its class (never for digits)."""
+
+
+DATA_FACTS: dict[str, DataFacts] = {
+    "digits": DataFacts(classes=10, channels=1, size=8, pool=1347, test=450, flip=False),
+}
+
+SMALLEST_IMAGE: dict[str, int] = {"vgg11": 32, "vgg13": 32, "vgg16": 32, "vgg19": 32}
+"""Smallest image side of the networks that need more than 8 pixels: VGG halves the image five times."""

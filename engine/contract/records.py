@@ -1,0 +1,200 @@
+"""records.jsonl: what a run has to tell, one JSON object a line, appended by one writer, read by anyone.
+
+A line is `{"kind": ..., "v": 1, "t": unix seconds, ...}`. A reader passes over kinds and keys it does not know and
+leaves a line without its newline for next time, so reading while the engine writes, or after it was killed, is safe.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+Number = float | str | None
+"""A scalar as written: a finite number, null, or one of "nan", "inf", "-inf" (JSON has no such numbers)."""
+
+
+class Record(msgspec.Struct, kw_only=True, tag_field="kind", omit_defaults=False):
+    """What all records share: format version and wall time in unix seconds (stamped by the writer)."""
+
+    v: int = 1
+    t: float = 0.0
+
+
+class StageChange(Record, tag="stage"):
+    """A stage of the profile started or finished; `stage` is its id and `stage_kind` its kind."""
+
+    stage: str
+    stage_kind: str = ""
+    state: Literal["started", "finished", "resumed"] = "started"
+    total_steps: int = 0
+    total_epochs: int = 0
+
+
+class Scalars(Record, tag="scalars"):
+    """Values of named curves at one optimiser step of one stage (`epoch` is fractional, 1.0 = one epoch done)."""
+
+    stage: str
+    step: int
+    epoch: float = 0.0
+    values: dict[str, Number] = {}
+
+    def numbers(self) -> dict[str, float]:
+        """The values as floats: null and unreadable text become NaN."""
+        return {name: to_float(value) for name, value in self.values.items()}
+
+
+class Cell(Record, tag="cell"):
+    """A finished cell of a robust-accuracy table; accuracy and its 95% Wilson interval are percent, 0-100."""
+
+    model: str
+    attack: str
+    correct: int
+    total: int
+    accuracy: float
+    low: float
+    high: float
+    seconds: float = 0.0
+    gradient_steps: int = 0
+    warnings: list[str] = []
+
+
+class Progress(Record, tag="progress"):
+    """How far a long attack has come: `done` of `total` examples, `robust_so_far` of the done still right."""
+
+    model: str
+    attack: str
+    done: int
+    total: int
+    robust_so_far: int = 0
+
+
+class SampleSheet(Record, tag="sample"):
+    """Pictures were written: `path` of their samples.json relative to the run directory."""
+
+    stage: str
+    path: str
+
+
+class CheckpointWritten(Record, tag="checkpoint"):
+    """Weights were saved: `path` relative to the run directory, `label` is `last` or `best`."""
+
+    stage: str
+    path: str
+    step: int = 0
+    label: str = "last"
+
+
+class WarningNote(Record, tag="warning"):
+    """Something a reader of the numbers must know."""
+
+    text: str
+    stage: str = ""
+
+
+class ErrorNote(Record, tag="error"):
+    """Why the run failed; the traceback is in engine.log."""
+
+    text: str
+    stage: str = ""
+    hint: str = ""
+
+
+class Message(Record, tag="message"):
+    """A remark on what the engine is doing."""
+
+    text: str
+    stage: str = ""
+
+
+AnyRecord = (
+    StageChange | Scalars | Cell | Progress | SampleSheet | CheckpointWritten | WarningNote | ErrorNote | Message
+)
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(AnyRecord)
+
+
+def to_number(value: float) -> Number:
+    """A float as it is written: NaN and infinities as text, since JSON has none."""
+    if math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+
+
+def to_float(value: Number) -> float:
+    """The inverse of `to_number`; null and unreadable text become NaN."""
+    if isinstance(value, str):
+        return {"inf": math.inf, "-inf": -math.inf}.get(value, math.nan)
+    return math.nan if value is None else float(value)
+
+
+def encode(record: Record) -> bytes:
+    """One line, newline included."""
+    return to_json(record) + b"\n"
+
+
+def to_json(value: msgspec.Struct) -> bytes:
+    """The value as UTF-8 JSON; a question mark stands for what UTF-8 cannot hold, such as bytes of a file name."""
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(value), ensure_ascii=False).encode(errors="replace")
+
+
+def to_dict(record: Record) -> dict[str, Any]:
+    """The record as plain values, as it stands in the file."""
+    return dict(msgspec.to_builtins(record))
+
+
+class RecordReader:
+    """Reads what was appended to a records file since the last call.
+
+    `skipped` counts complete lines that are no record of a known kind. A file that became shorter is read again
+    from its start; `restarts` counts how often.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+        self.skipped = 0
+        self.restarts = 0
+
+    def read(self, max_bytes: int = 1 << 24) -> list[AnyRecord]:
+        """The new complete records, at most about `max_bytes` of them (the rest comes with the next call).
+
+        A file that cannot be read (yet, or any more, or for a moment over NFS) has no news. A single line longer than
+        `max_bytes` is read whole.
+        """
+        try:
+            with self.path.open("rb") as file:
+                size = file.seek(0, 2)
+                if size < self.offset:
+                    self.offset = 0
+                    self.restarts += 1
+                if size == self.offset:
+                    return []
+                file.seek(self.offset)
+                chunk = file.read(max_bytes)
+                if b"\n" not in chunk and len(chunk) == max_bytes:
+                    chunk += file.readline()
+        except OSError:
+            return []
+        end = chunk.rfind(b"\n") + 1
+        self.offset += end
+        return self._decode(chunk[:end])
+
+    def _decode(self, chunk: bytes) -> list[AnyRecord]:
+        # Line by line: decode_lines also takes a record broken over lines, but only where a chunk holds all of it.
+        records: list[AnyRecord] = []
+        for line in chunk.split(b"\n"):
+            if not line.strip():
+                continue
+            try:
+                records.append(_decoder.decode(line))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self.skipped += 1
+        return records

@@ -1,0 +1,215 @@
+"""The profile as typed models: every key with its type, range, default and meaning in one place.
+
+The text under `description` is what `cafe profile --schema`, editors and forms show. Keys whose default depends on
+other keys are None here and filled by `profile.resolve`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from engine.contract.catalogue import AttackName, DataName, DefenceName, InoculationDefence, ModelName, Norm
+
+FRACTION = {"fraction": True}
+"""Marks a key that also accepts a fraction in quotes, such as "8/255"."""
+_ABOVE_ZERO = r"(?=[0-9.]*[1-9])[0-9]+(\.[0-9]+)?"
+FRACTION_PATTERN = rf"^\s*{_ABOVE_ZERO}\s*/\s*{_ABOVE_ZERO}\s*$"
+
+Count = Annotated[int, Meta(ge=1)]
+Radius = Annotated[float, Meta(gt=0, extra=FRACTION)]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Momentum = Annotated[float, Meta(ge=0, lt=1)]
+StageId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+
+
+def doc(text: str) -> Any:
+    """Description of a key."""
+    return Meta(description=text)
+
+
+class _Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=False):
+    pass
+
+
+class Data(_Section):
+    """Which images."""
+
+    name: Annotated[DataName, doc("the data set")] = "digits"
+    augment: Annotated[bool, doc("shift (and, where classes allow it, mirror) training images at random")] = True
+    validation: Annotated[Share, doc("share of the training images held out to select checkpoints")] = 0.1
+
+
+class Model(_Section):
+    """Which classifier."""
+
+    name: Annotated[ModelName, doc("the network")] = "small"
+    dropout: Annotated[Momentum, doc("dropout inside wide residual blocks")] = 0.0
+
+
+class Threat(_Section):
+    """What the adversary may do."""
+
+    norm: Annotated[Norm, doc("the norm of the perturbation")] = "linf"
+    eps: Annotated[Radius, doc("radius of the ball around the image, as a number or a fraction")] = 8 / 255
+    eps_l2: Annotated[Radius | None, doc("radius for the attacks named -l2 when norm is linf")] = None
+
+
+class Compute(_Section):
+    """Where and how to compute."""
+
+    device: Annotated[
+        Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")], doc("auto, cpu, cuda or cuda:N")
+    ] = "auto"
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], doc("number format of the network; losses and images stay fp32")
+    ] = "fp32"
+    channels_last: Annotated[bool, doc("memory layout that convolutions often prefer")] = False
+    threads: Annotated[Count | None, doc("CPU threads; default: what torch chooses")] = None
+
+
+class Adversary(_Section):
+    """The attack inside training."""
+
+    attack: Annotated[Literal["pgd", "fgsm"], doc("pgd, or fgsm from a random start")] = "pgd"
+    steps: Annotated[Count, doc("gradient steps of pgd")] = 10
+    step_size: Annotated[
+        Positive | None, doc("length of a step in units of eps; default 2.3/steps for pgd, 1.25 for fgsm")
+    ] = None
+    loss: Annotated[Literal["ce", "kl"], doc("cross-entropy, or KL to the clean prediction")] = "ce"
+
+
+class _Stage(_Section):
+    id: Annotated[StageId | None, doc("name of the stage in records and files; default its kind")] = None
+
+
+class _Training(_Stage):
+    epochs: Annotated[Count, doc("passes over the training images")] = 30
+    batch_size: Annotated[Count, doc("images a step")] = 128
+    lr: Annotated[Positive, doc("highest learning rate of the triangular schedule")] = 0.1
+    warmup_epochs: Annotated[NotNegative | None, doc("epochs in which the learning rate rises from 0")] = None
+    momentum: Annotated[Momentum, doc("momentum of SGD")] = 0.9
+    weight_decay: Annotated[NotNegative, doc("L2 penalty of SGD")] = 2e-4
+    beta: Annotated[NotNegative, doc("weight of the KL term of trades")] = 2.0
+    adversary: Annotated[Adversary, doc("the attack inside training")] = msgspec.field(default_factory=Adversary)
+    select: Annotated[
+        Literal["best", "last"], doc("which checkpoint later stages use; best is chosen on held-out images")
+    ] = "best"
+
+
+class Train(_Training, tag_field="kind", tag="train"):
+    """Standard or adversarial training."""
+
+    defence: Annotated[DefenceName, doc("the loss")] = "adv"
+    start: Annotated[StageId | None, doc("stage whose network to start from; default a new network")] = None
+
+
+class Game(_Stage, tag_field="kind", tag="game"):
+    """The zero-sum game between the hypothesis model h and the test function g."""
+
+    base: Annotated[StageId | None, doc("training stage whose network is examined; default the latest")] = None
+    epochs: Annotated[Count, doc("passes over the training images")] = 10
+    batch_size: Annotated[Count, doc("images a step")] = 128
+    lr: Annotated[Positive, doc("learning rate of AdamW for h and g")] = 1e-4
+    weight_decay: Annotated[NotNegative, doc("weight decay of AdamW")] = 1e-5
+    betas: Annotated[tuple[Momentum, Momentum], doc("decay rates of AdamW")] = (0.9, 0.999)
+    amsgrad: Annotated[bool, doc("the AMSGrad variant of AdamW")] = True
+    lambda_: Annotated[NotNegative, doc("weight of the regulariser |g(Z) - Z|^2")] = msgspec.field(
+        default=1.0, name="lambda"
+    )
+    adversary: Annotated[Adversary, doc("the attack that makes the instrument Z")] = msgspec.field(
+        default_factory=Adversary
+    )
+
+
+class Inoculate(_Training, tag_field="kind", tag="inoculate"):
+    """CAFE: a defence plus the KL to the network's answer on the causal inversion."""
+
+    defence: Annotated[InoculationDefence, doc("the loss that inoculation is added to")] = "adv"
+    game: Annotated[StageId | None, doc("game whose h is used; default the latest")] = None
+    start: Annotated[StageId | None, doc("stage whose network to start from; default the base of the game")] = None
+    epochs: Annotated[Count, doc("passes over the training images")] = 4
+    batch_size: Annotated[Count, doc("images a step")] = 64
+    lr: Annotated[Positive, doc("highest learning rate of the triangular schedule")] = 1e-3
+    weight: Annotated[NotNegative, doc("weight of the inoculation term")] = 1.0
+    gamma: Annotated[Radius | None, doc("Linf radius of the causal inversion; default eps / 4 for linf")] = None
+    inversion_steps: Annotated[Count, doc("signed steps of the causal inversion")] = 10
+
+
+class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
+    """A robust-accuracy table on the test images."""
+
+    models: Annotated[
+        Annotated[list[StageId], Meta(min_length=1)] | None,
+        doc("stages whose networks are attacked, the base first; default all that train one"),
+    ] = None
+    attacks: Annotated[Annotated[list[AttackName], Meta(min_length=1)], doc("columns of the table")] = msgspec.field(
+        default_factory=lambda: ["clean", "fgsm", "pgd"]
+    )
+    pgd_steps: Annotated[Count, doc("gradient steps of pgd")] = 30
+    pgd_restarts: Annotated[Count, doc("random starts of pgd")] = 1
+    batch_size: Annotated[Count, doc("images at once")] = 256
+    limit: Annotated[Count | None, doc("only the first so many test images; default all")] = None
+    samples: Annotated[Annotated[int, Meta(ge=0)], doc("test images to keep as pictures")] = 8
+
+
+Stage = Train | Game | Inoculate | Evaluate
+STAGES: dict[str, type[Train] | type[Game] | type[Inoculate] | type[Evaluate]] = {
+    "train": Train,
+    "game": Game,
+    "inoculate": Inoculate,
+    "evaluate": Evaluate,
+}
+
+
+class Profile(_Section, kw_only=True):
+    """One experiment: what to train, attack, examine and measure."""
+
+    name: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$")],
+        doc("short name, part of the run id: letters, digits, dot, dash, underscore"),
+    ]
+    description: Annotated[str, doc("what the experiment is for, in one sentence")] = ""
+    seed: Annotated[
+        Annotated[int, Meta(ge=0, lt=2**31)], doc("seed of weights, data order, starts and augmentation")
+    ] = 0
+    data: Annotated[Data, doc("which images")] = msgspec.field(default_factory=Data)
+    model: Annotated[Model, doc("which classifier")] = msgspec.field(default_factory=Model)
+    threat: Annotated[Threat, doc("what the adversary may do")] = msgspec.field(default_factory=Threat)
+    compute: Annotated[Compute, doc("where and how to compute")] = msgspec.field(default_factory=Compute)
+    stage: Annotated[Annotated[list[Stage], Meta(min_length=1)], doc("what to do, in order")]
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a profile file, for editors.
+
+    A file may also hold `extends` (another profile to start from) and `set` (overrides by key path); with `extends`
+    the otherwise required keys may come from there. What depends on several keys, such as references between stages,
+    only the loader can tell.
+    """
+    schema = msgspec.json.schema(Profile)
+    profile = schema["$defs"]["Profile"]
+    profile["anyOf"] = [{"required": profile.pop("required")}, {"required": ["extends"]}]
+    profile["properties"]["extends"] = {
+        "type": "string",
+        "description": "profile to inherit from: a name or a path",
+    }
+    profile["properties"]["set"] = {
+        "type": "object",
+        "description": 'overrides after inheritance, by key path: { "stage.train.epochs" = 3 }',
+    }
+    radii = (("Threat", "eps"), ("Threat", "eps_l2"), ("Inoculate", "gamma"))
+    for section, key in radii:
+        entry = schema["$defs"][section]["properties"][key]
+        number = next((option for option in entry.get("anyOf", []) if option["type"] == "number"), entry)
+        number["type"] = ["number", "string"]
+        number["pattern"] = FRACTION_PATTERN
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cafe profile", **schema}
+
+
+if __name__ == "__main__":
+    print(msgspec.json.format(msgspec.json.encode(json_schema()), indent=2).decode())

@@ -1,0 +1,130 @@
+"""The Recorder: the only writer of a run directory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from copy import copy
+from pathlib import Path
+
+import msgspec
+
+from engine.contract.errors import DiskError
+from engine.contract.records import Record, encode, to_json
+from engine.contract.results import Results
+from engine.contract.rundir import (
+    HEARTBEAT_SECONDS,
+    Info,
+    RunDir,
+    State,
+    StateName,
+    process_started,
+    write_atomically,
+)
+
+
+class Recorder:
+    """Appends records, replaces state, and keeps the heartbeat going from a thread of its own.
+
+    Used as a context manager; on leaving, the heartbeat ends and the files are closed. State changes reach the disk
+    at once, progress with the next heartbeat or when `flush_state` is called.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        pid = os.getpid()
+        self._state = State(
+            state="starting",
+            pid=pid,
+            pid_started=process_started(pid),
+            host=socket.gethostname(),
+            heartbeat=time.time(),
+        )
+        self._lock = threading.Lock()
+        self._disk = threading.Lock()  # apart, so that `progress` never waits for a slow disk
+        self._torn = False
+        self._done = threading.Event()
+        self._file = self._open(run.records_file)
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Recorder:
+        self.flush_state()
+        self._heart.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._heart.join()
+        os.close(self._file)
+        self._file = -1  # a later write must fail, not reach whichever file gets the number next
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        """Open for appending; a torn line left by a killed writer is ended, so that ours starts on a fresh one."""
+        file = -1
+        try:
+            file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                os.write(file, b"\n")
+        except OSError as error:
+            if file >= 0:
+                os.close(file)
+            raise DiskError(f"cannot write {path}: {error.strerror}") from error
+        return file
+
+    def write(self, record: Record) -> None:
+        """Stamp the time and append one line, in one system call, seen by readers at once. Raises DiskError."""
+        record.t = time.time()
+        line = b"\n" + encode(record) if self._torn else encode(record)
+        try:
+            written = os.write(self._file, line)
+            self._torn = written != len(line)
+            if self._torn:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise DiskError(
+                f"cannot write {self.run.records_file}: {error.strerror}",
+                "Free some space; checkpoints and earlier records are intact.",
+            ) from error
+
+    def state(self, state: StateName, *, error: str = "", hint: str = "") -> None:
+        """Change the state of the run, on disk before this returns."""
+        with self._lock:
+            self._state.state, self._state.error, self._state.hint = state, error, hint
+        self.flush_state()
+
+    def progress(self, stage: str, step: int, total_steps: int, progress: float) -> None:
+        """Note where the run is: `step` of `total_steps` within `stage`, `progress` (0-1) of the whole run."""
+        with self._lock:
+            self._state.stage, self._state.step, self._state.total_steps = stage, step, total_steps
+            self._state.progress = min(max(progress, 0.0), 1.0)
+
+    def flush_state(self) -> None:
+        """Write state.json with a fresh heartbeat. Raises DiskError."""
+        with self._disk:
+            with self._lock:
+                self._state.heartbeat = time.time()
+                state = copy(self._state)
+            self.run.write_state(state)
+
+    def results(self, results: Results) -> None:
+        """Replace results.json. Raises DiskError."""
+        write_atomically(self.run.results_file, msgspec.json.format(to_json(results)))
+
+    def add_facts(self, *, versions: dict[str, str], devices: Iterable[str]) -> None:
+        """Complete run.json with what only the engine knows: versions and devices."""
+        info: Info = self.run.info()
+        info.versions, info.devices = versions, list(devices)
+        write_atomically(self.run.info_file, msgspec.json.format(to_json(info)))
+
+    def _beat(self) -> None:
+        while not self._done.wait(HEARTBEAT_SECONDS):
+            try:
+                self.flush_state()
+            except DiskError:
+                continue  # the next record meets the same disk and tells the run
