@@ -1,0 +1,58 @@
+"""Classifiers. To add one: write its builder in a file of its family and add a row to MODELS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from functools import partial
+
+from engine.contract.catalogue import SMALLEST_IMAGE
+from engine.models.base import Classifier, Inputs, draw_classifier_weights, materialise
+from engine.models.preact import preact_resnet18
+from engine.models.resnet import resnet
+from engine.models.small import small
+from engine.models.vgg import vgg
+from engine.models.wide import wide_resnet
+
+MODELS: dict[str, Callable[..., Classifier]] = {
+    "small": small,
+    "vgg11": partial(vgg, depth=11),
+    "vgg13": partial(vgg, depth=13),
+    "vgg16": partial(vgg, depth=16),
+    "vgg19": partial(vgg, depth=19),
+    "resnet18": partial(resnet, depth=18),
+    "resnet34": partial(resnet, depth=34),
+    "resnet50": partial(resnet, depth=50),
+    "preact-resnet18": preact_resnet18,
+    "wrn-28-10": partial(wide_resnet, depth=28, widening=10),
+    "wrn-34-10": partial(wide_resnet, depth=34, widening=10),
+}
+"""Name -> builder, called with `Inputs` and the options of the family. `build` draws the weights."""
+
+
+def build(
+    name: str,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    **options: float,
+) -> Classifier:
+    """The network `name` on the CPU, in train mode, for images (channels,size,size) in [0,1] of `classes` classes.
+
+    `mean` and `std` (one value a channel, of images in [0,1]) become part of the state dict. The weights are a
+    function of `seed` alone, and no global random state is read or changed. `options`: `dropout` in [0,1) for wide
+    residual networks. Raises ValueError.
+    """
+    if name not in MODELS:
+        near = get_close_matches(name, MODELS, 1, 0.5)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"model: found {name!r}; {guess}allowed: {', '.join(MODELS)}")
+    smallest = SMALLEST_IMAGE.get(name, 8)
+    if size < smallest:
+        raise ValueError(f"size: found {size}; {name} needs images of at least {smallest}x{smallest}")
+    inputs = Inputs(classes, channels, size, tuple(mean), tuple(std))
+    return materialise(partial(MODELS[name], inputs, **options), seed, draw_classifier_weights)
