@@ -1,0 +1,42 @@
+"""Causal inversion: the image whose prediction is nearest to that of its causal features (CAFE, section 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from engine import draws
+from engine.attacks.balls import Ball
+from engine.attacks.loop import ascend, attacked
+from engine.attacks.losses import kl_divergence
+from engine.data import Batch
+from engine.device import Compute
+from engine.models.base import Classifier
+
+
+def causal_logits(model: Classifier, hypothesis: nn.Module, x: Tensor, x_adv: Tensor, compute: Compute) -> Tensor:
+    """AC logits head(F_nat + h(Z)) (N,K), with classifier and h in eval mode and without gradient."""
+    with attacked(model), attacked(hypothesis), torch.no_grad(), compute.autocast():
+        F_nat = model.features(x)
+        Z = model.features(x_adv) - F_nat
+        logits: Tensor = model.head(F_nat + hypothesis(Z))
+    return logits.float()
+
+
+def invert(
+    model: nn.Module, batch: Batch, target: Tensor, gamma: float, compute: Compute, *, steps: int, seed: int, epoch: int
+) -> Tensor:
+    """x_c = argmin over |d|_inf <= gamma of KL( f(x+d) || target ) for target logits (N,K): (N,C,H,W) in [0,1].
+
+    `steps` signed steps of 2.3*gamma/steps from a uniform random start.
+    """
+    ball = Ball("linf", gamma)
+
+    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
+        with compute.autocast():
+            logits = model(x)
+        return -kl_divergence(logits, target), logits
+
+    start = ball.random_point(batch.x, draws.keys(seed, batch.index, "inversion", epoch))
+    with attacked(model):
+        return ascend(objective, batch.x, start, ball, steps=steps, step_size=2.3 * gamma / steps)

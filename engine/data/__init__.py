@@ -1,0 +1,118 @@
+"""Data sets: one loader each, all images resident on the device as uint8, augmented there in batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine import draws
+from engine.contract.catalogue import DATA_FACTS, DataFacts
+from engine.data import digits
+from engine.data.source import Source
+from engine.device import Compute
+
+DATA: dict[str, Callable[[], Source]] = {
+    "digits": digits.load,
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (N,C,H,W) fp32 in [0,1], labels (N,) int64, and the index of each example in its data set (N,) int64."""
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Examples resident on the device: images (N,C,H,W) uint8, labels and data indices (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Tensor, compute: Compute) -> Batch:
+        """The examples at `rows` (N,) int64, as a batch."""
+        x = self.images[rows].float() / 255
+        return Batch(compute.layout(x), self.labels[rows], self.index[rows])
+
+    def first(self, count: int | None) -> Images:
+        """The first `count` examples; all of them for None."""
+        return Images(self.images[:count], self.labels[:count], self.index[:count])
+
+    def batches(self, size: int, compute: Compute) -> Iterator[Batch]:
+        """All examples in order."""
+        for rows in torch.arange(len(self), device=self.labels.device).split(size):
+            yield self.take(rows, compute)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set ready for a run: `train` and held-out `validation` (both from the training images), and `test`."""
+
+    facts: DataFacts
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: Images
+    validation: Images
+    test: Images
+
+
+def load(name: str, *, validation: float, seed: int, compute: Compute) -> Splits:
+    """Load data set `name` onto the device; the share `validation` of the training images is held out by `seed`."""
+    source, facts = DATA[name](), DATA_FACTS[name]
+    held_out = max(1, round(validation * len(source.train_labels)))
+    order = np.random.default_rng([seed, 0xCAFE]).permutation(len(source.train_labels))
+
+    def resident(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Images:
+        return Images(
+            torch.from_numpy(images[rows]).to(compute.device),
+            torch.from_numpy(labels[rows]).to(compute.device),
+            torch.from_numpy(rows).to(compute.device),
+        )
+
+    return Splits(
+        facts=facts,
+        mean=source.mean,
+        std=source.std,
+        train=resident(source.train_images, source.train_labels, np.sort(order[held_out:])),
+        validation=resident(source.train_images, source.train_labels, np.sort(order[:held_out])),
+        test=resident(source.test_images, source.test_labels, np.arange(len(source.test_labels))),
+    )
+
+
+def epoch_order(count: int, seed: int, epoch: int, purpose: str, device: torch.device) -> Tensor:
+    """The order (count,) in which epoch `epoch` visits the examples: a function of its arguments alone."""
+    generator = np.random.default_rng([seed, epoch, sum(purpose.encode())])
+    return torch.from_numpy(generator.permutation(count)).to(device)
+
+
+def augment(batch: Batch, *, flip: bool, seed: int, epoch: int) -> Batch:
+    """Shift each image by up to size/8 pixels (zeros come in) and, with `flip`, mirror half of them.
+
+    The draw depends on (seed, data index, epoch) alone.
+    """
+    n, channels, height, width = batch.x.shape
+    reach = height // 8
+    chance = draws.uniform(draws.keys(seed, batch.index, "augment", epoch), (3,))
+    shift = (chance[:, :2] * (2 * reach + 1)).long()
+    padded = torch.nn.functional.pad(batch.x, (reach,) * 4)
+    rows = shift[:, :1] + torch.arange(height, device=batch.x.device)
+    columns = shift[:, 1:] + torch.arange(width, device=batch.x.device)
+    if flip:
+        columns = torch.where(chance[:, 2:] < 0.5, columns.flip(1), columns)
+    which = torch.arange(n, device=batch.x.device)[:, None, None, None]
+    channel = torch.arange(channels, device=batch.x.device)[None, :, None, None]
+    return Batch(padded[which, channel, rows[:, None, :, None], columns[:, None, None, :]], batch.y, batch.index)

@@ -1,0 +1,73 @@
+"""Where and how to compute: device, precision, memory layout."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from engine.contract import schema
+from engine.contract.errors import DeviceError
+
+Network = TypeVar("Network", bound=nn.Module)
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The device and number format of a run. Images, eps, projections and losses are fp32 whatever `dtype` is."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Run the network in `dtype` inside this context; nothing is changed for fp32."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling for weight updates in fp16; passes everything through otherwise."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def place(self, module: Network) -> Network:
+        """Move a network to the device, in the memory layout asked for."""
+        module.to(self.device)
+        if self.channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks this form
+        return module
+
+    def layout(self, images: Tensor) -> Tensor:
+        """Images (N,C,H,W) in the memory layout asked for."""
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+
+    def describe(self) -> str:
+        """The device in words, for run.json."""
+        if self.device.type == "cuda":
+            return f"{self.device} {torch.cuda.get_device_name(self.device)}"
+        return f"cpu, {torch.get_num_threads()} threads"
+
+
+def prepare(wanted: schema.Compute) -> Compute:
+    """Find the device that a profile asks for; raises DeviceError when it is not there."""
+    name = wanted.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            there = f"{count} CUDA device(s)" if count else "no CUDA device that this build of torch can use"
+            raise DeviceError(
+                f"compute.device: {wanted.device} is not there; this host has {there}",
+                "Use --device cpu or --device auto; `cafe doctor` shows what torch sees.",
+            )
+        device = torch.device("cuda", device.index or 0)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    if wanted.threads is not None:
+        torch.set_num_threads(wanted.threads)
+    return Compute(device, _DTYPES[wanted.precision], wanted.channels_last)

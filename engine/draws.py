@@ -1,0 +1,60 @@
+"""Random numbers that belong to an example, not to a batch.
+
+Every draw is a pure function of a key (seed, data index, purpose, restart, step) and of the position of the element:
+so a result does not depend on batch size, neighbours, device count, or on where a run was resumed. The generator is a
+counter through the finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
+OOPSLA 2014), in int64 arithmetic that wraps around alike on every device.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    """The same 64 bits read as a signed number, which is what torch's int64 holds."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX_1 = _signed(0xBF58476D1CE4E5B9)
+_MIX_2 = _signed(0x94D049BB133111EB)
+
+
+def _shift_right(bits: Tensor, by: int) -> Tensor:
+    return (bits >> by) & ((1 << (64 - by)) - 1)  # >> copies the sign bit; the mask makes the shift logical
+
+
+def _mix(bits: Tensor) -> Tensor:
+    bits = (bits ^ _shift_right(bits, 30)) * _MIX_1
+    bits = (bits ^ _shift_right(bits, 27)) * _MIX_2
+    return bits ^ _shift_right(bits, 31)
+
+
+def keys(seed: int, index: Tensor, purpose: str, *path: int) -> Tensor:
+    """One key (N,) int64 for each data index (N,) int64, for one purpose and a path such as (restart, step)."""
+    key = torch.full_like(index, zlib.crc32(purpose.encode()))
+    for part in (seed, *path):
+        key = _mix(_mix(key) + _signed(part * 0x9E3779B97F4A7C15))
+    return _mix(_mix(key) + index * _GOLDEN)
+
+
+def uniform(key: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Uniform numbers in [0,1), fp32, (N, *shape) for keys (N,): multiples of 2^-24."""
+    count = math.prod(shape)
+    counter = torch.arange(1, count + 1, device=key.device, dtype=torch.int64) * _GOLDEN
+    bits = _mix(key[:, None] + counter[None, :])
+    return (_shift_right(bits, 40).float() * 2.0**-24).view(len(key), *shape)
+
+
+def normal(key: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers, fp32, (N, *shape) for keys (N,), by the Box-Muller transform."""
+    count = math.prod(shape)
+    pairs = uniform(key, (2, count))
+    radius = torch.sqrt(-2 * torch.log1p(-pairs[:, 0]))  # 1 - u lies in (0,1], so the logarithm is finite
+    return (radius * torch.cos(2 * math.pi * pairs[:, 1])).view(len(key), *shape)

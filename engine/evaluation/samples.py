@@ -1,0 +1,110 @@
+"""Pictures of a few test images: clean, adversarial, perturbation, causal inversion, with what the network says."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from engine.attacks import ATTACKS, Setting
+from engine.attacks.inversion import causal_logits, invert
+from engine.contract.records import Message, Record, SampleSheet
+from engine.contract.rundir import write_atomically
+from engine.contract.schema import Evaluate, Game, Inoculate
+from engine.data import Batch
+from engine.device import Compute
+from engine.models.base import Classifier
+from engine.stage import Context
+
+PERTURBATION_GAIN = 10
+
+
+def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Record:
+    """Write PNG files and samples.json for the first `stage.samples` test images; the record tells where.
+
+    The network is the base of the latest game before this stage (else the first of the table), the attack the last
+    one of the table. The perturbation is drawn PERTURBATION_GAIN times enlarged around grey.
+    """
+    attacks = [name for name in stage.attacks if name != "clean"]
+    if not stage.samples or not attacks:
+        return Message(stage=str(stage.id), text="no samples: none asked for, or no attack to show")
+    game, inoculation = _before(context, stage)
+    assert stage.models is not None, "the profile was resolved"
+    name = str(game.base) if game else stage.models[0]
+    model = context.trained(name).requires_grad_(False).eval()
+    images = context.data.test.first(stage.samples)
+    batch = next(images.batches(len(images), compute))
+    setting = Setting(context.ball_of(attacks[-1]), stage, context.profile.seed, compute)
+    x_adv = ATTACKS[attacks[-1]].run(model, batch, setting, 0)
+    pictures = {
+        "clean": batch.x,
+        "adversarial": x_adv,
+        "perturbation": (0.5 + PERTURBATION_GAIN * (x_adv - batch.x)).clamp(0, 1),
+    }
+    if game:
+        gamma = inoculation.gamma if inoculation and inoculation.gamma else context.profile.threat.eps / 4
+        steps = inoculation.inversion_steps if inoculation else 10
+        pictures["inversion"] = _invert(context, game, model, batch, x_adv, compute, gamma, steps)
+    sheet = {
+        "stage": stage.id,
+        "model": name,
+        "attack": attacks[-1],
+        "perturbation_gain": PERTURBATION_GAIN,
+        "samples": _write(context, model, batch, pictures),
+    }
+    path = context.run.samples / "samples.json"
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(sheet)))
+    return SampleSheet(stage=str(stage.id), path=str(path.relative_to(context.run.path)))
+
+
+def _before(context: Context, stage: Evaluate) -> tuple[Game | None, Inoculate | None]:
+    stages = context.profile.stage
+    earlier = stages[: next(i for i, other in enumerate(stages) if other.id == stage.id)]
+    games = [other for other in earlier if isinstance(other, Game)]
+    inoculations = [other for other in earlier if isinstance(other, Inoculate)]
+    return games[-1] if games else None, inoculations[-1] if inoculations else None
+
+
+def _invert(
+    context: Context,
+    game: Game,
+    model: Classifier,
+    batch: Batch,
+    x_adv: Tensor,
+    compute: Compute,
+    gamma: float,
+    steps: int,
+) -> Tensor:
+    hypothesis = context.hypothesis(game.id, model.feature_shape)
+    target = causal_logits(model, hypothesis, batch.x, x_adv, compute)
+    return invert(model, batch, target, gamma, compute, steps=steps, seed=context.profile.seed, epoch=-1)
+
+
+def _write(context: Context, model: Classifier, batch: Batch, pictures: dict[str, Tensor]) -> list[dict[str, Any]]:
+    predictions: dict[str, list[int]] = {}
+    for kind, x in pictures.items():
+        if kind != "perturbation":
+            with torch.no_grad():
+                predictions[kind] = model(x).argmax(1).tolist()
+    rows = []
+    for i, index in enumerate(batch.index.tolist()):
+        files = {kind: f"{index:05d}-{kind}.png" for kind in pictures}
+        for kind, file in files.items():
+            _png(context.run.samples / file, pictures[kind][i])
+        said = {kind: values[i] for kind, values in predictions.items()}
+        rows.append({"index": index, "label": int(batch.y[i]), "predictions": said, "files": files})
+    return rows
+
+
+def _png(path: Path, x: Tensor) -> None:
+    """One image (C,H,W) in [0,1], C = 1 or 3, as a PNG."""
+    pixels = (x * 255).round().byte().cpu().permute(1, 2, 0).contiguous().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(np.squeeze(pixels, 2) if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())

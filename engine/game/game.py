@@ -1,0 +1,150 @@
+"""The zero-sum game of adversarial instrumental-variable regression: min over h, max over g (CAFE, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine import checkpoints
+from engine.attacks.loop import attacked
+from engine.attacks.pgd import training_adversary
+from engine.contract.records import CheckpointWritten
+from engine.contract.schema import Game
+from engine.data import Batch, Images
+from engine.game.moments import moment, omega, read_features, regulariser
+from engine.stage import Context, EpochStage, Event, Meter
+
+
+class GameRun(EpochStage):
+    """A stage of kind game. The classifier is frozen and in eval mode throughout."""
+
+    def __init__(self, context: Context, stage: Game) -> None:
+        super().__init__(context, str(stage.id), stage.epochs, stage.batch_size)
+        self.stage = stage
+        self.model = context.trained(stage.base).requires_grad_(False).eval()
+        self.h, self.g = context.treatments(self.model.feature_shape)
+        self.optimizer_h, self.optimizer_g = (self._optimizer(network) for network in (self.h, self.g))
+        self.scaler = context.compute.scaler()
+        self.readings: dict[str, float] = {}
+
+    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        stage = self.stage
+        return torch.optim.AdamW(
+            network.parameters(),
+            lr=stage.lr,
+            betas=stage.betas,
+            weight_decay=stage.weight_decay,
+            amsgrad=stage.amsgrad,
+        )
+
+    def features(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
+        """F_nat and F_adv (N,C,H,W) of a batch under the adversary of the stage."""
+        context = self.context
+        x_adv = training_adversary(
+            self.model,
+            batch,
+            context.ball,
+            context.compute,
+            self.stage.adversary,
+            seed=context.profile.seed,
+            epoch=epoch,
+        )
+        with torch.no_grad(), context.compute.autocast():
+            return self.model.features(batch.x), self.model.features(x_adv)
+
+    def step(self, batch: Batch, epoch: int, logging: bool) -> dict[str, Tensor]:
+        """One step of g up psi - lambda*regulariser, then one of h down psi, with g(Z) computed anew in between."""
+        F_nat, F_adv = self.features(batch, epoch)
+        Z = F_adv - F_nat
+        shown = self._step_test_function(F_nat, Z, batch.y)
+        shown |= self._step_hypothesis(F_nat, Z, batch.y)
+        if logging:
+            shown |= self._readings(F_nat, F_adv, batch.y)
+        return shown
+
+    def _step_test_function(self, F_nat: Tensor, Z: Tensor, y: Tensor) -> dict[str, Tensor]:
+        self.h.requires_grad_(False)
+        with self.context.compute.autocast():
+            treatment = self.g(Z)
+            omega_g = omega(self.model.head, F_nat, treatment)
+            omega_h = omega(self.model.head, F_nat, self.h(treatment))
+        psi, distance = moment(omega_h, omega_g, y), regulariser(treatment, Z)
+        loss = self.stage.lambda_ * distance - psi
+        self._update(self.optimizer_g, loss)
+        self.h.requires_grad_(True)
+        return {"psi": psi, "regulariser": distance, "test_function_loss": loss}
+
+    def _step_hypothesis(self, F_nat: Tensor, Z: Tensor, y: Tensor) -> dict[str, Tensor]:
+        with self.context.compute.autocast():
+            with torch.no_grad():
+                treatment = self.g(Z)
+                omega_g = omega(self.model.head, F_nat, treatment)
+            omega_h = omega(self.model.head, F_nat, self.h(treatment))
+        loss = moment(omega_h, omega_g, y)
+        self._update(self.optimizer_h, loss)
+        return {"hypothesis_loss": loss}
+
+    def _update(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss.mean()).backward()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def _readings(self, F_nat: Tensor, F_adv: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The four accuracies and cross-entropies, and |Z|, with h and g in eval mode."""
+        Z = F_adv - F_nat
+        with attacked(self.h), attacked(self.g), torch.no_grad(), self.context.compute.autocast():
+            readings = read_features(self.model.head, self.h, F_nat, F_adv, Z, self.g(Z))
+        return readings.shown(y) | {"variation_norm": Z.float().flatten(1).norm(dim=1)}
+
+    def measure(self, images: Images, prefix: str) -> dict[str, float]:
+        """The readings and psi on images that were not trained on, with fixed starts of the adversary."""
+        meter = Meter()
+        for batch in images.batches(512, self.context.compute):
+            F_nat, F_adv = self.features(batch, epoch=-1)
+            Z = F_adv - F_nat
+            with attacked(self.h), attacked(self.g), torch.no_grad(), self.context.compute.autocast():
+                treatment = self.g(Z)
+                omega_g = omega(self.model.head, F_nat, treatment)
+                psi = moment(omega(self.model.head, F_nat, self.h(treatment)), omega_g, batch.y)
+            meter.add(self._readings(F_nat, F_adv, batch.y) | {"psi": psi, "regulariser": regulariser(treatment, Z)})
+        return {f"{prefix}{name}": value for name, value in meter.flush().items()}
+
+    def end_epoch(self, epoch: int) -> Iterator[Event]:
+        """The readings on the held-out images."""
+        yield self.scalars(self.measure(self.context.data.validation, "val_"), epoch + 1.0)
+
+    def finish(self) -> Iterator[Event]:
+        """The readings on the test images, which select nothing, and the weights of h and g."""
+        self.readings = self.measure(self.context.data.test, "test_")
+        yield self.scalars(self.readings, float(self.epochs))
+        yield self.save_weights()
+
+    def save_weights(self, label: str = "last") -> CheckpointWritten:
+        """Write h and g as they are."""
+        path = self.context.weights_file(self.id, label)
+        shape = list(self.model.feature_shape)
+        facts = self.facts(label, base=self.stage.base, features=shape, readings=self.readings)
+        checkpoints.save_weights(path, {"hypothesis": self.h, "test_function": self.g}, facts)
+        return self.checkpoint_record(path, label)
+
+    def state(self) -> dict[str, Any]:
+        """Weights and optimisers of both players, and the loss scaling."""
+        return {
+            "h": self.h.state_dict(),
+            "g": self.g.state_dict(),
+            "optimizer_h": self.optimizer_h.state_dict(),
+            "optimizer_g": self.optimizer_g.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.h.load_state_dict(state["h"])
+        self.g.load_state_dict(state["g"])
+        self.optimizer_h.load_state_dict(state["optimizer_h"])
+        self.optimizer_g.load_state_dict(state["optimizer_g"])
+        self.scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,284 @@
+"""What the stages of a run share: their surroundings, metering, and how they go on after a stop.
+
+A stage is a generator of record values. Between two steps it yields a `Step`; to stop it, the pipeline calls `save`
+there and consumes no more.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine import checkpoints
+from engine.attacks.balls import Ball
+from engine.contract.catalogue import Norm
+from engine.contract.records import CheckpointWritten, Record, Scalars, to_number
+from engine.contract.rundir import RunDir
+from engine.contract.schema import Game, Inoculate, Profile, Train
+from engine.data import Batch, Splits, augment, epoch_order
+from engine.device import Compute
+from engine.game.networks import build_treatment
+from engine.models import build
+from engine.models.base import Classifier
+
+LOGS_PER_EPOCH = 10
+
+
+@dataclass(frozen=True)
+class Step:
+    """`done` optimiser steps (or attacked batches) of the stage are behind us."""
+
+    done: int
+
+
+Event = Record | Step
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage works with."""
+
+    profile: Profile
+    run: RunDir
+    compute: Compute
+    data: Splits
+
+    @property
+    def ball(self) -> Ball:
+        """The threat model of the profile."""
+        return Ball(self.profile.threat.norm, self.profile.threat.eps)
+
+    def ball_of(self, attack: str) -> Ball:
+        """The threat model of one attack: names ending in -l2 use the L2 radius, whatever the profile's norm."""
+        threat = self.profile.threat
+        norm: Norm = "l2" if attack.endswith("-l2") else threat.norm
+        eps = threat.eps_l2 if norm == "l2" and threat.eps_l2 is not None else threat.eps
+        return Ball(norm, eps)
+
+    def classifier(self) -> Classifier:
+        """A new network, its weights a function of the seed."""
+        facts, model = self.data.facts, self.profile.model
+        options = {"dropout": model.dropout} if model.name.startswith("wrn") else {}
+        network = build(
+            model.name,
+            classes=facts.classes,
+            channels=facts.channels,
+            size=facts.size,
+            mean=self.data.mean,
+            std=self.data.std,
+            seed=self.profile.seed,
+            **options,
+        )
+        self.compute.place(network)
+        return network
+
+    def treatments(self, shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module]:
+        """New networks h (hypothesis) and g (test function) for features of `shape` (C,H,W)."""
+        seed = self.profile.seed
+        h, g = build_treatment(shape, seed=2 * seed + 1), build_treatment(shape, seed=2 * seed + 2)
+        return self.compute.place(h), self.compute.place(g)
+
+    def weights_file(self, stage_id: str, label: str = "last") -> Path:
+        """Where a stage keeps its `last` or `best` weights."""
+        return self.run.checkpoints / (f"{stage_id}.safetensors" if label == "last" else f"{stage_id}.best.safetensors")
+
+    def trained(self, stage_id: str | None) -> Classifier:
+        """The network of an earlier stage, the checkpoint that the stage selects. Raises CheckpointError."""
+        stage = next(stage for stage in self.profile.stage if stage.id == stage_id)
+        assert isinstance(stage, Train | Inoculate), "the profile was checked"
+        network = self.classifier()
+        checkpoints.load_weights(self.weights_file(str(stage_id), stage.select), {"classifier": network})
+        return network
+
+    def hypothesis(self, game_id: str | None, shape: tuple[int, int, int]) -> nn.Module:
+        """h of an earlier game, in eval mode. Raises CheckpointError."""
+        h, g = self.treatments(shape)
+        checkpoints.load_weights(self.weights_file(str(game_id)), {"hypothesis": h, "test_function": g})
+        return h.eval()
+
+    def readings(self) -> dict[str, float]:
+        """The four accuracies on the test images at the end of the latest game, in percent; empty without one."""
+        games = [stage for stage in self.profile.stage if isinstance(stage, Game)]
+        if not games or not self.weights_file(str(games[-1].id)).exists():
+            return {}
+        test = checkpoints.read_facts(self.weights_file(str(games[-1].id)))["readings"]
+        return {name.removeprefix("test_"): value for name, value in test.items()}
+
+    def facts(self, **more: Any) -> dict[str, Any]:
+        """Metadata of a checkpoint: what is needed to build its network again."""
+        data, model = self.data.facts, self.profile.model
+        return {
+            "model": model.name,
+            "dropout": model.dropout,
+            "data": self.profile.data.name,
+            "classes": data.classes,
+            "channels": data.channels,
+            "size": data.size,
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
+            "run": self.run.id,
+            **more,
+        }
+
+
+class Meter:
+    """Means of per-example values, summed on the device and moved to the host once per logging interval."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add the values (N,) of each name; N may differ between names and calls."""
+        for name, value in values.items():
+            total = value.detach().float().sum()
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+            self._counts[name] = self._counts.get(name, 0) + len(value)
+
+    def flush(self) -> dict[str, float]:
+        """The means since the last flush: one transfer from the device."""
+        sums = torch.stack(list(self._sums.values())).tolist() if self._sums else []
+        means = {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}
+        self._sums, self._counts = {}, {}
+        return means
+
+    def state(self) -> dict[str, Any]:
+        """For resuming in the middle of an interval."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+        """The inverse of `state`."""
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self._counts = dict(state["counts"])
+
+
+class StageRun(ABC):
+    """One stage while it runs. `done` counts finished steps; a stage that was stopped starts there again."""
+
+    def __init__(self, context: Context, stage_id: str, total_steps: int) -> None:
+        self.context = context
+        self.id = stage_id
+        self.total_steps = total_steps
+        self.done = 0
+
+    @abstractmethod
+    def run(self) -> Iterator[Event]:
+        """Do the work from `done` on."""
+
+    @abstractmethod
+    def save(self) -> None:
+        """Write what is needed to go on from here. Raises DiskError."""
+
+    def scalars(self, values: dict[str, float], epoch: float) -> Scalars:
+        """A record of curves at the current step."""
+        return Scalars(
+            stage=self.id, step=self.done, epoch=epoch, values={name: to_number(v) for name, v in values.items()}
+        )
+
+
+class EpochStage(StageRun):
+    """A stage of epochs over the training images: the loop that training and the game share.
+
+    Order, augmentation and attacks are functions of (seed, epoch, data index), so `done`, the meter and `state` are
+    all it takes to go on exactly. Every epoch ends with a resume checkpoint.
+    """
+
+    def __init__(self, context: Context, stage_id: str, epochs: int, batch_size: int) -> None:
+        self.steps_per_epoch = -(-len(context.data.train) // batch_size)
+        super().__init__(context, stage_id, epochs * self.steps_per_epoch)
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.log_every = max(1, self.steps_per_epoch // LOGS_PER_EPOCH)
+        self.meter = Meter()
+        self.ended = 0
+        self.resume_file = context.run.checkpoints / f"{stage_id}.resume.pt"
+
+    def run(self) -> Iterator[Event]:
+        """Go on from `done` to the end."""
+        data, compute, seed = self.context.data, self.context.compute, self.context.profile.seed
+        while self.ended < self.epochs:
+            epoch, images, since = self.ended, 0, time.perf_counter()
+            order = epoch_order(len(data.train), seed, epoch, self.id, compute.device)
+            for rows in order.split(self.batch_size)[self.done - epoch * self.steps_per_epoch :]:
+                batch = data.train.take(rows, compute)
+                if self.context.profile.data.augment:
+                    batch = augment(batch, flip=data.facts.flip, seed=seed, epoch=epoch)
+                logging = (self.done % self.steps_per_epoch + 1) % self.log_every == 0
+                torch.manual_seed(seed + self.done)  # dropout draws from torch's generator, anew in every step
+                self.meter.add(self.step(batch, epoch, logging))
+                self.done += 1
+                images += len(batch)
+                if logging:
+                    values = self.meter.flush() | self.rates()
+                    speed = images / (time.perf_counter() - since)
+                    yield self.scalars(values | {"images_per_second": speed}, self.done / self.steps_per_epoch)
+                    images, since = 0, time.perf_counter()
+                yield Step(self.done)
+            yield from self.end_epoch(epoch)
+            self.ended += 1
+            self.save()
+        yield from self.finish()
+
+    @abstractmethod
+    def step(self, batch: Batch, epoch: int, logging: bool) -> dict[str, Tensor]:
+        """One optimiser step; per-example values (N,) to be shown, some of them perhaps only when `logging`."""
+
+    def rates(self) -> dict[str, float]:
+        """Numbers that the host knows, shown beside the means."""
+        return {}
+
+    @abstractmethod
+    def end_epoch(self, epoch: int) -> Iterator[Event]:
+        """Measure on the held-out images."""
+
+    @abstractmethod
+    def finish(self) -> Iterator[Event]:
+        """After the last epoch."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Tensors and numbers that, with `done` and the meter, are all the stage knows."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+
+    @abstractmethod
+    def save_weights(self, label: str = "last") -> CheckpointWritten:
+        """Write the weights as they are, as `last` or `best`."""
+
+    def save(self) -> None:
+        """Weights and resume state of this moment."""
+        self.save_weights()
+        checkpoints.save_resume(
+            self.resume_file,
+            {"done": self.done, "ended": self.ended, "meter": self.meter.state(), "state": self.state()},
+        )
+
+    def resume(self) -> bool:
+        """Go back to where the stage was stopped; False if it never was."""
+        saved = checkpoints.load_resume(self.resume_file)
+        if saved is None:
+            return False
+        self.done, self.ended = int(saved["done"]), int(saved["ended"])
+        self.meter.restore(saved["meter"], self.context.compute.device)
+        self.restore(saved["state"])
+        return True
+
+    def facts(self, label: str, **more: Any) -> dict[str, Any]:
+        """Metadata of the stage's checkpoint; `finished` tells a later engine that there is nothing left to do."""
+        finished = label == "last" and self.ended == self.epochs
+        return self.context.facts(stage=self.id, step=self.done, label=label, finished=finished, **more)
+
+    def checkpoint_record(self, path: Path, label: str) -> CheckpointWritten:
+        """The record of a checkpoint just written."""
+        return CheckpointWritten(
+            stage=self.id, path=str(path.relative_to(self.context.run.path)), step=self.done, label=label
+        )

@@ -1,0 +1,94 @@
+"""The digits, their splits, and augmentation."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+
+from engine import data
+from engine.contract.catalogue import DATA_FACTS, DataName
+from engine.contract.plan import train_size, validation_size
+from engine.contract.profile import from_tables
+from engine.data import Batch, augment, epoch_order
+from engine.device import Compute
+
+CPU = Compute(torch.device("cpu"))
+
+
+def load(seed: int = 0) -> data.Splits:
+    return data.load("digits", validation=0.1, seed=seed, compute=CPU)
+
+
+def test_the_registry_and_the_catalogue_agree() -> None:
+    assert set(data.DATA) == set(DATA_FACTS) == set(get_args(DataName))
+    splits, facts = load(), DATA_FACTS["digits"]
+    assert len(splits.train) + len(splits.validation) == facts.pool
+    assert len(splits.test) == facts.test
+    assert splits.train.images.shape[1:] == (facts.channels, facts.size, facts.size)
+    assert set(splits.train.labels.tolist()) == set(range(facts.classes))
+
+
+def test_the_plan_knows_the_sizes_of_the_splits() -> None:
+    for share in (0.001, 0.1, 0.333, 0.5):
+        profile = from_tables({"name": "x", "data": {"validation": share}, "stage": [{"kind": "train"}]})
+        splits = data.load("digits", validation=share, seed=0, compute=CPU)
+        assert (train_size(profile), validation_size(profile)) == (len(splits.train), len(splits.validation))
+
+
+def test_splits_are_disjoint_and_only_validation_depends_on_the_seed() -> None:
+    one, other = load(0), load(1)
+    assert torch.equal(one.test.images, other.test.images)
+    assert not torch.equal(one.validation.index, other.validation.index)
+    for splits in (one, other):
+        indices = torch.cat([splits.train.index, splits.validation.index])
+        assert len(indices.unique()) == len(indices)
+    images = torch.cat([one.train.images, one.validation.images, one.test.images]).flatten(1)
+    assert len(images) == 1797
+    assert torch.equal(load(0).validation.index, one.validation.index)
+
+
+def test_pixels_are_those_of_the_archive() -> None:
+    from sklearn.datasets import load_digits
+
+    splits, raw = load(), load_digits().images
+    total = sum(part.images.double().sum().item() for part in (splits.train, splits.validation, splits.test))
+    assert total == pytest.approx(raw.sum() * 255 / 16, rel=1e-3)
+    batch = next(splits.test.batches(7, CPU))
+    assert batch.x.dtype == torch.float32
+    assert batch.x.min() >= 0
+    assert batch.x.max() == 1
+
+
+def test_augmentation_shifts_by_at_most_an_eighth_and_belongs_to_the_example() -> None:
+    x = torch.zeros(300, 1, 16, 16)
+    x[:, 0, 8, 8] = 1
+    batch = Batch(x, torch.zeros(300, dtype=torch.long), torch.arange(300))
+    moved = augment(batch, flip=False, seed=0, epoch=0).x
+    places = moved.flatten(1).argmax(1)
+    rows, columns = places // 16, places % 16
+    assert set(rows.tolist()) == set(columns.tolist()) == {6, 7, 8, 9, 10}
+    assert torch.equal(moved.flatten(1).sum(1), torch.ones(300))
+    some = torch.tensor([5, 250, 17])
+    part = augment(Batch(x[some], batch.y[some], some), flip=False, seed=0, epoch=0).x
+    assert torch.equal(part, moved[some])
+    assert not torch.equal(augment(batch, flip=False, seed=0, epoch=1).x, moved)
+
+
+def test_flip_mirrors_about_half_and_only_when_allowed() -> None:
+    x = torch.zeros(400, 1, 4, 4)  # too small to be shifted
+    x[:, 0, :, 0] = 1
+    batch = Batch(x, torch.zeros(400, dtype=torch.long), torch.arange(400))
+    assert torch.equal(augment(batch, flip=False, seed=0, epoch=0).x, x)
+    mirrored = augment(batch, flip=True, seed=0, epoch=0).x[:, 0, 0, 3]
+    assert 150 < mirrored.sum() < 250
+    assert not DATA_FACTS["digits"].flip
+
+
+def test_every_epoch_visits_every_example_once_in_its_own_order() -> None:
+    cpu = torch.device("cpu")
+    first, again, second = (epoch_order(50, 3, epoch, "train", cpu) for epoch in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert sorted(first.tolist()) == list(range(50))

@@ -1,0 +1,60 @@
+"""Keyed random numbers: an independent SplitMix64, distribution, and independence of the batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+
+from engine import draws
+
+MASK = (1 << 64) - 1
+
+
+def splitmix_finaliser(z: int) -> int:
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+@pytest.mark.parametrize("key", [0, 1, -1, 2**63 - 1, -(2**63), 123456789])
+def test_uniform_is_splitmix64_in_python_integers(key: int) -> None:
+    ours = draws.uniform(torch.tensor([key]), (5,))[0].tolist()
+    state, expected = key & MASK, []
+    for _ in range(5):
+        state = (state + 0x9E3779B97F4A7C15) & MASK
+        expected.append((splitmix_finaliser(state) >> 40) * 2.0**-24)
+    assert ours == expected
+
+
+def test_uniform_and_normal_have_their_distributions() -> None:
+    key = draws.keys(0, torch.arange(200), "test")
+    u = draws.uniform(key, (3, 20)).flatten().numpy()
+    assert u.min() >= 0
+    assert u.max() < 1
+    assert stats.kstest(u, "uniform").pvalue > 1e-3
+    assert stats.kstest(draws.normal(key, (3, 20)).flatten().numpy(), "norm").pvalue > 1e-3
+
+
+def test_a_draw_belongs_to_its_example_alone() -> None:
+    everyone = draws.keys(7, torch.arange(100), "start", 2, 3)
+    shuffled = draws.keys(7, torch.tensor([42, 3]), "start", 2, 3)
+    assert torch.equal(draws.uniform(everyone, (4,))[[42, 3]], draws.uniform(shuffled, (4,)))
+
+
+def test_every_part_of_the_key_matters() -> None:
+    index = torch.arange(50)
+    variants = [
+        draws.keys(0, index, "a", 0, 0),
+        draws.keys(1, index, "a", 0, 0),
+        draws.keys(0, index, "b", 0, 0),
+        draws.keys(0, index, "a", 1, 0),
+        draws.keys(0, index, "a", 0, 1),
+        draws.keys(0, index, "a", -1, 0),
+        draws.keys(0, index, "a"),
+    ]
+    seen = torch.cat(variants)
+    assert len(seen.unique()) == len(seen)
+    correlation = torch.corrcoef(torch.stack([draws.uniform(k, (100,)).flatten() for k in variants]))
+    off_diagonal = correlation - torch.eye(len(variants))
+    assert off_diagonal.abs().max() < 5 / 5000**0.5

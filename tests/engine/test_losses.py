@@ -1,0 +1,59 @@
+"""Losses against the figures of the method and against fp64 closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, rel_entr, softmax
+
+from engine.attacks.losses import cross_entropy, kl_divergence
+from engine.defences import DEFENCES, adv, trades
+
+Z_NAT, Z_ADV, Y = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[0.5, 1.0, -1.0]]), torch.tensor([0])
+
+
+def test_check_values_of_the_method() -> None:
+    assert cross_entropy(Z_NAT, Y).item() == pytest.approx(0.169846, abs=1e-6)
+    assert adv(Z_ADV, Y).item() == pytest.approx(1.054957, abs=1e-6)
+    assert kl_divergence(Z_NAT, Z_ADV).item() == pytest.approx(0.536608, abs=1e-6)
+    assert kl_divergence(Z_ADV, Z_NAT).item() == pytest.approx(0.666675, abs=1e-6)
+    assert trades(Z_NAT, Z_ADV, Y, 6.0).item() == pytest.approx(3.389493, abs=2e-6)
+    assert trades(Z_NAT, Z_ADV, Y, 2.0).item() == pytest.approx(1.243061, abs=2e-6)
+
+
+def test_registry_rows_compute_the_named_losses() -> None:
+    assert torch.equal(DEFENCES["adv"].loss(None, Z_ADV, Y, 2.0), adv(Z_ADV, Y))
+    assert torch.equal(DEFENCES["trades"].loss(Z_NAT, Z_ADV, Y, 2.0), trades(Z_NAT, Z_ADV, Y, 2.0))
+    assert torch.equal(DEFENCES["standard"].loss(None, Z_NAT, Y, 2.0), cross_entropy(Z_NAT, Y))
+    assert not DEFENCES["standard"].attacks
+
+
+def test_kl_agrees_with_scipy_and_is_per_example() -> None:
+    rng = np.random.default_rng(0)
+    p, q = rng.normal(0, 5, (20, 7)), rng.normal(0, 5, (20, 7))
+    expected = rel_entr(softmax(p, 1), softmax(q, 1)).sum(1)
+    ours = kl_divergence(torch.tensor(p), torch.tensor(q))
+    assert ours.shape == (20,)
+    assert np.allclose(ours.numpy(), expected, rtol=1e-4, atol=1e-6)
+    assert np.allclose(
+        cross_entropy(torch.tensor(p), torch.zeros(20, dtype=torch.long)), -log_softmax(p, 1)[:, 0], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("gap", [20.0, 120.0, 1e4])
+def test_kl_survives_logits_whose_softmax_underflows(gap: float) -> None:
+    z_p, z_q = torch.tensor([[gap, 0.0]], requires_grad=True), torch.tensor([[0.0, gap]], requires_grad=True)
+    value = kl_divergence(z_p, z_q)
+    assert value.item() == pytest.approx(gap, rel=1e-5)
+    value.sum().backward()
+    assert z_p.grad is not None
+    assert z_q.grad is not None
+    assert z_p.grad.isfinite().all()
+    assert z_q.grad.isfinite().all()
+
+
+def test_low_precision_logits_are_taken_to_fp32_first() -> None:
+    half = kl_divergence(Z_NAT.half(), Z_ADV.half())
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(0.536608, abs=1e-5)

@@ -1,0 +1,229 @@
+"""A whole small run, in this process and in engine processes that are stopped, killed and damaged."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine import pipeline
+from engine.contract.errors import UsageError
+from engine.contract.records import (
+    AnyRecord,
+    Cell,
+    CheckpointWritten,
+    ErrorNote,
+    RecordReader,
+    Scalars,
+    StageChange,
+)
+from engine.contract.rundir import RunDir
+
+
+def records(run: RunDir) -> list[AnyRecord]:
+    reader = RecordReader(run.records_file)
+    found = reader.read()
+    assert reader.skipped == 0
+    return found
+
+
+def stage_changes(run: RunDir) -> list[tuple[str, str]]:
+    return [(record.stage, record.state) for record in records(run) if isinstance(record, StageChange)]
+
+
+def engine(run: RunDir) -> subprocess.Popen[bytes]:
+    with run.log_file.open("ab") as log:
+        return subprocess.Popen([sys.executable, "-m", "engine", "run", str(run.path)], stdout=log, stderr=log)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def outcome(run: RunDir) -> object:
+    """Everything a run found out that does not depend on the clock."""
+    scalars = {
+        (r.stage, r.step, tuple(sorted(r.values))): {k: v for k, v in r.values.items() if k != "images_per_second"}
+        for r in records(run)
+        if isinstance(r, Scalars)
+    }
+    results = run.results()
+    assert results is not None
+    cells = [(cell.model, cell.attack, cell.correct) for cell in results.cells]
+    return scalars, cells, results.differences, results.headline
+
+
+def test_a_whole_run_tells_its_story(quick_run: Callable[..., RunDir]) -> None:
+    run = quick_run()
+    assert pipeline.run(run) == 0
+    state = run.state()
+    assert (state.state, state.progress, state.error) == ("finished", 1.0, "")
+    assert state.step == state.total_steps > 0
+    stages = ["train", "game", "inoculate", "evaluate"]
+    assert stage_changes(run) == [(stage, change) for stage in stages for change in ("started", "finished")]
+    results = run.results()
+    assert results is not None
+    in_records = [record for record in records(run) if isinstance(record, Cell)]
+    assert [(c.model, c.attack, c.correct) for c in results.cells] == [
+        (c.model, c.attack, c.correct) for c in in_records
+    ]
+    head = results.headline
+    worst = min(c.accuracy for c in results.cells if c.model == "inoculate" and c.attack != "clean")
+    assert head["robust"] == worst
+    assert {"accuracy_adv", "accuracy_ac", "accuracy_cf", "accuracy_cc", "difference"} <= head.keys()
+    for record in records(run):
+        if isinstance(record, CheckpointWritten):
+            assert (run.path / record.path).is_file()
+    info = run.info()
+    assert {"torch", "python", "cafe", "numpy"} <= info.versions.keys()
+    assert info.devices
+    steps = [r.step for r in records(run) if isinstance(r, Scalars) and r.stage == "train"]
+    assert steps == sorted(steps)
+
+
+def test_the_profile_in_the_directory_repeats_the_run(quick_run: Callable[..., RunDir]) -> None:
+    one, two = quick_run(), quick_run()
+    assert pipeline.run(one) == pipeline.run(two) == 0
+    assert outcome(one) == outcome(two)
+
+
+@pytest.mark.slow
+def test_stopped_and_killed_engines_lose_nothing(quick_run: Callable[..., RunDir]) -> None:
+    """SIGTERM, control/stop and SIGKILL, one after another: in the end the same numbers as an undisturbed run."""
+    undisturbed, run = quick_run(), quick_run()
+    assert pipeline.run(undisturbed) == 0
+
+    def seen(stage: str, step: int) -> Callable[[], bool]:
+        return lambda: any(isinstance(r, Scalars) and (r.stage, r.step) == (stage, step) for r in records(run))
+
+    first = engine(run)
+    wait_for(seen("train", 2))
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(30) == 130
+    assert run.status().state == "stopped"
+    assert (run.checkpoints / "train.safetensors").is_file()
+
+    second = engine(run)
+    wait_for(seen("game", 1))
+    run.request_stop()
+    assert second.wait(30) == 130
+    assert run.state().stage == "game"
+
+    third = engine(run)
+    wait_for(seen("inoculate", 1))
+    third.kill()
+    third.wait()
+    status = run.status()
+    assert status.state == "lost"
+    assert "gone" in status.reason
+    assert str(run.log_file) in status.reason
+    assert records(run)
+
+    last = engine(run)
+    assert last.wait(90) == 0
+    assert outcome(run) == outcome(undisturbed)
+    assert ("train", "resumed") in stage_changes(run)
+
+
+def test_a_running_run_is_not_started_twice(quick_run: Callable[..., RunDir]) -> None:
+    run = quick_run("stage.train.epochs=500")
+    process = engine(run)
+    try:
+        wait_for(lambda: run.state().state == "running")
+        with pytest.raises(UsageError, match="already running"):
+            pipeline.run(run)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+
+
+def failed(run: RunDir, *, code: int = 1) -> str:
+    assert pipeline.run(run) == code
+    state = run.state()
+    assert state.state == "failed"
+    assert [r.text for r in records(run) if isinstance(r, ErrorNote)] == [state.error]
+    return f"{state.error}\n{state.hint}"
+
+
+def test_a_device_that_is_not_there(quick_run: Callable[..., RunDir], capfd: pytest.CaptureFixture[str]) -> None:
+    assert "compute.device: cuda:7 is not there" in failed(quick_run("compute.device=cuda:7"))
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_a_corrupt_checkpoint_of_an_earlier_stage(quick_run: Callable[..., RunDir]) -> None:
+    run = quick_run()
+    context_file = run.checkpoints / "train.safetensors"
+    context_file.write_bytes(b"not a checkpoint")
+    assert "corrupt" in failed(run)
+
+
+def test_a_defect_is_told_as_one(quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("nobody expected this")
+
+    monkeypatch.setattr(pipeline, "make", broken)
+    assert "internal error: ZeroDivisionError: nobody expected this" in failed(quick_run())
+
+
+def test_out_of_memory_says_what_to_do(quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(pipeline, "make", hungry)
+    assert "batch_size" in failed(quick_run())
+
+
+def test_a_full_disk_stops_the_run_and_leaves_it_readable(quick_run: Callable[..., RunDir]) -> None:
+    run = quick_run("stage.train.epochs=50")
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
+        "sys.argv = ['engine', 'run', sys.argv[1]]; from engine.__main__ import main; sys.exit(main())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(run.path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 1
+    state = run.state()
+    assert state.state == "failed"
+    assert "cannot write" in state.error
+    assert "space" in state.hint
+    assert records(run)
+
+
+def test_wrong_arguments_of_the_engine_are_told_before_torch_is_loaded(tmp_path: Path) -> None:
+    started = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "engine", "run", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "not a run directory" in ended.stderr
+    assert not any(line.endswith(" torch") for line in ended.stderr.splitlines())
+    assert time.monotonic() - started < 60
+
+
+def test_a_broken_profile_in_a_run_directory(quick_run: Callable[..., RunDir]) -> None:
+    run = quick_run()
+    run.profile_file.write_text("name = 3\n[[stage]\n")
+    assert "line 2" in failed(run, code=2)
+
+
+def test_files_of_a_run_are_readable_with_ordinary_tools(quick_run: Callable[..., RunDir]) -> None:
+    run = quick_run("stage.train.epochs=1", "stage.game.epochs=1")
+    assert pipeline.run(run) == 0
+    for path in (run.info_file, run.state_file, run.results_file):
+        assert isinstance(msgspec.json.decode(path.read_bytes()), dict)
+    assert not [name for name in os.listdir(run.path) if name.startswith(".")]

@@ -1,0 +1,153 @@
+"""The training loop: schedule, one step by hand, selection on held-out images, exact resume."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.contract.records import Scalars
+from engine.contract.rundir import RunDir
+from engine.data import Images
+from engine.defences.train import Training, triangular
+from engine.game.game import GameRun
+from engine.pipeline import make
+from engine.stage import Context, EpochStage, Event, Step
+
+
+@given(total=st.integers(1, 500), share=st.floats(0, 1))
+def test_the_schedule_rises_to_one_and_falls_to_zero(total: int, share: float) -> None:
+    rates = [triangular(step, total, share * total) for step in range(total)]
+    assert all(0 < rate <= 1 for rate in rates)
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def test_the_schedule_at_known_steps() -> None:
+    assert triangular(0, 30, 5) == pytest.approx(0.1)
+    assert triangular(4, 30, 5) == pytest.approx(0.9)
+    assert triangular(29, 30, 5) == pytest.approx(0.5 / 25)
+    assert triangular(0, 4, 0) == pytest.approx(3.5 / 4)
+
+
+def test_one_step_is_one_step_of_sgd_on_the_loss(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    context = context_of(quick_run("stage.train.defence=standard"))
+    stage = context.profile.stage[0]
+    training = Training(context, stage)  # type: ignore[arg-type]
+    twin = copy.deepcopy(training.model).train()
+    batch = context.data.train.take(torch.arange(64), context.compute)
+    training.step(batch, 0, logging=False)
+    torch.nn.functional.cross_entropy(twin(batch.x), batch.y).backward()
+    rate = 0.1 * triangular(0, training.total_steps, 2 / 6 * training.steps_per_epoch)
+    for ours, parameter in zip(training.model.parameters(), twin.parameters(), strict=True):
+        assert parameter.grad is not None
+        expected = parameter.detach() - rate * (parameter.grad + 2e-4 * parameter.detach())
+        assert torch.allclose(ours, expected, atol=1e-6)
+
+
+def _events(work: EpochStage) -> list[Event]:
+    return list(work.run())
+
+
+def _shown(events: list[Event]) -> list[object]:
+    """Everything in the records that does not depend on the clock."""
+    return [
+        (event.step, {k: v for k, v in event.values.items() if k != "images_per_second"})
+        for event in events
+        if isinstance(event, Scalars)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["train", "game", "inoculate"])
+@pytest.mark.parametrize("stop_after", [1, 4, 5, 7])
+def test_a_stage_stopped_anywhere_goes_on_exactly(
+    kind: str, stop_after: int, quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    """Weights, optimiser state and records are bit-identical to those of a run that was never stopped."""
+    context = context_of(quick_run("stage.inoculate.epochs=2"))
+    stages = {str(stage.id): stage for stage in context.profile.stage}
+    for earlier in ("train", "game"):
+        if kind not in (earlier, "train"):
+            _events(make(context, stages[earlier]))  # type: ignore[arg-type]
+    whole = make(context, stages[kind])
+    assert isinstance(whole, Training | GameRun)
+    expected = _shown(_events(whole))
+    (context.run.checkpoints / f"{kind}.resume.pt").unlink()
+
+    stopped = make(context, stages[kind])
+    assert isinstance(stopped, Training | GameRun)
+    before: list[Event] = []
+    for event in stopped.run():
+        before.append(event)
+        if isinstance(event, Step) and event.done == stop_after:
+            stopped.save()
+            break
+    resumed = make(context, stages[kind])
+    assert isinstance(resumed, Training | GameRun)
+    assert resumed.resume()
+    assert resumed.done == stop_after
+    after = _events(resumed)
+    assert _shown(before) + _shown(after) == expected
+    assert _same(whole.state(), resumed.state())
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))  # type: ignore[arg-type]
+    return a == b
+
+
+def test_the_test_images_play_no_part_in_training_or_selection(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    context = context_of(quick_run())
+    garbage = Images(*(torch.zeros_like(part) for part in vars(context.data.test).values()))
+    blind = replace(context, data=replace(context.data, test=garbage))
+    one, other = (Training(c, c.profile.stage[0]) for c in (context, blind))  # type: ignore[arg-type]
+    assert _shown(_events(one)) == _shown(_events(other))
+    assert one.best == other.best
+
+
+def test_best_weights_are_those_of_the_best_held_out_epoch(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    context = context_of(quick_run("stage.train.epochs=4"))
+    training = Training(context, context.profile.stage[0])  # type: ignore[arg-type]
+    scores = [
+        (event.numbers()["val_robust_accuracy"], event.numbers()["val_accuracy"])
+        for event in training.run()
+        if isinstance(event, Scalars) and "val_accuracy" in event.values
+    ]
+    assert training.best == max(scores)
+    chosen = Training(context, context.profile.stage[0])  # type: ignore[arg-type]
+    chosen.model.load_state_dict(context.trained("train").state_dict())
+    values = chosen._validate()
+    assert (values["val_robust_accuracy"], values["val_accuracy"]) == pytest.approx(max(scores))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_trains_and_keeps_weights_in_fp32(
+    precision: str, quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    run = quick_run(f"compute.precision={precision}", "compute.channels_last=true", "stage.train.epochs=1")
+    context = context_of(run)
+    for stage in context.profile.stage[:3]:
+        work = make(context, stage)
+        assert isinstance(work, EpochStage)
+        values = [value for event in _events(work) if isinstance(event, Scalars) for value in event.numbers().values()]
+        assert all(value == value for value in values)
+    model = context.trained("train")
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
