@@ -1,0 +1,292 @@
+"""One curve as a bounded, append-only column of points.
+
+Points are kept in buckets aligned to absolute steps: bucket k of width w covers steps [k*w, (k+1)*w) and holds its
+lowest, highest, first and last value. The width starts at 1, where a bucket is exactly one point, and doubles by
+merging neighbours when there are too many buckets. So a long run costs as much memory and time to draw as a short one,
+and a dot that was drawn stays where it is.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from math import exp2, inf, nan
+from typing import Final, NamedTuple, TypeVar
+
+CAPACITY: Final = 4096
+"""Buckets of a series at most: eight for each dot column of a chart 250 cells wide."""
+
+
+Number = TypeVar("Number", int, float)
+
+_FIELDS: Final = (
+    "_first_step",
+    "_last_step",
+    "_first",
+    "_last",
+    "_low",
+    "_high",
+    "_total",
+    "_count",
+    "_gaps",
+)
+
+
+class Column(NamedTuple):
+    """The points of one column of a picture. A column with non-finite values only has `gap` set and NaN elsewhere."""
+
+    low: float
+    high: float
+    first: float
+    last: float
+    gap: bool
+
+
+class Series:
+    """Values by step. Steps are 64-bit integers; values are any floats, of which NaN and infinities become gaps.
+
+    `capacity` (at least 2) bounds the buckets; up to that many points are kept exactly.
+    """
+
+    __slots__ = ("_capacity", "_end", "_seams", "_step", "_width", "last", "last_time", *_FIELDS)
+
+    def __init__(self, points: Iterable[tuple[int, float]] = (), *, capacity: int = CAPACITY) -> None:
+        if capacity < 2:
+            raise ValueError(f"capacity must be at least 2, not {capacity}")
+        self._capacity = capacity
+        self._width = 1
+        self._step: int | None = None  # the newest step
+        self._end = 0  # first step that needs a new bucket
+        self._seams: list[int] = []
+        # One entry a bucket. NaN, and infinities the wrong way round, stand in a bucket of gaps only.
+        self._first_step = array("q")  # of its first finite value, or of its first gap if there is none
+        self._last_step = array("q")  # of its last point, finite or not
+        self._first = array("d")
+        self._last = array("d")
+        self._low = array("d")
+        self._high = array("d")
+        self._total = array("d")  # sum of the finite values
+        self._count = array("q")  # finite values
+        self._gaps = array("q")  # the others
+        self.last: float | None = None
+        """The newest value as it was given, so possibly NaN; None before the first."""
+        self.last_time = nan
+        """Unix seconds of the newest value; NaN when unknown."""
+        for step, value in points:
+            self.append(step, value)
+
+    # --- growing -----------------------------------------------------------------------------------------------------
+
+    def append(self, step: int, value: float, t: float = nan) -> None:
+        """Add the value of `step`, written at unix time `t`.
+
+        A step below the newest one is a resume: the points at or after it are dropped and a seam is recorded.
+        """
+        newest = self._step
+        if newest is not None and step < newest:
+            self._rewind(step)
+        finite = value - value == 0.0  # false for NaN and infinities
+        if step >= self._end or newest is None:
+            self._open(step, value, finite)
+        else:
+            self._last_step[-1] = step
+            if not finite:
+                self._gaps[-1] += 1
+            elif self._count[-1]:
+                self._count[-1] += 1
+                self._total[-1] += value
+                self._last[-1] = value
+                if value < self._low[-1]:
+                    self._low[-1] = value
+                elif value > self._high[-1]:
+                    self._high[-1] = value
+            else:
+                self._first_step[-1] = step
+                self._be_one_value(value)
+        self._step = step
+        self.last = value
+        self.last_time = t
+
+    def _open(self, step: int, value: float, finite: bool) -> None:
+        """Start a bucket with this point."""
+        self._first_step.append(step)  # first, because a step beyond 64 bits fails here
+        self._end = (step // self._width + 1) * self._width
+        self._last_step.append(step)
+        low = high = value
+        if not finite:
+            value, low, high = nan, inf, -inf
+        self._first.append(value)
+        self._last.append(value)
+        self._low.append(low)
+        self._high.append(high)
+        self._total.append(value if finite else 0.0)
+        self._count.append(finite)
+        self._gaps.append(not finite)
+        if len(self._first_step) > self._capacity:
+            self._coarsen()
+
+    def _be_one_value(self, value: float) -> None:
+        """Make `value` the only finite one of the newest bucket."""
+        self._first[-1] = self._last[-1] = self._low[-1] = self._high[-1] = self._total[-1] = value
+        self._count[-1] = 1
+
+    def _rewind(self, step: int) -> None:
+        """Drop the points at or after `step`. Of a bucket across it only the first point is known to lie before."""
+        self._seams = [seam for seam in self._seams if seam < step] + [step]
+        keep = bisect_left(self._first_step, step)
+        for name in _FIELDS:
+            del getattr(self, name)[keep:]
+        if not keep:
+            self._end = step  # which opens a bucket
+            return
+        self._end = (self._first_step[-1] // self._width + 1) * self._width
+        if self._last_step[-1] >= step:
+            self._last_step[-1] = self._first_step[-1]
+            if self._count[-1]:
+                self._gaps[-1] = 0
+                self._be_one_value(self._first[-1])
+            else:
+                self._gaps[-1] = 1
+
+    def _coarsen(self) -> None:
+        """Double the width, and merge the pairs that then belong together, until the buckets are few enough."""
+        while len(self._first_step) > self._capacity:
+            self._width *= 2
+            keys = [step // self._width for step in self._first_step]
+            lefts = [0, *(i for i in range(1, len(keys)) if keys[i] != keys[i - 1])]
+            if len(lefts) < len(keys):
+                self._merge(lefts, [i - 1 for i in lefts[1:]] + [len(keys) - 1])
+        self._end = (self._first_step[-1] // self._width + 1) * self._width
+
+    def _merge(self, lefts: list[int], rights: list[int]) -> None:
+        """Put each two buckets together; where left and right are the same, there is only one."""
+        pairs = list(zip(lefts, rights, strict=True))
+        count = self._count
+        firsts = [i if count[i] or not count[j] else j for i, j in pairs]
+        lasts = [j if count[j] else i for i, j in pairs]
+        self._first_step = array("q", [self._first_step[i] for i in firsts])
+        self._last_step = array("q", [self._last_step[i] for i in rights])
+        self._first = array("d", [self._first[i] for i in firsts])
+        self._last = array("d", [self._last[i] for i in lasts])
+        self._low = array("d", map(min, [self._low[i] for i in lefts], [self._low[i] for i in rights]))
+        self._high = array("d", map(max, [self._high[i] for i in lefts], [self._high[i] for i in rights]))
+        self._total = array("d", _sums(self._total, pairs))
+        self._count = array("q", _sums(self._count, pairs))
+        self._gaps = array("q", _sums(self._gaps, pairs))
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Points kept or summarised, gaps included."""
+        return self.count + self.gaps
+
+    @property
+    def count(self) -> int:
+        """Finite values."""
+        return sum(self._count)
+
+    @property
+    def gaps(self) -> int:
+        """Values that were NaN or infinite."""
+        return sum(self._gaps)
+
+    @property
+    def width(self) -> int:
+        """Steps that a bucket covers, a power of two; 1 means that every point is kept as it was."""
+        return self._width
+
+    @property
+    def seams(self) -> tuple[int, ...]:
+        """Steps, ascending, at which the run was resumed and overwrote what it had written before."""
+        return tuple(self._seams)
+
+    @property
+    def x_range(self) -> tuple[int, int] | None:
+        """Lowest and highest step; None when empty."""
+        return (self._first_step[0], self._last_step[-1]) if self._first_step else None
+
+    def y_range(self, x0: int, x1: int, *, positive: bool = False) -> tuple[float, float] | None:
+        """Lowest and highest value at steps in [x0, x1), of the positive ones only if wanted; None without any."""
+        steps = self._first_step
+        part = slice(bisect_left(steps, x0), bisect_left(steps, x1))
+        lows, highs = self._low[part], self._high[part]
+        high = max(highs, default=-inf)
+        if positive:
+            # A bucket that crosses zero tells its highest value, which is the best that is known of its positive ones.
+            low = min((a if a > 0 else b for a, b in zip(lows, highs, strict=True) if b > 0), default=inf)
+        else:
+            low = min(lows, default=inf)
+        return (low, high) if low <= high else None
+
+    def columns(self, x0: int, x1: int, n: int) -> list[Column | None]:
+        """The steps [x0, x1) in `n` equal columns, None where there is no point; raises ValueError if x1 <= x0.
+
+        A bucket lies in the column of its first point, so more points leave it there until buckets merge.
+        """
+        if x1 <= x0:
+            raise ValueError(f"no steps in [{x0}, {x1})")
+        return list(self._cut(x0, x1, n))
+
+    def _cut(self, x0: int, x1: int, n: int) -> Iterator[Column | None]:
+        steps, firsts, lasts, lows, highs = self._first_step, self._first, self._last, self._low, self._high
+        whole = not any(self._gaps)
+        begin = bisect_left(steps, x0)
+        for column in range(1, n + 1):
+            end = bisect_left(steps, x0 - (x0 - x1) * column // n, begin)  # the edge, rounded up in whole numbers
+            if end == begin:
+                yield None
+            elif whole:
+                low, high = min(lows[begin:end]), max(highs[begin:end])
+                yield Column(low, high, firsts[begin], lasts[end - 1], False)
+            else:
+                yield self._summary(slice(begin, end))
+            begin = end
+
+    def _summary(self, part: slice) -> Column:
+        """One column out of buckets of which any may have gaps."""
+        gap = any(self._gaps[part])
+        low, high = min(self._low[part]), max(self._high[part])
+        if low > high:
+            return Column(nan, nan, nan, nan, gap)
+        return Column(low, high, _first_number(self._first[part]), _first_number(reversed(self._last[part])), gap)
+
+    def copy(self) -> Series:
+        """An independent copy; costs the buckets, not the points."""
+        twin = Series(capacity=self._capacity)
+        for name in ("_width", "_step", "_end", "last", "last_time"):
+            setattr(twin, name, getattr(self, name))
+        for name in ("_seams", *_FIELDS):
+            setattr(twin, name, getattr(self, name)[:])
+        return twin
+
+    def smoothed(self, half_life: float) -> Series:
+        """The running mean with exponential weights, which halve every `half_life` steps (> 0), free of start-up bias.
+
+        Every bucket becomes one value; gaps and seams stay.
+        """
+        if not half_life > 0:
+            raise ValueError(f"half_life must be positive, not {half_life}")
+        curve = self.copy()
+        total = weight = 0.0
+        before = 0
+        for i, (step, count) in enumerate(zip(self._first_step, self._count, strict=True)):
+            if not count:
+                continue
+            decay = exp2((before - step) / half_life) if weight else 0.0
+            total = decay * total + self._total[i]
+            weight = decay * weight + count
+            before = step
+            curve.last = total / weight
+            for column in (curve._first, curve._last, curve._low, curve._high):
+                column[i] = curve.last
+        return curve
+
+
+def _sums(column: array[Number], pairs: list[tuple[int, int]]) -> list[Number]:
+    return [column[i] + column[j] if i != j else column[i] for i, j in pairs]
+
+
+def _first_number(values: Iterable[float]) -> float:
+    """The first value that is not NaN, which there must be."""
+    return next(value for value in values if value == value)
