@@ -8,30 +8,25 @@ from pathlib import Path
 
 from engine.contract.errors import CafeError
 from engine.contract.rundir import RunDir
+from engine.process import run
 
 
 def main() -> int:
     """Parse the arguments, run, return the exit code of the contract."""
     parser = argparse.ArgumentParser(prog="python -m engine", description="Work on a run directory.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    run = verbs.add_parser("run", help="run its profile, or go on where an earlier engine stopped")
-    run.add_argument("directory", type=Path, metavar="RUN_DIR")
+    verb = verbs.add_parser("run", help="run its profile, or go on where an earlier engine stopped")
+    verb.add_argument("directory", type=Path, metavar="RUN_DIR")
     arguments = parser.parse_args()
     directory = RunDir(arguments.directory.resolve())
     if not directory.profile_file.is_file():
         print(f"not a run directory (no profile.toml): {directory.path}", file=sys.stderr)
         return 2
     try:
-        return _run(directory)
+        return run(directory)
     except CafeError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-
-
-def _run(directory: RunDir) -> int:
-    from engine.pipeline import run  # torch: a second or more, not to be paid by a wrong argument
-
-    return run(directory)
 
 
 if __name__ == "__main__":

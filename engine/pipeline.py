@@ -3,113 +3,29 @@
 from __future__ import annotations
 
 import platform
-import signal
-import sys
-import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib import metadata
-from types import FrameType
 
 import torch
 
 from engine import checkpoints, data
 from engine.contract import profile as profiles
-from engine.contract.errors import CafeError, RunFailed, Stopped, UsageError
+from engine.contract.errors import Stopped
 from engine.contract.plan import StagePlan, plan
-from engine.contract.records import ErrorNote, Message, StageChange
+from engine.contract.records import StageChange
 from engine.contract.rundir import RunDir
 from engine.contract.schema import Evaluate, Game, Stage
 from engine.defences.train import Training
 from engine.device import prepare
 from engine.evaluation.table import Evaluation, outcomes_file
 from engine.game.game import GameRun
+from engine.process import Brake
 from engine.record import Recorder
 from engine.stage import Context, EpochStage, StageRun, Step
 
-STOP_POLL_SECONDS = 0.25
 
-
-class Brake:
-    """Whether somebody wants the run to stop: by signal, or by the file control/stop (also from another host)."""
-
-    def __init__(self, run: RunDir) -> None:
-        self._file = run.stop_file
-        self._signalled = False
-        self._looked = 0.0
-
-    @contextmanager
-    def listening(self) -> Iterator[Brake]:
-        """Turn SIGTERM and SIGINT into a wish to stop within this context; the file of an earlier stop is removed."""
-        self._file.unlink(missing_ok=True)
-        old = {number: signal.signal(number, self._signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield self
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-    def _signal(self, number: int, frame: FrameType | None) -> None:
-        self._signalled = True
-
-    def wanted(self) -> bool:
-        """Looked up on disk a few times a second at most."""
-        now = time.monotonic()
-        if not self._signalled and now - self._looked > STOP_POLL_SECONDS:
-            self._looked = now
-            self._signalled = self._file.exists()
-        return self._signalled
-
-
-def run(directory: RunDir) -> int:
-    """Run, or go on with, the profile of a run directory; returns the exit code of the contract.
-
-    Whatever happens is told in state.json, records.jsonl and (with tracebacks) on stderr, which is engine.log.
-    """
-    status = directory.status()
-    if status.state in ("running", "stopping") and not status.final:
-        raise UsageError(f"{directory.id} is already running", "`cafe watch` follows it.")
-    brake = Brake(directory)
-    with Recorder(directory) as recorder, brake.listening():
-        try:
-            _run(directory, recorder, brake)
-        except Stopped as stop:
-            recorder.write(Message(text=stop.message))
-            recorder.state("stopped")
-            return Stopped.exit_code
-        except Exception as error:
-            return _fail(recorder, error)
-        recorder.state("finished")
-        return 0
-
-
-def _fail(recorder: Recorder, error: Exception) -> int:
-    """Tell why, as far as the disk still lets us, and return the exit code."""
-    traceback.print_exc(file=sys.stderr)
-    known = _known(error)
-    for tell in (
-        lambda: recorder.write(ErrorNote(text=known.message, hint=known.hint)),
-        lambda: recorder.state("failed", error=known.message, hint=known.hint),
-    ):
-        try:
-            tell()
-        except CafeError as also:
-            print(also, file=sys.stderr)
-    return known.exit_code
-
-
-def _known(error: Exception) -> CafeError:
-    if isinstance(error, CafeError):
-        return error
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return RunFailed("out of memory", "Use smaller batches, such as --set stage.train.batch_size=64.")
-    return RunFailed(
-        f"internal error: {type(error).__name__}: {error}", "This is a defect; its traceback is in engine.log."
-    )
-
-
-def _run(directory: RunDir, recorder: Recorder, brake: Brake) -> None:
+def execute(directory: RunDir, recorder: Recorder, brake: Brake) -> None:
+    """Do, or go on with, the stages of the profile of a run directory. Raises Stopped and every kind of failure."""
     profile = profiles.load(str(directory.profile_file)).profile
     compute = prepare(profile.compute)
     recorder.add_facts(versions=versions(), devices=[compute.describe()])
@@ -118,6 +34,8 @@ def _run(directory: RunDir, recorder: Recorder, brake: Brake) -> None:
     recorder.state("running")
     stages = plan(profile)
     for i, (stage, planned) in enumerate(zip(profile.stage, stages, strict=True)):
+        if brake.wanted():
+            raise Stopped(f"stopped before stage {planned.id}")
         if not finished(context, stage):
             _run_stage(context, stage, planned, recorder, brake, _share(stages, i))
 

@@ -154,7 +154,8 @@ class Chart(Widget):
         return Row(text.ljust(width), colours.ljust(width, b"\0"))
 
     def on_resize(self, _: Resize) -> None:
-        self._lines = self._compose_lines()  # at once: Textual repaints the whole widget anyway
+        self._lines = self._compose_lines()
+        self.refresh()  # Textual's own painting in the new size came before this event
 
     def render_line(self, y: int) -> Strip:
         width = self.content_size.width

@@ -132,6 +132,9 @@ class RunDir:
         now = time.time() if now is None else now
         if state.pid is not None and state.host == socket.gethostname():
             if not process_alive(state.pid, state.pid_started):
+                latest = self.state()
+                if latest.state in FINAL:  # it ended between our two looks
+                    return Status(latest.state, latest.error)
                 return Status("lost", f"the engine process {state.pid} is gone; its last words are in {self.log_file}")
             return Status(state.state)
         if now - state.heartbeat > LOST_AFTER_SECONDS:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine import pipeline
+from engine import pipeline, process
 from engine.contract.errors import UsageError
 from engine.contract.records import (
     AnyRecord,
@@ -65,7 +65,7 @@ def outcome(run: RunDir) -> object:
 
 def test_a_whole_run_tells_its_story(quick_run: Callable[..., RunDir]) -> None:
     run = quick_run()
-    assert pipeline.run(run) == 0
+    assert process.run(run) == 0
     state = run.state()
     assert (state.state, state.progress, state.error) == ("finished", 1.0, "")
     assert state.step == state.total_steps > 0
@@ -93,7 +93,7 @@ def test_a_whole_run_tells_its_story(quick_run: Callable[..., RunDir]) -> None:
 
 def test_the_profile_in_the_directory_repeats_the_run(quick_run: Callable[..., RunDir]) -> None:
     one, two = quick_run(), quick_run()
-    assert pipeline.run(one) == pipeline.run(two) == 0
+    assert process.run(one) == process.run(two) == 0
     assert outcome(one) == outcome(two)
 
 
@@ -101,7 +101,7 @@ def test_the_profile_in_the_directory_repeats_the_run(quick_run: Callable[..., R
 def test_stopped_and_killed_engines_lose_nothing(quick_run: Callable[..., RunDir]) -> None:
     """SIGTERM, control/stop and SIGKILL, one after another: in the end the same numbers as an undisturbed run."""
     undisturbed, run = quick_run(), quick_run()
-    assert pipeline.run(undisturbed) == 0
+    assert process.run(undisturbed) == 0
 
     def seen(stage: str, step: int) -> Callable[[], bool]:
         return lambda: any(isinstance(r, Scalars) and (r.stage, r.step) == (stage, step) for r in records(run))
@@ -137,18 +137,31 @@ def test_stopped_and_killed_engines_lose_nothing(quick_run: Callable[..., RunDir
 
 def test_a_running_run_is_not_started_twice(quick_run: Callable[..., RunDir]) -> None:
     run = quick_run("stage.train.epochs=500")
-    process = engine(run)
+    first = engine(run)
     try:
         wait_for(lambda: run.state().state == "running")
         with pytest.raises(UsageError, match="already running"):
-            pipeline.run(run)
+            process.run(run)
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        first.send_signal(signal.SIGINT)
+        assert first.wait(30) == 130
+
+
+@pytest.mark.parametrize("ask", ["file", "signal"])
+def test_a_stop_asked_for_while_the_engine_starts_is_obeyed(ask: str, quick_run: Callable[..., RunDir]) -> None:
+    run = quick_run("stage.train.epochs=500")
+    if ask == "file":
+        run.request_stop()
+    started = engine(run)
+    if ask == "signal":
+        wait_for(lambda: run.state().pid is not None)
+        started.send_signal(signal.SIGTERM)
+    assert started.wait(60) == 130
+    assert run.state().state == "stopped"
 
 
 def failed(run: RunDir, *, code: int = 1) -> str:
-    assert pipeline.run(run) == code
+    assert process.run(run) == code
     state = run.state()
     assert state.state == "failed"
     assert [r.text for r in records(run) if isinstance(r, ErrorNote)] == [state.error]
@@ -223,7 +236,7 @@ def test_a_broken_profile_in_a_run_directory(quick_run: Callable[..., RunDir]) -
 
 def test_files_of_a_run_are_readable_with_ordinary_tools(quick_run: Callable[..., RunDir]) -> None:
     run = quick_run("stage.train.epochs=1", "stage.game.epochs=1")
-    assert pipeline.run(run) == 0
+    assert process.run(run) == 0
     for path in (run.info_file, run.state_file, run.results_file):
         assert isinstance(msgspec.json.decode(path.read_bytes()), dict)
     assert not [name for name in os.listdir(run.path) if name.startswith(".")]

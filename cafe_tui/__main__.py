@@ -1,0 +1,32 @@
+"""The `cafe` command: `python -m cafe_tui` is the same."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line; every failure is one message on stderr and the exit code of the contract."""
+    from cafe_tui.cli import app
+    from engine.contract.errors import CafeError
+
+    try:
+        app(prog_name="cafe")
+    except CafeError as error:
+        print(f"cafe: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output left; nothing more can be said, not even by the interpreter at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if os.environ.get("CAFE_DEBUG"):
+            raise
+        print(f"cafe: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        print("This is a defect. CAFE_DEBUG=1 shows where it happened.", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

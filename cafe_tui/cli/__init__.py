@@ -1,0 +1,52 @@
+"""The verbs. Each is a few lines; what costs time to import is imported inside it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cafe_tui.cli.options import Runs
+
+app = typer.Typer(
+    help="Train, attack, examine and inoculate image classifiers with CAFE, in the terminal.",
+    epilog="`cafe` alone opens the terminal UI. Start with: cafe run quickstart",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # Rich would double the time of --help
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"cafe {version('cafe-tui')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def home(
+    context: typer.Context,
+    runs: Runs = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train, attack, examine and inoculate image classifiers with CAFE, in the terminal."""
+    if context.invoked_subcommand is not None:
+        return
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print(context.get_help())
+        raise typer.Exit(2)
+    from cafe_tui.app import CafeApp
+    from cafe_tui.cli.options import runs_folder
+
+    CafeApp(runs_folder(runs)).run()
+
+
+from cafe_tui.cli import doctor, look, profiles, run  # noqa: E402  (they register their verbs on `app`)
+
+for module in (run, profiles, look, doctor):
+    module.register(app)

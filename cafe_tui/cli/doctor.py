@@ -1,0 +1,182 @@
+"""cafe doctor: what is here, what is missing, how to get it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from cafe_tui.cli.options import Json, Runs, print_json, runs_folder
+
+_TORCH_PROBE = """
+import json, torch, numpy
+from torch import cuda
+count = cuda.device_count() if cuda.is_available() else 0
+devices = [
+    {"name": f"cuda:{i}", "what": cuda.get_device_name(i), "memory": cuda.get_device_properties(i).total_memory}
+    for i in range(count)
+]
+print(json.dumps({"torch": torch.__version__, "numpy": numpy.__version__, "cuda": torch.version.cuda,
+                  "threads": torch.get_num_threads(), "devices": devices}))
+"""
+_PROBE_SECONDS = 60
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `cafe`."""
+    app.command("doctor", epilog="Example: cafe doctor --runs /data/runs")(doctor)
+
+
+def doctor(json: Json = False, runs: Runs = None) -> None:
+    """Show Python, torch, devices, terminal and disk, and what is missing. Exits 1 if training cannot work."""
+    found = examine(runs_folder(runs))
+    if json:
+        print_json(found)
+    else:
+        _print(found)
+    if any(problem["fatal"] for problem in found["problems"]):
+        raise typer.Exit(1)
+
+
+def examine(runs: Path) -> dict[str, Any]:
+    """Everything that `cafe doctor` knows, as plain values; sizes in bytes."""
+    problems: list[dict[str, Any]] = []
+
+    def problem(text: str, remedy: str, *, fatal: bool = False) -> None:
+        problems.append({"text": text, "remedy": remedy, "fatal": fatal})
+
+    engine = _engine()
+    if "error" in engine:
+        problem(f"torch cannot be used: {engine['error']}", "pip install 'torch>=2.6' numpy", fatal=True)
+    elif not engine["devices"]:
+        problem("torch sees no GPU; runs use the CPU", "Install a CUDA build of torch if this host has a GPU.")
+    disk = _disk(runs)
+    if not disk["writable"]:
+        problem(f"{runs} cannot be written", "Choose another folder with --runs DIR or CAFE_RUNS.", fatal=True)
+    elif disk["free"] < 1 << 30:
+        problem("less than 1 GiB is free for runs", "Free some space, or choose another --runs folder.")
+    terminal = _terminal()
+    if terminal["is_terminal"] and not terminal["utf8"]:
+        problem("the locale is not UTF-8; curves are drawn in ASCII", "export LANG=C.UTF-8")
+    if _kills_user_processes():
+        problem(
+            "logind ends all your processes when you log out (KillUserProcesses=yes)",
+            "Start runs under `systemd-run --user --scope`, and `loginctl enable-linger` once.",
+        )
+    return {
+        "python": {"version": platform.python_version(), "executable": sys.executable, "platform": platform.platform()},
+        "engine": engine,
+        "cpu": {"cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()},
+        "memory": _memory(),
+        "terminal": terminal,
+        "disk": disk,
+        "profiles": _profiles(),
+        "problems": problems,
+    }
+
+
+def _engine() -> dict[str, Any]:
+    """What torch sees, asked of a process of its own: a hung driver must not hang this one."""
+    from json import loads
+
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", _TORCH_PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {_PROBE_SECONDS} s; a GPU driver may hang"}
+    if answer.returncode:
+        lines = answer.stderr.strip().splitlines()
+        return {"error": lines[-1] if lines else f"its process ended with code {answer.returncode}"}
+    return dict(loads(answer.stdout))
+
+
+def _memory() -> dict[str, int]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return {"total": memory.total, "available": memory.available}
+
+
+def _disk(runs: Path) -> dict[str, Any]:
+    folder = runs.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    usage = shutil.disk_usage(folder)
+    return {"runs": str(runs), "free": usage.free, "total": usage.total, "writable": os.access(folder, os.W_OK)}
+
+
+def _terminal() -> dict[str, Any]:
+    from rich.console import Console
+
+    console = Console()
+    return {
+        "is_terminal": sys.stdout.isatty(),
+        "term": os.environ.get("TERM", ""),
+        "columns": console.width,
+        "lines": console.height,
+        "colours": console.color_system or "none",
+        "utf8": (sys.stdout.encoding or "").lower().replace("-", "") == "utf8",
+        "tmux": "TMUX" in os.environ,
+        "ssh": "SSH_CONNECTION" in os.environ,
+        "no_color": "NO_COLOR" in os.environ,
+    }
+
+
+def _kills_user_processes() -> bool:
+    """The last word of logind's configuration; unreadable files say nothing."""
+    answer = False
+    for folder in ("/usr/lib/systemd/logind.conf.d", "/etc/systemd", "/etc/systemd/logind.conf.d"):
+        for path in sorted(Path(folder).glob("*.conf" if folder.endswith(".d") else "logind.conf")):
+            try:
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            except OSError:
+                continue
+            for line in lines:
+                key, _, value = line.partition("=")
+                if key.strip() == "KillUserProcesses":
+                    answer = value.strip().lower() in ("yes", "true", "1", "on")
+    return answer
+
+
+def _profiles() -> list[str]:
+    from engine.contract import profile as profiles
+
+    return [entry.name for entry in profiles.available()]
+
+
+def _print(found: dict[str, Any]) -> None:
+    from cafe_tui import format as fmt
+
+    engine, terminal, disk, memory = (found[key] for key in ("engine", "terminal", "disk", "memory"))
+    rows = [("python", f"{found['python']['version']}  {found['python']['executable']}")]
+    if "error" not in engine:
+        rows.append(("torch", f"{engine['torch']}, numpy {engine['numpy']}, {engine['threads']} threads"))
+        for device in engine["devices"]:
+            rows.append((device["name"], f"{device['what']}, {fmt.size(device['memory'])}"))
+    rows += [
+        ("cpu", f"{found['cpu']['cores']} cores, {fmt.size(memory['available'])} of {fmt.size(memory['total'])} free"),
+        (
+            "terminal",
+            f"{terminal['columns']}x{terminal['lines']}, TERM={terminal['term'] or '(none)'}, "
+            f"colours: {terminal['colours']}, {'UTF-8' if terminal['utf8'] else 'ASCII'}"
+            + ("" if terminal["is_terminal"] else ", output is a pipe")
+            + (", tmux" if terminal["tmux"] else "")
+            + (", SSH" if terminal["ssh"] else ""),
+        ),
+        ("runs", f"{disk['runs']}, {fmt.size(disk['free'])} free" + ("" if disk["writable"] else ", not writable")),
+        ("profiles", ", ".join(found["profiles"]) or "none found"),
+    ]
+    for name, text in rows:
+        print(f"{name:<9} {fmt.printable(text)}")
+    for problem in found["problems"]:
+        print(f"{'PROBLEM' if problem['fatal'] else 'note':<9} {fmt.printable(problem['text'])}")
+        print(f"{'':<9} {fmt.printable(problem['remedy'])}")
+    if not found["problems"]:
+        print("all is well")

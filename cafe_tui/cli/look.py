@@ -1,0 +1,309 @@
+"""cafe ls, show, logs, plot, table: look at runs without opening the UI."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cafe_tui.cli.options import Json, Run, Runs, find_run, print_json, runs_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cafe_tui.raster import Curve
+    from cafe_tui.watch import RunRow, RunView
+    from engine.contract.records import Cell
+    from engine.contract.results import Table
+    from engine.contract.rundir import RunDir
+
+State = Literal["queued", "starting", "running", "stopping", "stopped", "finished", "failed", "lost"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to `cafe`."""
+    app.command("ls", epilog="Example: cafe ls --state running --sort robust")(list_runs)
+    app.command("show", epilog="Example: cafe show last")(show)
+    app.command("logs", epilog="Example: cafe logs last -f")(logs)
+    app.command("plot", epilog="Example: cafe plot last --series psi,hypothesis_loss --svg game.svg")(plot)
+    app.command("table", epilog="Example: cafe table last --format markdown")(table)
+
+
+def list_runs(
+    state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only runs with this tag.")] = None,
+    sort: Annotated[
+        Literal["age", "name", "state", "progress", "clean", "robust"], typer.Option(help="Order of the rows.")
+    ] = "age",
+    json: Json = False,
+    runs: Runs = None,
+) -> None:
+    """List runs, newest first: state, stage, progress, age, accuracies in percent."""
+    from cafe_tui.watch import row_of
+    from engine.contract import rundir
+
+    folder = runs_folder(runs)
+    rows = [row_of(run) for run in rundir.listing(folder)]
+    rows = [row for row in rows if (state is None or row.state == state) and (tag is None or tag in row.tags)]
+    rows.sort(key=_order(sort))
+    if json:
+        print_json({"runs": [row.to_json() for row in rows]})
+    elif not rows and state is None and tag is None:
+        print(f"No runs in {folder}. Start one with: cafe run quickstart")
+    elif not rows:
+        print(f"No run in {folder} matches.")
+    else:
+        _print_rows(rows)
+
+
+def _order(sort: str) -> Callable[[RunRow], tuple[bool, float | str]]:
+    """Numbers from high to low with unknown ones last, words by alphabet, age as it is."""
+
+    def key(row: RunRow) -> tuple[bool, float | str]:
+        if sort in ("name", "state"):
+            return False, str(getattr(row, sort))
+        value = -row.created if sort == "age" else row.progress if sort == "progress" else row.headline.get(sort)
+        if not isinstance(value, int | float):
+            return True, 0.0
+        return False, value if sort == "age" else -value
+
+    return key
+
+
+def _print_rows(rows: list[RunRow]) -> None:
+    from cafe_tui import format as fmt
+
+    symbols = fmt.SYMBOLS if (sys.stdout.encoding or "").lower().startswith("utf") else fmt.ASCII_SYMBOLS
+    now = time.time()
+    width = max(len(fmt.printable(row.id)) for row in rows)
+    print(f"{'state':<10}  {'run':<{width}}  {'stage':<10}  {'done':>4}  {'age':>4}  {'clean':>5}  robust")
+    for row in rows:
+        head = row.headline
+        clean, robust, difference = (head.get(name) for name in ("clean", "robust", "difference"))
+        numbers = f"{_percent(clean):>5}  {_percent(robust):>5}"
+        if isinstance(robust, float):
+            numbers += f" {fmt.printable(str(head.get('attack', '')))}"
+        if isinstance(difference, float):
+            numbers += f" ({fmt.signed(difference)})"
+        line = (
+            f"{symbols[row.state]} {row.state:<8}  {fmt.printable(row.id):<{width}}  {fmt.printable(row.stage):<10}  "
+            f"{100 * row.progress:>3.0f}%  {fmt.age(now - row.created):>4}  {numbers}"
+        )
+        print(line.rstrip())
+
+
+def _percent(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else "-"
+
+
+def show(run: Run, json: Json = False, runs: Runs = None) -> None:
+    """Show one run: state and reason, stages, results, profile, and where its files are."""
+    from cafe_tui.watch import row_of
+
+    directory = find_run(runs, run)
+    if json:
+        print_json(_show_document(directory))
+        return
+    from rich.text import Text
+
+    from cafe_tui import console
+    from cafe_tui import format as fmt
+
+    row, view = row_of(directory), _whole_view(directory)
+    signs, info = console.signs_for(sys.stdout), view.info
+    lines = [console.header(view, signs), Text(fmt.printable(info.description), "dim")]
+    lines += [Text(fmt.printable(text), "red") for text in (view.error, view.hint) if text]
+    lines += [Text(""), Text("stages", "bold")]
+    for stage in view.stages:
+        spent = fmt.duration(stage.finished - stage.started) if stage.started and stage.finished else ""
+        share = f"{100 * stage.progress:.0f}%"
+        lines.append(Text(f"  {fmt.printable(stage.id):<14} {stage.state:<9} {share:>4}  {spent}".rstrip()))
+    width = console.console(sys.stdout).width
+    summary = console.summary(view, width, signs)
+    lines += [Text(""), Text("results", "bold"), *(Text("  ").append_text(line) for line in summary)] if summary else []
+    lines += [Text(""), Text("files", "bold"), Text(f"  {fmt.printable(str(directory.path))}", overflow="ignore")]
+    for name in ("profile.toml", "records.jsonl", "results.json", "engine.log", "checkpoints", "samples"):
+        path = directory.path / name
+        if path.exists():
+            lines.append(Text(f"  {name:<14} {_amount(path)}"))
+    facts = {"tags": ", ".join(row.tags), "host": info.host, "devices": ", ".join(info.devices), **info.versions}
+    lines += [Text(""), Text("made with", "bold")]
+    lines += [Text(f"  {name:<14} {fmt.printable(value)}") for name, value in facts.items() if value]
+    console.print_lines(lines)
+
+
+def _amount(path: Path) -> str:
+    from cafe_tui import format as fmt
+
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.is_file()]
+        return f"{len(files)} files, {fmt.size(sum(file.stat().st_size for file in files))}"
+    return fmt.size(path.stat().st_size)
+
+
+def _show_document(directory: RunDir) -> dict[str, object]:
+    import msgspec
+
+    from cafe_tui.watch import row_of
+    from engine.contract import profile as profiles
+    from engine.contract.errors import CafeError
+
+    try:
+        profile: object = profiles.read_toml(directory.profile_file)
+    except CafeError:
+        profile = None
+    results = directory.results()
+    return row_of(directory).to_json() | {
+        "profile": profile,
+        "results": msgspec.to_builtins(results) if results else None,
+        "path": str(directory.path.absolute()),
+    }
+
+
+def logs(
+    run: Run,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the run ends or ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines from the end to begin with.")] = 1000,
+    runs: Runs = None,
+) -> None:
+    """Print the engine's log: warnings, and tracebacks of failures."""
+    from cafe_tui import format as fmt
+    from cafe_tui.watch import LogFollower
+
+    directory = find_run(runs, run)
+    tail = LogFollower(directory, lines=lines)
+    try:
+        while True:
+            ended = directory.status().final
+            new = tail.poll()
+            for line in new:
+                print(fmt.printable(line.expandtabs()), flush=True)
+            if not follow or (ended and not new):
+                return
+            time.sleep(0 if new else 0.25)
+    except KeyboardInterrupt:
+        return
+
+
+def plot(
+    run: Run,
+    series: Annotated[
+        str | None, typer.Option(help="Names of curves, separated by commas; STAGE/NAME picks a stage.")
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write an SVG file instead.")] = None,
+    log: Annotated[bool, typer.Option("--log", help="Logarithmic value axis.")] = False,
+    width: Annotated[int | None, typer.Option(min=20, help="Cells, or pixels for --svg.")] = None,
+    height: Annotated[int | None, typer.Option(min=6, help="Lines, or pixels for --svg.")] = None,
+    runs: Runs = None,
+) -> None:
+    """Draw curves once. By default: hypothesis and test-function loss of the game, else the training loss."""
+    from cafe_tui import console
+    from cafe_tui.plotting import picture, to_rich, to_svg
+    from engine.contract.errors import UsageError
+    from engine.contract.rundir import write_atomically
+
+    directory = find_run(runs, run)
+    stage, curves = _curves(directory, series)
+    title = f"{directory.id}  {stage}"
+    if svg is not None:
+        try:
+            picture_text = to_svg(title, curves, width or 960, height or 480, log=log)
+        except ValueError as error:
+            raise UsageError(f"--width, --height: {error}") from None
+        write_atomically(svg, picture_text.encode())
+        print(svg)
+        return
+    signs = console.signs_for(sys.stdout)
+    cells = width or min(console.console(sys.stdout).width, 160)
+    drawn = to_rich(picture(curves, cells, height or 20, log=log, charset=signs.charset), stage)
+    console.print_lines([*drawn.split("\n")])
+
+
+def _whole_view(directory: RunDir) -> RunView:
+    """The picture of a run after everything that is on disk now."""
+    from cafe_tui.watch import RunFollower
+
+    follower = RunFollower(directory)
+    follower.poll()
+    while follower.fresh:
+        follower.poll()
+    return follower.view
+
+
+def _curves(directory: RunDir, wanted: str | None) -> tuple[str, list[Curve]]:
+    """The stage and curves asked for. Raises UsageError with the names there are."""
+    from cafe_tui import console
+    from cafe_tui.raster import Curve
+    from engine.contract.errors import UsageError
+
+    view = _whole_view(directory)
+    if wanted is None:
+        chosen = console.pictures(view)
+        if not chosen:
+            raise UsageError(f"{directory.id} has no curves yet")
+        return chosen[0]
+    found = []
+    for i, name in enumerate(name.strip() for name in wanted.split(",")):
+        keys = [key for key in view.series if name in (key[1], f"{key[0]}/{key[1]}")]
+        if not keys:
+            names = sorted({key[1] for key in view.series}) or ["none yet"]
+            raise UsageError(f"{directory.id} has no series {name!r}", f"There are: {', '.join(names)}")
+        found.append(Curve(name, view.series[keys[-1]], i + 1))
+    return "", found
+
+
+def table(
+    runs_named: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, unique prefixes, or `last`.")],
+    format_: Annotated[Literal["text", "markdown", "json"], typer.Option("--format", help="How to print.")] = "text",
+    json: Json = False,
+    runs: Runs = None,
+) -> None:
+    """Robust-accuracy tables side by side: models as rows, attacks as columns, percent with 95% intervals."""
+    from cafe_tui import console
+    from engine.contract import results
+
+    directories = list(dict.fromkeys(find_run(runs, name) for name in runs_named))
+    views = [_whole_view(directory) for directory in directories]
+    cells = [_named(cell, view, len(views) > 1) for view in views for cell in view.table.cells.values()]
+    if json or format_ == "json":
+        print_json(results.document(cells))
+        return
+    for view in views:
+        if not view.table.cells:
+            print(f"{view.id} has no finished cell yet", file=sys.stderr)
+    shown = results.table(cells)
+    if not cells:
+        return
+    if format_ == "markdown":
+        print("\n".join(_markdown(shown)))
+        return
+    width = console.console(sys.stdout).width if sys.stdout.isatty() else 200
+    differences = views[0].differences if len(views) == 1 else ()
+    console.print_lines(console.table_lines(shown, differences, width=width, signs=console.signs_for(sys.stdout)))
+
+
+def _named(cell: Cell, view: RunView, with_run: bool) -> Cell:
+    """The cell under a row name that tells its run, when there are several."""
+    from msgspec.structs import replace
+
+    return replace(cell, model=f"{view.id}/{cell.model}") if with_run else cell
+
+
+def _markdown(shown: Table) -> list[str]:
+    from cafe_tui import format as fmt
+
+    def escaped(text: str) -> str:
+        return fmt.printable(text).replace("|", "\\|")
+
+    lines = [
+        f"| accuracy % | {' | '.join(map(escaped, shown.attacks))} |",
+        f"|:---|{'---:|' * len(shown.attacks)}",
+    ]
+    for model in shown.models:
+        found = [shown.cell(model, attack) for attack in shown.attacks]
+        texts = [f"{fmt.percent(c.accuracy)} {fmt.interval(c.low, c.high)}" if c else "" for c in found]
+        lines.append(f"| {escaped(model)} | {' | '.join(texts)} |")
+    return lines

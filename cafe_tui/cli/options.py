@@ -1,0 +1,39 @@
+"""Options that many verbs share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from engine.contract.rundir import RunDir
+
+Runs = Annotated[
+    Path | None,
+    typer.Option("--runs", metavar="DIR", help="Where runs live. [default: $CAFE_RUNS or ./runs]", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a unique prefix of one, or `last`.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live view.")]
+
+
+def runs_folder(given: Path | None) -> Path:
+    """The folder of runs: the option, else the variable CAFE_RUNS, else ./runs."""
+    return given or Path(os.environ.get("CAFE_RUNS") or "runs")
+
+
+def find_run(runs: Path | None, reference: str) -> RunDir:
+    """The run that a user names. Raises RunNotFound."""
+    from engine.contract import rundir
+
+    return rundir.find(runs_folder(runs), reference)
+
+
+def print_json(document: object) -> None:
+    """One JSON document on stdout."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())

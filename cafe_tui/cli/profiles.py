@@ -1,0 +1,63 @@
+"""cafe profiles, profile: what can be run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cafe_tui.cli.options import Json, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to `cafe`."""
+    app.command("profiles", epilog="Example: cafe profiles")(list_profiles)
+    app.command("profile", epilog="Example: cafe profile quickstart --set seed=1")(show_profile)
+
+
+def list_profiles(json: Json = False) -> None:
+    """List the profiles that have a name: shipped ones and those of ./ and ./profiles."""
+    from cafe_tui import format as fmt
+    from engine.contract import profile as profiles
+
+    entries = profiles.available()
+    if json:
+        rows = [
+            {"name": e.name, "path": str(e.path), "shipped": e.shipped, "description": e.description} for e in entries
+        ]
+        print_json({"profiles": rows})
+        return
+    width = max((len(entry.name) for entry in entries), default=0)
+    for entry in entries:
+        origin = "shipped" if entry.shipped else "local"
+        print(f"{entry.name:<{width}}  {origin:<7}  {fmt.printable(entry.description)}")
+
+
+def show_profile(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A profile's name or file.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as `cafe run` does.")
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of profiles, for editors.")] = False,
+    json: Json = False,
+) -> None:
+    """Print a profile resolved: every key, its value, and where the value comes from."""
+    from engine.contract import profile as profiles
+    from engine.contract.errors import UsageError
+
+    if schema:
+        from engine.contract.schema import json_schema
+
+        print_json(json_schema())
+        return
+    if name is None:
+        raise UsageError("which profile?", "Give a name (`cafe profiles` lists them) or a file, or --schema.")
+    loaded = profiles.load(name, sets or [])
+    if json:
+        tables = profiles.to_tables(loaded.profile)
+        print_json({"profile": tables, "origins": loaded.origins, "path": str(loaded.path)})
+        return
+    lines = profiles.explain(loaded)
+    width = min(max(len(text) for text, origin in lines if origin), 60)
+    for text, origin in lines:
+        print(f"{text:<{width}}  # {origin}" if origin else text)

@@ -1,0 +1,248 @@
+"""Follow one run to its end on a terminal, a pipe or as JSON lines, and pass on the user's wish to stop."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import Protocol
+
+from rich.text import Text
+
+from cafe_tui import console
+from cafe_tui import format as fmt
+from cafe_tui.launch import local
+from cafe_tui.watch import LogFollower, RunFollower, RunView
+from engine.contract.records import Cell, ErrorNote, Message, Scalars, StageChange, WarningNote, to_json
+from engine.contract.results import document
+from engine.contract.rundir import RunDir, Status
+
+POLL_SECONDS = 0.25
+PLAIN_SECONDS = 2.0
+"""Least time between two plain lines of curves."""
+EXIT_CODES = {"finished": 0, "stopped": 130, "failed": 1, "lost": 1}
+
+
+class Sink(Protocol):
+    """Where a followed run is shown."""
+
+    def show(self, follower: RunFollower, view: RunView) -> None:
+        """Something changed."""
+
+    def note(self, text: str) -> None:
+        """Say something about the following itself."""
+
+    def end(self, view: RunView, run: RunDir) -> None:
+        """The run has ended."""
+
+
+class Live:
+    """The live view: frames in place, the summary in their stead at the end."""
+
+    def __init__(self, painter: console.Painter, signs: console.Signs) -> None:
+        self._painter, self._signs, self._note = painter, signs, ""
+
+    def show(self, follower: RunFollower, view: RunView) -> None:
+        width, height = self._painter.size()
+        self._painter.paint(console.frame(view, width, height - 1, self._signs, self._note))
+
+    def note(self, text: str) -> None:
+        self._note = text
+
+    def end(self, view: RunView, run: RunDir) -> None:
+        width, height = self._painter.size()
+        closing = [*console.summary(view, width, self._signs), *_tail(view, run), *_ending(view, run, self._signs)]
+        self._painter.paint(_last_frame(view, width, max(height - 1 - len(closing), 0), self._signs))
+        console.print_lines(closing)
+
+
+class Plain:
+    """Append-only lines without any control code."""
+
+    def __init__(self) -> None:
+        self._said, self._signs = 0.0, console.signs_for(sys.stdout)
+
+    def show(self, follower: RunFollower, view: RunView) -> None:
+        for record in follower.fresh:
+            if isinstance(record, Scalars):
+                held_out = any(name.startswith(("val_", "test_")) for name in record.values)
+                if held_out or time.monotonic() - self._said > PLAIN_SECONDS:
+                    self._said = time.monotonic()
+                    self._say(_scalars(record))
+            elif isinstance(record, StageChange):
+                steps = f", {record.total_steps} steps" if record.state == "started" else ""
+                self._say(f"{record.stage}: {record.state}{steps}")
+            elif isinstance(record, Cell):
+                interval = fmt.interval(record.low, record.high)
+                self._say(f"{record.model} under {record.attack}: {fmt.percent(record.accuracy)}% {interval}")
+            elif isinstance(record, WarningNote):
+                self._say(f"warning: {record.text}")
+            elif isinstance(record, ErrorNote):
+                self._say(f"error: {record.text}")
+            elif isinstance(record, Message):
+                self._say(record.text)
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def end(self, view: RunView, run: RunDir) -> None:
+        lines = [*console.summary(view, 200, self._signs), *_tail(view, run), *_ending(view, run, self._signs)]
+        for line in lines:
+            self._say(line.plain.rstrip())
+
+    def _say(self, text: str) -> None:
+        print("\n".join(fmt.printable(line) for line in text.split("\n")), flush=True)
+
+
+class Json:
+    """Every record as a line, as it stands in the file, then the results document."""
+
+    def show(self, follower: RunFollower, view: RunView) -> None:
+        for record in follower.fresh:
+            print(to_json(record).decode())
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def end(self, view: RunView, run: RunDir) -> None:
+        import msgspec
+
+        results = run.results()
+        cells = list(view.table.cells.values()) if results is None else results.cells
+        whole = document(cells) | {
+            "id": run.id,
+            "state": view.status.state,
+            "reason": view.error,
+            "differences": msgspec.to_builtins(results.differences) if results else [],
+            "headline": dict(results.headline) if results else {},
+        }
+        print(msgspec.json.encode(whole).decode(), flush=True)
+
+
+def _scalars(record: Scalars) -> str:
+    numbers = "  ".join(f"{name} {value:.4g}" for name, value in record.numbers().items())
+    return f"{record.stage} step {record.step} epoch {record.epoch:.2f}  {numbers}"
+
+
+def _last_frame(view: RunView, width: int, height: int, signs: console.Signs) -> list[Text]:
+    """The curves stay on the screen above the summary, where there is room for both."""
+    top = [console.header(view, signs), console.stage_bar(view, width, signs)]
+    room = min(height - len(top) - 1, 24)
+    if room < console.LEAST_PICTURE:
+        return []
+    return [*top, *console.curve_lines(view, width, room, signs), Text("")]
+
+
+def _ending(view: RunView, run: RunDir, signs: console.Signs) -> list[Text]:
+    following = {
+        "finished": "`cafe` opens the terminal UI, `cafe plot last` the curves",
+        "stopped": "the checkpoint is in its folder checkpoints",
+        "failed": f"the log is {run.log_file}",
+        "lost": f"the log is {run.log_file}",
+    }.get(view.status.state, "")
+    lines = console.ending(view, signs, str(run.path))
+    return [*lines, Text(following, "dim")] if following else lines
+
+
+def _tail(view: RunView, run: RunDir) -> list[Text]:
+    """The engine's last words, when it did not live to say why."""
+    if view.status.state != "lost":
+        return []
+    return [Text(fmt.printable(line), "dim") for line in LogFollower(run, lines=8).poll()]
+
+
+@contextmanager
+def _sink(plain: bool, json: bool) -> Iterator[Sink]:
+    if json:
+        yield Json()
+    elif plain or not console.live_terminal(sys.stdout):
+        yield Plain()
+    else:
+        with console.Painter(sys.stdout) as painter:
+            yield Live(painter, console.signs_for(sys.stdout))
+
+
+class _Interrupts:
+    """Counts ctrl-C; ends the program, through every `finally`, on SIGTERM and SIGHUP."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextmanager
+    def counted(self) -> Iterator[_Interrupts]:
+        old = {
+            signal.SIGINT: signal.signal(signal.SIGINT, self._count),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, self._leave),
+            signal.SIGHUP: signal.signal(signal.SIGHUP, self._leave),
+        }
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _count(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+
+def follow(run: RunDir, process: subprocess.Popen[bytes], *, plain: bool = False, json: bool = False) -> int:
+    """Show a run that this command started until its engine ends; returns the exit code of the contract.
+
+    The first ctrl-C asks the engine to stop, the second kills it.
+    """
+    obeyed = 0
+
+    def obey(count: int, sink: Sink) -> bool:
+        nonlocal obeyed
+        if count > obeyed:
+            obeyed = count
+            if count == 1:
+                local.stop(run)
+                sink.note("stopping after the current step, with a checkpoint; ctrl-C again kills the engine")
+            else:
+                process.kill()
+        return False
+
+    def gone() -> str:
+        code = process.poll()
+        return "" if code is None else f"the engine ended with code {code} without saying why; see {run.log_file}"
+
+    view = _follow(run, obey, gone, plain=plain, json=json)
+    return EXIT_CODES.get(view.status.state, 1)
+
+
+def watch(run: RunDir, *, plain: bool = False) -> None:
+    """Show a run that somebody else started until it ends or ctrl-C; the engine is left alone."""
+    _follow(run, lambda count, sink: count > 0, str, plain=plain, json=False)
+
+
+def _follow(
+    run: RunDir, obey: Callable[[int, Sink], bool], gone: Callable[[], str], *, plain: bool, json: bool
+) -> RunView:
+    """Poll until the run has ended. `obey` (interrupts so far) may leave earlier; `gone` says why an engine is dead."""
+    follower = RunFollower(run)
+    with _Interrupts().counted() as interrupts, _sink(plain, json) as sink:
+        while True:
+            dead = gone()  # asked before the poll, which then reads what a dead engine wrote last
+            view = follower.poll()
+            if view is not None:
+                sink.show(follower, view)
+            view = view or follower.view
+            if dead and not view.status.final and not follower.fresh:
+                view = replace(view, status=Status("lost", dead), error=dead)
+            if view.status.final and not follower.fresh:
+                sink.end(view, run)
+                return view
+            if obey(interrupts.count, sink):
+                return view
+            if not dead and not follower.fresh:
+                time.sleep(POLL_SECONDS)

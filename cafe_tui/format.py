@@ -1,0 +1,101 @@
+"""Numbers and states as text. Pure, and all that any view uses to show them."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+SYMBOLS: Final = {
+    "queued": "◌",
+    "starting": "◌",
+    "running": "▶",
+    "stopping": "◧",
+    "stopped": "■",
+    "finished": "✓",
+    "failed": "✗",
+    "lost": "?",
+}
+"""One sign for each state, always shown beside its word."""
+ASCII_SYMBOLS: Final = {
+    "queued": ".",
+    "starting": ".",
+    "running": ">",
+    "stopping": "-",
+    "stopped": "#",
+    "finished": "+",
+    "failed": "x",
+    "lost": "?",
+}
+"""The same for terminals that are not UTF-8."""
+
+MEANINGS: Final = {
+    "Adv": "what the network says of the attacked image",
+    "CF": "counterfactual features: the test function's worst case",
+    "CC": "counterfactual causal features: that worst case, seen by the hypothesis model",
+    "AC": "adversarial causal features: the attack, seen by the hypothesis model",
+}
+"""The four readings of a game, in one line each."""
+
+
+def printable(text: str) -> str:
+    """The text with every control character and lone surrogate replaced, so that a file cannot drive the terminal."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def bar(share: float, cells: int, *, ascii_only: bool = False) -> str:
+    """A progress bar of `cells` cells for a share of 0-1."""
+    full, empty = ("#", "-") if ascii_only else ("━", "─")
+    done = round(min(max(share, 0.0), 1.0) * cells)
+    return full * done + empty * (cells - done)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units: 8s, 1m 12s, 3h 05m, 2d 04h."""
+    if not math.isfinite(seconds):
+        return "-"
+    s = max(0, int(seconds))
+    if s < 60:
+        return f"{s}s"
+    if s < 3600:
+        return f"{s // 60}m {s % 60:02}s"
+    if s < 86400:
+        return f"{s // 3600}h {s // 60 % 60:02}m"
+    return f"{s // 86400}d {s // 3600 % 24:02}h"
+
+
+def age(seconds: float) -> str:
+    """How long ago, in one unit: 8s, 12m, 5h, 3d."""
+    s = max(0, int(seconds))
+    for limit, unit, size in ((60, "s", 1), (3600, "m", 60), (86400, "h", 3600)):
+        if s < limit:
+            return f"{s // size}{unit}"
+    return f"{s // 86400}d"
+
+
+def percent(value: float | None) -> str:
+    """A percentage (0-100) with one decimal, without its sign; a dash while unknown."""
+    return "-" if value is None or math.isnan(value) else f"{value:.1f}"
+
+
+def interval(low: float, high: float) -> str:
+    """An interval: [58.6, 67.4]."""
+    return f"[{low:.1f}, {high:.1f}]"
+
+
+def signed(points: float | None) -> str:
+    """A difference in points: +3.1; a dash while unknown."""
+    return "-" if points is None or math.isnan(points) else f"{points:+.1f}"
+
+
+def p_value(p: float) -> str:
+    """A p-value: p = 0.024, p < 0.001."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def size(count: float) -> str:
+    """Bytes in binary units: 512 B, 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -1,0 +1,92 @@
+"""Engine processes on this host: start, stop, kill. Each is a session of its own, so it outlives the terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.contract import profile as profiles
+from engine.contract import rundir
+from engine.contract.errors import UsageError
+from engine.contract.profile import Loaded
+from engine.contract.rundir import RunDir
+
+ACCELERATOR_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
+"""One of these is there wherever torch could find a CUDA or ROCm device."""
+
+
+def start(
+    runs: Path, loaded: Loaded, *, name: str | None = None, tags: Sequence[str] = (), command: Sequence[str] = ()
+) -> tuple[RunDir, subprocess.Popen[bytes]]:
+    """Create a run of a resolved profile under `runs` and start its engine.
+
+    Raises UsageError, with nothing left behind, when the device cannot be there, the folder cannot be written or the
+    process cannot be started.
+    """
+    profile = loaded.profile
+    _check_device(profile.compute.device)
+    run = rundir.create(
+        runs.absolute(),
+        name or profile.name,
+        profiles.dumps(profile),
+        description=profile.description,
+        tags=tags,
+        command=command,
+    )
+    try:
+        return run, spawn(run)
+    except OSError as error:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise UsageError(f"cannot start the engine: {error.strerror}") from None
+
+
+def spawn(run: RunDir) -> subprocess.Popen[bytes]:
+    """An engine process for a run directory; all it prints goes to engine.log. Raises OSError."""
+    with run.log_file.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "engine", "run", str(run.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=run.path,  # a file called engine or torch in the user's folder must not shadow ours
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+
+def _check_device(device: str) -> None:
+    """Refuse a GPU where the system shows none, before anything is made; the engine checks the rest with torch."""
+    if device.startswith("cuda") and not any(map(os.path.exists, ACCELERATOR_NODES)):
+        raise UsageError(
+            f"compute.device: {device} is not there; this host shows no GPU",
+            "Use --device cpu or --device auto; `cafe doctor` shows what there is.",
+        )
+
+
+def stop(run: RunDir) -> None:
+    """Ask the engine to stop after its current step with a checkpoint, wherever it runs. Raises DiskError."""
+    run.request_stop()
+    pid = _own_engine(run)
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+
+
+def kill(run: RunDir) -> None:
+    """End the engine at once, if it runs on this host. What is on disk stays readable."""
+    pid = _own_engine(run)
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _own_engine(run: RunDir) -> int | None:
+    """The pid of the run's engine if it lives on this host; never that of another process which got its number."""
+    state = run.state()
+    if state.pid is None or state.host != socket.gethostname() or state.state in rundir.FINAL:
+        return None
+    return state.pid if rundir.process_alive(state.pid, state.pid_started) else None

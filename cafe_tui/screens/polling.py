@@ -1,0 +1,42 @@
+"""A screen that reads the disk on a thread of its own while it is shown."""
+
+from __future__ import annotations
+
+import threading
+from typing import ClassVar
+
+from textual import work
+from textual.screen import Screen
+
+
+class PollingScreen(Screen[None]):
+    """Calls `read` every `PERIOD` seconds, off the UI thread, from being shown until being covered or left."""
+
+    PERIOD: ClassVar[float] = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._covered = threading.Event()
+        self._reading = threading.Lock()
+
+    def read(self) -> None:
+        """Look at the disk and post what is new. Runs on the reader thread, never twice at once."""
+        raise NotImplementedError
+
+    def on_screen_resume(self) -> None:
+        self._covered = threading.Event()
+        self._poll(self._covered)
+
+    def on_screen_suspend(self) -> None:
+        self._covered.set()
+
+    def on_unmount(self) -> None:
+        self._covered.set()
+
+    @work(thread=True, group="reader")
+    def _poll(self, covered: threading.Event) -> None:
+        # Each showing has an event of its own, so a reader that is slow to notice its end is never revived.
+        while not covered.is_set():
+            with self._reading:
+                self.read()
+            covered.wait(self.PERIOD)

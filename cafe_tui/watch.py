@@ -1,0 +1,353 @@
+"""Follow run directories: what was appended and replaced since last time, reduced to frozen values for any view.
+
+Nothing here draws, and nothing here raises because a directory is torn, empty, foreign, huge or vanishing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cafe_tui.series import Series
+from engine.contract import profile as profiles
+from engine.contract import rundir
+from engine.contract.errors import CafeError
+from engine.contract.plan import plan
+from engine.contract.records import (
+    AnyRecord,
+    Cell,
+    ErrorNote,
+    Message,
+    Progress,
+    RecordReader,
+    Scalars,
+    StageChange,
+    WarningNote,
+)
+from engine.contract.results import Paired, Results, Table, table
+from engine.contract.rundir import Info, RunDir, State, Status
+from engine.contract.schema import Evaluate
+
+KEPT_NOTES = 200
+"""Warnings and messages kept of a run; a run that warns every step must not fill the memory of its viewers."""
+LEAST_PROGRESS = 0.02
+"""Share of a run that must be done before a time to go is guessed from it."""
+
+
+@dataclass(frozen=True)
+class StageView:
+    """A stage of the profile: `state` is waiting, running or finished; times in unix seconds."""
+
+    id: str
+    kind: str
+    state: str = "waiting"
+    step: int = 0
+    total_steps: int = 0
+    started: float | None = None
+    finished: float | None = None
+
+    @property
+    def progress(self) -> float:
+        """Share done, 0-1."""
+        if self.state == "finished":
+            return 1.0
+        return min(self.step / self.total_steps, 1.0) if self.total_steps else 0.0
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One picture of a run. Series are copies that no reader changes any more; times in seconds."""
+
+    id: str
+    info: Info
+    state: State
+    status: Status
+    stages: tuple[StageView, ...]
+    series: Mapping[tuple[str, str], Series]
+    latest: Mapping[tuple[str, str], float]
+    table: Table
+    attack_progress: Progress | None
+    differences: tuple[Paired, ...]
+    warnings: tuple[str, ...]
+    messages: tuple[str, ...]
+    error: str
+    hint: str
+    progress: float
+    elapsed: float
+    eta: float | None
+
+    @property
+    def current(self) -> StageView | None:
+        """The stage that is running, or was when the run ended; None before the first."""
+        begun = [stage for stage in self.stages if stage.state != "waiting"]
+        return begun[-1] if begun else None
+
+    def last_of_kind(self, *kinds: str) -> StageView | None:
+        """The latest stage of one of these kinds that has begun."""
+        begun = [stage for stage in self.stages if stage.kind in kinds and stage.state != "waiting"]
+        return begun[-1] if begun else None
+
+    def readings(self) -> dict[str, float]:
+        """Adv, CF, CC and AC in percent, of the latest game: on test images at its end, held-out ones before."""
+        game = self.last_of_kind("game")
+        if game is None:
+            return {}
+        for prefix in ("test_", "val_", ""):
+            names = {short: f"{prefix}accuracy_{short.lower()}" for short in ("Adv", "CF", "CC", "AC")}
+            if all((game.id, name) in self.latest for name in names.values()):
+                return {short: self.latest[game.id, name] for short, name in names.items()}
+        return {}
+
+
+class RunFollower:
+    """Follows one run directory. `fresh` holds the records that the last poll brought."""
+
+    def __init__(self, run: RunDir, *, clock: Callable[[], float] = time.time) -> None:
+        self.run = run
+        self.fresh: list[AnyRecord] = []
+        self._clock = clock
+        self._reader = RecordReader(run.records_file)
+        self._series: dict[tuple[str, str], Series] = {}
+        self._shown: dict[tuple[str, str], Series] = {}
+        self._latest: dict[tuple[str, str], float] = {}
+        self._stages: dict[str, StageView] = {}
+        self._cells: list[Cell] = []
+        self._attack: Progress | None = None
+        self._warnings: list[str] = []
+        self._messages: list[str] = []
+        self._error: ErrorNote | None = None
+        self._models: tuple[str, ...] = ()
+        self._attacks: tuple[str, ...] = ()
+        self._started: float | None = None
+        self._results: Results | None = None
+        self._signature: object = None
+        self._planned = False
+        self.view = self._picture(State(state="starting"), Status("starting"))
+
+    def poll(self) -> RunView | None:
+        """The new picture, or None when nothing has changed (a running clock counts as a change each second)."""
+        if not self._planned:
+            self._plan()
+        self.fresh = self._reader.read()
+        for record in self.fresh:
+            self._take(record)
+        state = self.run.state()
+        status = self.run.status(state, now=self._clock())
+        if status.final:
+            state = self.run.state()
+        if any(isinstance(record, Cell | StageChange) for record in self.fresh) or status.final:
+            self._results = self.run.results()
+        elapsed = int(self._elapsed(state, status)) if not status.final else 0
+        signature = (state.state, state.stage, state.step, state.progress, state.error, status, elapsed)
+        if not self.fresh and signature == self._signature:
+            return None
+        self._signature = signature
+        self.view = self._picture(state, status)
+        return self.view
+
+    def _plan(self) -> None:
+        try:
+            tables = profiles.read_toml(self.run.profile_file)
+            profile = profiles.from_tables(tables)
+        except CafeError:
+            self._planned = self.run.profile_file.exists()  # broken, and it is written once: not tried again
+            return
+        self._planned = True
+        for stage in plan(profile):
+            self._stages.setdefault(stage.id, StageView(stage.id, stage.kind, total_steps=stage.steps))
+        tables_planned = [stage for stage in profile.stage if isinstance(stage, Evaluate)]
+        self._models = tuple(dict.fromkeys(name for stage in tables_planned for name in stage.models or ()))
+        self._attacks = tuple(dict.fromkeys(name for stage in tables_planned for name in stage.attacks))
+
+    def _take(self, record: AnyRecord) -> None:
+        if isinstance(record, Scalars):
+            self._take_scalars(record)
+        elif isinstance(record, StageChange):
+            self._take_stage(record)
+        elif isinstance(record, Cell):
+            self._cells.append(record)
+            self._attack = None
+        elif isinstance(record, Progress):
+            self._attack = record
+        elif isinstance(record, ErrorNote):
+            self._error = record
+        elif isinstance(record, WarningNote):
+            self._warnings = [*self._warnings, record.text][-KEPT_NOTES:]
+        elif isinstance(record, Message):
+            self._messages = [*self._messages, record.text][-KEPT_NOTES:]
+
+    def _take_scalars(self, record: Scalars) -> None:
+        for name, value in record.numbers().items():
+            key = (record.stage, name)
+            self._series.setdefault(key, Series()).append(record.step, value, record.t)
+            self._shown.pop(key, None)
+            self._latest[key] = value
+
+    def _take_stage(self, record: StageChange) -> None:
+        stage = self._stages.get(record.stage, StageView(record.stage, record.stage_kind))
+        total = record.total_steps or stage.total_steps
+        if record.state == "finished":
+            stage = replace(stage, state="finished", step=total, total_steps=total, finished=record.t)
+        else:
+            stage = replace(stage, state="running", total_steps=total, started=record.t, finished=None)
+            self._error = None
+        self._stages[record.stage] = stage
+        self._started = self._started or record.t
+
+    def _elapsed(self, state: State, status: Status) -> float:
+        created = self.run.info().created or self._started or state.heartbeat
+        until = state.heartbeat if status.final and state.heartbeat else self._clock()
+        return max(until - created, 0.0) if created else 0.0
+
+    def _eta(self, state: State, status: Status) -> float | None:
+        if status.final or self._started is None or state.progress < LEAST_PROGRESS:
+            return None
+        spent = self._clock() - self._started
+        return max(spent * (1 - state.progress) / state.progress, 0.0)
+
+    def _picture(self, state: State, status: Status) -> RunView:
+        for key, series in self._series.items():
+            if key not in self._shown:
+                self._shown[key] = series.copy()
+        stages = dict(self._stages)
+        if state.stage in stages and stages[state.stage].state == "running":
+            running = stages[state.stage]
+            stages[state.stage] = replace(
+                running, step=state.step, total_steps=state.total_steps or running.total_steps
+            )
+        return RunView(
+            id=self.run.id,
+            info=self.run.info(),
+            state=state,
+            status=status,
+            stages=tuple(stages.values()),
+            series=dict(self._shown),
+            latest=dict(self._latest),
+            table=table(self._cells, self._models, self._attacks),
+            attack_progress=None if status.final else self._attack,
+            differences=tuple(self._results.differences) if self._results else (),
+            warnings=tuple(self._warnings),
+            messages=tuple(self._messages),
+            error=status.reason or (self._error.text if self._error and status.state == "failed" else ""),
+            hint=state.hint,
+            progress=state.progress,
+            elapsed=self._elapsed(state, status),
+            eta=self._eta(state, status),
+        )
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run in a list of runs; `created` in unix seconds, `elapsed` and `eta` in seconds, `progress` 0-1."""
+
+    id: str
+    name: str
+    state: str
+    reason: str
+    stage: str
+    step: int
+    total_steps: int
+    progress: float
+    created: float
+    tags: tuple[str, ...]
+    headline: Mapping[str, float | str | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of the `ls` document of the contract."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state,
+            "reason": self.reason,
+            "stage": self.stage,
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "progress": self.progress,
+            "created": self.created,
+            "tags": list(self.tags),
+            "headline": dict(self.headline),
+        }
+
+
+def row_of(run: RunDir, now: float | None = None) -> RunRow:
+    """The row of one run, read from its small files."""
+    info, state, results = run.info(), run.state(), run.results()
+    status = run.status(state, now)
+    return RunRow(
+        id=run.id,
+        name=info.name,
+        state=status.state,
+        reason=status.reason,
+        stage=state.stage,
+        step=state.step,
+        total_steps=state.total_steps,
+        progress=state.progress,
+        created=info.created,
+        tags=tuple(info.tags),
+        headline=dict(results.headline) if results else {},
+    )
+
+
+class RunsFollower:
+    """Follows the runs folder: runs whose files did not change are not read again."""
+
+    def __init__(self, runs: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.runs = runs
+        self._clock = clock
+        self._known: dict[str, tuple[object, RunRow]] = {}
+        self._rows: tuple[RunRow, ...] | None = None
+
+    def poll(self) -> tuple[RunRow, ...] | None:
+        """All runs, newest first; None when nothing has changed. Raises UsageError when the folder is unreadable."""
+        known: dict[str, tuple[object, RunRow]] = {}
+        for run in rundir.listing(self.runs):
+            signature = tuple(_signature(path) for path in (run.state_file, run.results_file, run.info_file))
+            before = self._known.get(run.id)
+            # A heartbeat that stops changes no file: the state of a run that is not final is judged each time.
+            if before is None or before[0] != signature or before[1].state not in rundir.FINAL:
+                known[run.id] = (signature, row_of(run, self._clock()))
+            else:
+                known[run.id] = before
+        self._known = known
+        rows = tuple(row for _, row in known.values())
+        if rows == self._rows:
+            return None
+        self._rows = rows
+        return rows
+
+
+def _signature(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+class LogFollower:
+    """The tail of engine.log: at first at most `lines` lines from its end, then whatever is appended."""
+
+    def __init__(self, run: RunDir, *, lines: int = 500) -> None:
+        self.path = run.log_file
+        self._lines = lines
+        self._offset: int | None = None
+
+    def poll(self, max_bytes: int = 1 << 18) -> list[str]:
+        """New complete lines, without their newlines; a log that became shorter is read from its start."""
+        try:
+            with self.path.open("rb") as file:
+                size = file.seek(0, 2)
+                first = self._offset is None
+                start = max(size - max_bytes, 0) if self._offset is None else self._offset
+                start = 0 if start > size else start
+                file.seek(start)
+                chunk = file.read(max_bytes)
+        except OSError:
+            return []
+        end = chunk.rfind(b"\n") + 1 or (len(chunk) if len(chunk) == max_bytes else 0)
+        self._offset = start + end
+        lines = chunk[:end].decode("utf-8", "replace").splitlines()
+        return lines[-self._lines :] if first else lines

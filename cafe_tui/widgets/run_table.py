@@ -1,0 +1,238 @@
+"""The table of runs: any number of rows, of which only the visible ones are ever formatted or painted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from rich.cells import cell_len
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from cafe_tui import format as fmt
+from cafe_tui.messages import RunOpened
+from cafe_tui.widgets.lines import ROLE_CSS, ROLES, Line, Piece, changes, fit, paint, plain, role_styles, width
+from cafe_tui.widgets.pieces import difference_piece, state_piece
+from engine.contract.rundir import FINAL
+
+if TYPE_CHECKING:
+    from cafe_tui.watch import RunRow
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column `cells` wide; on a narrow terminal those with the highest `rank` are left out first."""
+
+    title: str
+    cells: int
+    rank: int
+    show: Callable[[RunRow, float], Piece]
+    right: bool = False
+
+
+def _number(row: RunRow, key: str) -> float | None:
+    value = row.headline.get(key)
+    return value if isinstance(value, float | int) else None
+
+
+def _state(row: RunRow, _: float) -> Piece:
+    return state_piece(row.state)
+
+
+def _stage(row: RunRow, _: float) -> Piece:
+    return fmt.printable(row.stage), ""
+
+
+def _progress(row: RunRow, _: float) -> Piece:
+    return f"{fmt.bar(row.progress, 6)} {row.progress:4.0%}", "dim" if row.state in FINAL else ""
+
+
+def _age(row: RunRow, now: float) -> Piece:
+    return fmt.age(now - row.created), "dim"
+
+
+def _clean(row: RunRow, _: float) -> Piece:
+    value = _number(row, "clean")
+    return ("" if value is None else f"{value:.1f}"), ""
+
+
+def _robust(row: RunRow, _: float) -> Piece:
+    value = _number(row, "robust")
+    return ("" if value is None else f"{value:5.1f} {fmt.printable(str(row.headline.get('attack', '')))}"), ""
+
+
+def _difference(row: RunRow, _: float) -> Piece:
+    return difference_piece(_number(row, "difference"))
+
+
+RUN: Final = Column("run", 16, 0, lambda row, _: (fmt.printable(row.id), "strong"))
+COLUMNS: Final = (
+    Column("state", 10, 0, _state),
+    RUN,
+    Column("stage", 10, 3, _stage),
+    Column("progress", 11, 2, _progress),
+    Column("age", 4, 4, _age, right=True),
+    Column("clean", 5, 6, _clean, right=True),
+    Column("robust", 14, 1, _robust),
+    Column("vs base", 7, 5, _difference, right=True),
+)
+
+
+class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
+    """Rows of runs under a fixed header, with a cursor that stays on its run while rows come, go and change."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "Open"),
+        Binding("l,right", "open", "Open", show=False),
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False),
+        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False),
+        Binding("home,g", "move(-1_000_000_000)", "First", show=False),
+        Binding("end,G", "move(1_000_000_000)", "Last", show=False),
+    ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {*ROLES, "header", "cursor", "cursor-blurred"}
+    DEFAULT_CSS = f"""
+    RunTable {{
+        overflow-x: hidden;
+        overflow-y: auto;
+        scrollbar-gutter: stable;
+        scrollbar-size-vertical: 1;
+        {ROLE_CSS}
+        & > .header {{ color: $text-muted; text-style: bold; }}
+        & > .cursor {{ color: $block-cursor-foreground; background: $block-cursor-background; text-style: bold; }}
+        & > .cursor-blurred {{ background: $block-cursor-blurred-background; text-style: bold; }}
+    }}
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._rows: tuple[RunRow, ...] = ()
+        self._now = 0.0
+        self._cursor = 0
+        self._columns: list[tuple[Column, int]] = []
+        self._gap = ""
+
+    @property
+    def selected(self) -> RunRow | None:
+        """The run under the cursor, or None in an empty table."""
+        return self._rows[self._cursor] if self._rows else None
+
+    def text(self) -> str:
+        """What is shown, without styles."""
+        return "\n".join(plain(line) for line in self._picture())
+
+    def show(self, rows: Sequence[RunRow], now: float) -> None:
+        """Show these rows, ages counted up to `now` (unix seconds); repaints only what looks different."""
+        before, chosen, old_cursor = self._picture(), self.selected, self._cursor
+        self._rows, self._now = tuple(rows), now
+        places = {row.id: index for index, row in enumerate(self._rows)}
+        self._cursor = places.get(chosen.id, old_cursor) if chosen else 0
+        self._cursor = max(min(self._cursor, len(self._rows) - 1), 0)
+        self.virtual_size = Size(self.size.width, len(self._rows) + 1)
+        self._arrange()
+        # A list that was scrolled keeps its cursor on the same line of the screen; one at its top shows what is new.
+        if self._cursor != old_cursor and self.scroll_offset.y:
+            self._scroll(self.scroll_offset.y + self._cursor - old_cursor)
+        self._keep_cursor_in_view()
+        self._repaint(before)
+
+    def action_move(self, rows: int) -> None:
+        """Move the cursor by so many rows, at most to either end."""
+        target = max(min(self._cursor + rows, len(self._rows) - 1), 0)
+        if target != self._cursor:
+            self._refresh_row(self._cursor)
+            self._cursor = target
+            self._refresh_row(self._cursor)
+            self._keep_cursor_in_view()
+
+    def action_page(self, pages: int) -> None:
+        """Move the cursor by so many screenfuls."""
+        self.action_move(pages * max(self._visible_rows - 1, 1))
+
+    def action_open(self) -> None:
+        """Open the run under the cursor."""
+        if row := self.selected:
+            self.post_message(RunOpened(row.id))
+
+    def on_click(self, event: events.Click) -> None:
+        index = event.y - 1 + self.scroll_offset.y
+        if event.y < 1 or index >= len(self._rows):
+            return
+        if index == self._cursor:
+            self.action_open()
+        else:
+            self.action_move(index - self._cursor)
+
+    def on_resize(self, _: events.Resize) -> None:
+        self.virtual_size = Size(self.size.width, len(self._rows) + 1)
+        self._arrange()
+        self._keep_cursor_in_view()
+
+    def render_line(self, y: int) -> Strip:
+        index = y - 1 + self.scroll_offset.y
+        line = self._header() if y == 0 else self._line(index) if index < len(self._rows) else ()
+        cursor = self.get_component_rich_style("cursor" if self.has_focus else "cursor-blurred")
+        styles = {**role_styles(self), "cursor": cursor, "header": self.get_component_rich_style("header")}
+        return paint(line, self.size.width, self.rich_style, styles)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _visible_rows(self) -> int:
+        return max(self.size.height - 1, 1)
+
+    def _arrange(self) -> None:
+        """Choose the columns that fit, each with its cells; the run column takes what is left, if ids need it."""
+        cells, kept = self.size.width, list(COLUMNS)
+        self._gap = " " if cells < 100 else "  "
+        while (needed := sum(column.cells + len(self._gap) for column in kept)) > cells + len(self._gap):
+            if len(kept) == 1:
+                break
+            kept.remove(max(kept, key=lambda column: column.rank))
+        widest = max((cell_len(row.id) for row in self._rows), default=0)
+        run = max(min(RUN.cells + cells + len(self._gap) - needed, widest), RUN.cells)
+        self._columns = [(column, run if column is RUN else column.cells) for column in kept]
+
+    def _header(self) -> Line:
+        titles = [(column.title.rjust(n) if column.right else column.title.ljust(n)) for column, n in self._columns]
+        return ((self._gap.join(titles), "header"),)
+
+    def _line(self, index: int) -> Line:
+        row, pieces = self._rows[index], list[Piece]()
+        for column, cells in self._columns:
+            text, role = column.show(row, self._now)
+            if column is RUN and cells < cell_len(text):
+                text = f"{fmt.printable(row.name)} {row.id[-4:]}"
+            text = " " * (cells - cell_len(text)) + text if column.right else text
+            pieces += [(fit(text, cells), role), (self._gap, "")]
+        pieces.pop()
+        if index == self._cursor:
+            rest = " " * (self.size.width - width(tuple(pieces)))
+            return tuple((text, "cursor") for text, _ in [*pieces, (rest, "")])
+        return tuple(pieces)
+
+    def _picture(self) -> list[Line]:
+        top = self.scroll_offset.y
+        return [self._header(), *map(self._line, range(top, min(top + self._visible_rows, len(self._rows))))]
+
+    def _repaint(self, before: Sequence[Line]) -> None:
+        if regions := changes(before, self._picture(), self.size.width):
+            self.refresh(*regions)
+
+    def _refresh_row(self, index: int) -> None:
+        self.refresh_line(index + 1)
+
+    def _scroll(self, row: int) -> None:
+        self.scroll_to(y=row, animate=False, immediate=True)
+
+    def _keep_cursor_in_view(self) -> None:
+        top = self.scroll_offset.y
+        if self._cursor < top:
+            self._scroll(self._cursor)
+        elif self._cursor >= top + self._visible_rows:
+            self._scroll(self._cursor - self._visible_rows + 1)

@@ -1,0 +1,60 @@
+"""The stages of a run in one line, with the running one's progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from cafe_tui import format as fmt
+from cafe_tui.widgets.lines import Line, Lines, Piece, width
+from cafe_tui.widgets.pieces import ROLE_OF_STATE
+from engine.contract.rundir import FINAL
+
+if TYPE_CHECKING:
+    from cafe_tui.watch import StageView
+
+SYMBOLS: Final = {"finished": ("✓", "good"), "running": ("▶", "accent"), "waiting": ("·", "dim")}
+ARROW: Final[Piece] = (" › ", "dim")
+
+
+class StageBar(Lines):
+    """`✓ train 24s › ▶ game 340/1000 ━━━──── 34% › · evaluate`; the stage whose curves are shown is in brackets."""
+
+    _stages: Sequence[StageView] = ()
+    _shown = ""
+    _run_state = "running"
+
+    def show(self, stages: Sequence[StageView], shown: str, run_state: str) -> None:
+        """Show these stages of a run in this state; `shown` is the id of the stage whose curves are on screen."""
+        self._stages, self._shown, self._run_state = stages, shown, run_state
+        self.show_changes()
+
+    def compose_lines(self, cells: int) -> list[Line]:
+        """One line with all that fits; details of finished stages go first."""
+        for detail in (2, 1, 0):
+            line = self._line(detail)
+            if width(line) <= cells:
+                break
+        return [line]
+
+    def _line(self, detail: int) -> Line:
+        pieces: list[Piece] = []
+        for stage in self._stages:
+            symbol, role = SYMBOLS.get(stage.state, SYMBOLS["waiting"])
+            if stage.state == "running" and self._run_state in FINAL:  # where the run ended
+                symbol, role = fmt.SYMBOLS[self._run_state], ROLE_OF_STATE.get(self._run_state, "")
+            name = fmt.printable(stage.id)
+            shown = f"[{name}]" if stage.id == self._shown else name
+            pieces += [ARROW, (f"{symbol} ", role), (shown, role if stage.state == "waiting" else "strong")]
+            pieces += _detail(stage, detail)
+        return tuple(pieces[1:])
+
+
+def _detail(stage: StageView, detail: int) -> list[Piece]:
+    if stage.state == "running" and stage.total_steps:
+        count = f" {stage.step}/{stage.total_steps}" if detail else ""
+        bar = f" {fmt.bar(stage.progress, 12 if detail == 2 else 6)}"
+        return [(count, ""), (bar, "accent"), (f" {stage.progress:.0%}", "")]
+    if stage.state == "finished" and detail == 2 and stage.started is not None and stage.finished is not None:
+        return [(f" {fmt.duration(stage.finished - stage.started)}", "dim")]
+    return []
