@@ -7,6 +7,7 @@ repaints everything each time, which a slow line cannot take.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from rich.console import Console
 from rich.text import Text
 
 from cafe_tui import format as fmt
+from cafe_tui.axes import StepAxis, ValueAxis
 from cafe_tui.plotting import picture, to_rich
-from cafe_tui.raster import Charset, Curve
+from cafe_tui.raster import Charset, Curve, draw, follow
 from cafe_tui.watch import RunView, StageView
 from engine.contract.records import Cell
 from engine.contract.results import Paired, Table
@@ -39,6 +41,7 @@ LEAST_PICTURE: Final = 6
 
 _BEGIN_SYNC, _END_SYNC = "\x1b[?2026h", "\x1b[?2026l"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+_STYLE, _RESET = re.compile(r"\x1b\[[\d;]*m"), "\x1b[0m"
 _CLEAR_LINE, _CLEAR_BELOW, _CLEAR_SCREEN = "\x1b[K", "\x1b[J", "\x1b[H\x1b[2J"
 
 
@@ -126,7 +129,7 @@ def readings(view: RunView, width: int, signs: Signs, *, explain: bool) -> list[
         text = Text(no_wrap=True, overflow="crop")
         for name, value in found.items():
             text.append(f"{name} ", "dim").append(f"{fmt.percent(value)}%   ", "bold")
-        return [text.append("of held-out images classified right", "dim")]
+        return [text.append("right, held out", "dim")]
     lines = []
     for name, value in found.items():
         line = Text(no_wrap=True, overflow="crop")
@@ -155,7 +158,7 @@ def table_lines(
     first = max(cell_len(fmt.printable(name)) for name in [*table.models, *versus, "accuracy %"]) + 2
     wide = first + 20 * len(table.attacks) <= width
     column = 20 if wide else max(min((width - first) // max(len(table.attacks), 1), 12), 7)
-    lines = [_row("accuracy %", [Text(name) for name in table.attacks], first, column, "dim")]
+    lines = [_row("accuracy %", [Text(fmt.printable(name)) for name in table.attacks], first, column, "dim")]
     for model in table.models:
         row = [_cell_text(table.cell(model, name), model, name, wide, running, signs) for name in table.attacks]
         lines.append(_row(model, row, first, column))
@@ -211,7 +214,7 @@ def pictures(view: RunView) -> list[tuple[str, list[Curve]]]:
     """Titles and curves worth showing now: the game's while it is played and after, those of training otherwise."""
     stage = view.current
     if stage is not None and stage.kind == "evaluate":
-        stage = view.last_of_kind("game", "train", "inoculate")
+        stage = view.last_of_kind("game") or view.last_of_kind("train", "inoculate")
     if stage is None:
         return []
 
@@ -235,27 +238,40 @@ def pictures(view: RunView) -> list[tuple[str, list[Curve]]]:
     return [(title, drawn) for title, drawn in chosen if drawn]
 
 
-def curve_lines(view: RunView, width: int, height: int, signs: Signs) -> list[Text]:
-    """The pictures in `width` x `height` cells: side by side where both fit, else one above the other, else one."""
+Axes = dict[str, tuple[StepAxis, ValueAxis]]
+"""The axes of each picture by its title, kept from frame to frame: they grow in steps, so that old dots stay put."""
+
+
+def curve_lines(view: RunView, width: int, height: int, signs: Signs, axes: Axes | None = None) -> list[Text]:
+    """The pictures in `width` x `height` cells: side by side where both fit, else one above the other, else one.
+
+    With `axes` they are drawn on those, which follow the curves; without, on axes that fit this one picture.
+    """
     chosen = pictures(view)
     if not chosen or height < LEAST_PICTURE:
         return [Text("")] * max(height, 0)
     if len(chosen) > 1 and width >= NARROWEST_PAIR:
         half = min((width - 2) // 2, WIDEST_PICTURE)
-        left, right = (_picture(title, curves, half, height, signs) for title, curves in chosen)
+        left, right = (_picture(title, curves, half, height, signs, axes) for title, curves in chosen)
         return [_beside(a, b, half) for a, b in zip(left, right, strict=True)]
     if len(chosen) > 1 and height >= 2 * LEAST_PICTURE + 6:
         upper = (height * 3) // 5
         (title, curves), (title2, curves2) = chosen[:2]
         return [
-            *_picture(title, curves, width, upper, signs),
-            *_picture(title2, curves2, width, height - upper, signs),
+            *_picture(title, curves, width, upper, signs, axes),
+            *_picture(title2, curves2, width, height - upper, signs, axes),
         ]
-    return _picture(*chosen[0], width, height, signs)
+    return _picture(*chosen[0], width, height, signs, axes)
 
 
-def _picture(title: str, curves: list[Curve], width: int, height: int, signs: Signs) -> list[Text]:
-    lines = to_rich(picture(curves, width, height, charset=signs.charset), fmt.printable(title)).split("\n")
+def _picture(title: str, curves: list[Curve], width: int, height: int, signs: Signs, axes: Axes | None) -> list[Text]:
+    if axes is None:
+        plot = picture(curves, width, height, charset=signs.charset)
+    else:
+        x, y = axes.setdefault(title, (StepAxis(), ValueAxis()))
+        follow(curves, x, y)
+        plot = draw(curves, x, y, width, height - 1, charset=signs.charset)
+    lines = to_rich(plot, fmt.printable(title)).split("\n")
     return [*lines, *[Text("")] * (height - len(lines))][:height]
 
 
@@ -268,8 +284,8 @@ def _beside(left: Text, right: Text, cells: int) -> Text:
 # --- whole views -----------------------------------------------------------------------------------------------------
 
 
-def frame(view: RunView, width: int, height: int, signs: Signs, note: str = "") -> list[Text]:
-    """The live view in at most `width` x `height` cells."""
+def frame(view: RunView, width: int, height: int, signs: Signs, note: str = "", axes: Axes | None = None) -> list[Text]:
+    """The live view in at most `width` x `height` cells; `axes` is kept by the caller from frame to frame."""
     top = [header(view, signs), stage_bar(view, width, signs)]
     progress = view.attack_progress
     running = (progress.model, progress.attack, progress.done / max(progress.total, 1)) if progress else None
@@ -287,7 +303,7 @@ def frame(view: RunView, width: int, height: int, signs: Signs, note: str = "") 
     room = height - len(top) - len(below) - 1
     if room < LEAST_PICTURE:
         return [*top, *below][:height]
-    return [*top, Text(""), *curve_lines(view, width, min(room, 34), signs), *below][:height]
+    return [*top, Text(""), *curve_lines(view, width, min(room, 34), signs, axes), *below][:height]
 
 
 def summary(view: RunView, width: int, signs: Signs) -> list[Text]:
@@ -385,10 +401,10 @@ class Painter:
         old, parts, at = self._lines, [], len(self._lines)
         for i, line in enumerate(lines):
             if i >= len(old):
-                parts.append(_move(i - at) + f"{line}\n")
+                parts.append(f"{_move(i - at)}\r{line}\n")
                 at = i + 1
             elif old[i] != line:
-                parts.append(f"{_move(i - at)}\r{line}{_CLEAR_LINE}")
+                parts.append(_move(i - at) + _rest(old[i], line) + _CLEAR_LINE)
                 at = i
         if len(lines) < len(old):
             parts.append(f"{_move(len(lines) - at)}\r{_CLEAR_BELOW}")
@@ -399,6 +415,18 @@ class Painter:
         if text:
             self._stream.write(f"{_BEGIN_SYNC}{text}{_END_SYNC}")
             self._stream.flush()
+
+
+def _rest(old: str, new: str) -> str:
+    """What turns the line `old` into `new`: from the first cell that differs, in the style that holds there."""
+    differing = (i for i, (before, after) in enumerate(zip(old, new, strict=False)) if before != after)
+    same = next(differing, min(len(old), len(new)))
+    escape = new.rfind("\x1b", 0, same)
+    if escape >= 0 and "m" not in new[escape:same]:
+        same = escape
+    head = new[:same]
+    style = "".join(_STYLE.findall(head.rpartition(_RESET)[2]))
+    return f"\x1b[{cell_len(_STYLE.sub('', head)) + 1}G{style}{new[same:]}"
 
 
 def _move(lines: int) -> str:

@@ -46,10 +46,11 @@ class Live:
 
     def __init__(self, painter: console.Painter, signs: console.Signs) -> None:
         self._painter, self._signs, self._note = painter, signs, ""
+        self._axes: console.Axes = {}
 
     def show(self, follower: RunFollower, view: RunView) -> None:
         width, height = self._painter.size()
-        self._painter.paint(console.frame(view, width, height - 1, self._signs, self._note))
+        self._painter.paint(console.frame(view, width, height - 1, self._signs, self._note, self._axes))
 
     def note(self, text: str) -> None:
         self._note = text

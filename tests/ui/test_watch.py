@@ -1,0 +1,171 @@
+"""Followers: right pictures of recorded runs, cheap when nothing changes, unmoved by any damage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cafe_tui.watch import LogFollower, RunFollower, RunsFollower, row_of
+from engine.contract.records import RecordReader, Scalars, encode
+from engine.contract.rundir import LOST_AFTER_SECONDS, RunDir
+from tests.recorded import START, record_run
+
+
+def test_a_finished_run_is_shown_whole(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    follower = RunFollower(run, clock=lambda: START + 1e6)
+    view = follower.poll()
+    assert view is not None
+    assert (view.status.state, view.progress, view.eta) == ("finished", 1.0, None)
+    assert [stage.state for stage in view.stages] == ["finished"] * 4
+    assert view.elapsed == run.state().heartbeat - START, "a finished run has stopped ageing"
+    assert view.table.models == ("train", "inoculate")
+    assert view.table.attacks == ("clean", "fgsm", "pgd")
+    assert len(view.differences) == 3
+    assert set(view.readings()) == {"Adv", "CF", "CC", "AC"}
+    written = [r for r in RecordReader(run.records_file).read() if isinstance(r, Scalars) and r.stage == "game"]
+    psi = [r.values["psi"] for r in written if "psi" in r.values]
+    assert view.latest["game", "psi"] == psi[-1]
+    assert view.series["game", "psi"].count == len(psi)
+    assert follower.poll() is None
+
+
+@pytest.mark.parametrize("stage", ["train", "game", "inoculate", "evaluate"])
+def test_a_running_run_shows_where_it_is(stage: str, tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto=stage)
+    now = run.state().heartbeat + 1
+    view = RunFollower(run, clock=lambda: now).poll()
+    assert view is not None
+    assert view.status.state == "running"
+    assert view.current is not None
+    assert view.current.id == stage
+    assert 0.4 < view.current.progress < 0.6
+    assert view.eta is not None
+    spent = now - (START + 2)
+    assert view.eta == pytest.approx(spent * (1 - view.progress) / view.progress)
+    assert (view.attack_progress is not None) == (stage == "evaluate")
+    waiting = [s.id for s in view.stages if s.state == "waiting"]
+    assert waiting == ["train", "game", "inoculate", "evaluate"][len(view.stages) - len(waiting) :]
+
+
+def test_only_changes_give_a_new_picture_and_old_pictures_stay_as_they_were(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="game")
+    now = run.state().heartbeat
+    follower = RunFollower(run, clock=lambda: now)
+    first = follower.poll()
+    assert first is not None
+    assert follower.poll() is None
+    before = first.series["game", "psi"].count
+    other = first.series["train", "loss"]
+    with run.records_file.open("ab") as file:
+        file.write(encode(Scalars(stage="game", step=9999, values={"psi": 0.25})))
+        file.write(b'{"kind":"scalars","stage":"ga')
+    second = follower.poll()
+    assert second is not None
+    assert second.latest["game", "psi"] == 0.25
+    assert second.series["game", "psi"].count == before + 1
+    assert first.series["game", "psi"].count == before, "a picture that was handed out does not change"
+    assert second.series["train", "loss"] is other, "what did not change is not copied again"
+    assert follower.poll() is None
+
+
+def test_a_silent_run_becomes_lost_with_its_reason(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="game")
+    now = run.state().heartbeat
+    follower = RunFollower(run, clock=lambda: now)
+    view = follower.poll()
+    assert view is not None
+    assert view.status.state == "running"
+    now += LOST_AFTER_SECONDS + 1
+    view = follower.poll()
+    assert view is not None
+    assert view.status.state == "lost"
+    assert "no sign of life" in view.error
+    assert "gpu1" in view.error
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    file=st.sampled_from(["profile.toml", "run.json", "state.json", "records.jsonl", "results.json"]),
+    damage=st.one_of(st.sampled_from(["gone", "empty", "torn", "folder", "null", "list"]), st.binary(max_size=300)),
+)
+def test_no_damage_makes_a_follower_raise(
+    file: str, damage: str | bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run = record_run(tmp_path_factory.mktemp("runs"))
+    path = run.path / file
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "gone":
+        texts = {"empty": b"", "torn": whole[: len(whole) // 2], "null": b"null", "list": b"[1, 2]"}
+        path.write_bytes(damage if isinstance(damage, bytes) else texts[damage])
+    follower = RunFollower(run)
+    assert follower.poll() is not None
+    follower.poll()
+    row_of(run)
+    assert RunsFollower(run.path.parent).poll()
+
+
+def test_vanishing_directories(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    run = record_run(runs)
+    follower, everything, log = RunFollower(run), RunsFollower(runs), LogFollower(run)
+    assert follower.poll()
+    assert everything.poll()
+    assert log.poll()
+    shutil.rmtree(run.path)
+    follower.poll()
+    assert everything.poll() == ()
+    assert log.poll() == []
+    shutil.rmtree(runs)
+    assert everything.poll() is None
+
+
+def test_rows_are_read_again_only_when_files_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(5):
+        record_run(tmp_path, run_id=f"20260921-14400{i}-quickstart-k3f9")
+    follower = RunsFollower(tmp_path)
+    rows = follower.poll()
+    assert rows is not None
+    assert [row.id[14:15] for row in rows] == ["4", "3", "2", "1", "0"]
+    assert rows[0].headline["robust"] == pytest.approx(100 * 313 / 450)
+    reads = []
+    real = RunDir.state
+    monkeypatch.setattr(RunDir, "state", lambda self: reads.append(self.id) or real(self))
+    assert follower.poll() is None
+    assert reads == [], "finished runs are not read again"
+    changed = record_run(tmp_path, run_id="20260921-144002-quickstart-k3f9", tags=("mine",))
+    again = follower.poll()
+    assert again is not None
+    assert set(reads) == {changed.id}
+    assert [row.tags for row in again if row.id == changed.id] == [("mine",)]
+
+
+def test_a_row_is_the_document_of_the_contract(tmp_path: Path) -> None:
+    document = row_of(record_run(tmp_path)).to_json()
+    wanted = {"id", "name", "state", "stage", "step", "total_steps", "progress", "created", "tags", "headline"}
+    assert wanted <= document.keys()
+    assert msgspec.json.decode(msgspec.json.encode(document)) == document
+
+
+def test_the_log_is_followed_line_by_line(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    run.log_file.write_bytes(b"".join(b"line %d\n" % i for i in range(100)) + b"torn")
+    log = LogFollower(run, lines=10)
+    assert log.poll() == [f"line {i}" for i in range(90, 100)]
+    assert log.poll() == []
+    with run.log_file.open("ab") as file:
+        file.write(b" no more\n\xff\xfe\nnext")
+    assert log.poll() == ["torn no more", "��"]
+    run.log_file.write_bytes(b"anew\n")
+    assert log.poll() == ["anew"]
+    os.unlink(run.log_file)
+    assert log.poll() == []
