@@ -217,6 +217,8 @@ def follow(run: RunDir, process: subprocess.Popen[bytes], *, plain: bool = False
         code = process.poll()
         return "" if code is None else f"the engine ended with code {code} without saying why; see {run.log_file}"
 
+    while run.state().pid != process.pid and not gone():  # until then state.json is that of an earlier engine
+        time.sleep(0.02)
     view = _follow(run, obey, gone, plain=plain, json=json)
     return EXIT_CODES.get(view.status.state, 1)
 

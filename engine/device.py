@@ -48,7 +48,8 @@ class Compute:
         """The device in words, for run.json."""
         if self.device.type == "cuda":
             return f"{self.device} {torch.cuda.get_device_name(self.device)}"
-        return f"cpu, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        return f"cpu, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def prepare(wanted: schema.Compute) -> Compute:

@@ -68,7 +68,7 @@ def record_run(
         description=loaded.profile.description,
         command=["cafe", "run", "quickstart"],
         host="gpu1",
-        devices=["cpu, 1 threads"],
+        devices=["cpu, 1 thread"],
         versions={"cafe": "0.1.0", "torch": "2.13.0"},
     )
     write_atomically(run.info_file, msgspec.json.encode(info))

@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: cafe run quickstart --set seed=1 --tag first")(run)
     app.command(epilog="Example: cafe watch last")(watch)
     app.command(epilog="Example: cafe stop last")(stop)
+    app.command(epilog="Example: cafe resume last")(resume)
 
 
 def run(
@@ -90,3 +91,22 @@ def stop(
             print(f"{directory.id} {word}")
     if json:
         print_json({"runs": answers})
+
+
+def resume(
+    run: Run,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the run id and return at once.")] = False,
+    plain: Plain = False,
+    runs: Runs = None,
+) -> None:
+    """Go on with a run that was stopped, killed or failed, from its last checkpoint, and follow it."""
+    from cafe_tui.launch import local
+
+    directory = find_run(runs, run)
+    process = local.resume(directory)
+    if detach:
+        print(directory.id)
+        return
+    from cafe_tui.follow import follow
+
+    raise typer.Exit(follow(directory, process, plain=plain))

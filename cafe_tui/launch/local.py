@@ -46,6 +46,21 @@ def start(
         raise UsageError(f"cannot start the engine: {error.strerror}") from None
 
 
+def resume(run: RunDir) -> subprocess.Popen[bytes]:
+    """Start an engine that goes on where the last one of this run stopped, was killed or failed. Raises UsageError."""
+    status = run.status()
+    if not status.final:
+        raise UsageError(f"{run.id} is {status.state}", "`cafe watch` follows it.")
+    if status.state == "finished":
+        raise UsageError(f"{run.id} is finished", "`cafe run` on its profile.toml repeats it.")
+    if not run.profile_file.is_file():
+        raise UsageError(f"{run.id} has no profile.toml; it cannot go on")
+    try:
+        return spawn(run)
+    except OSError as error:
+        raise UsageError(f"cannot start the engine: {error.strerror}") from None
+
+
 def spawn(run: RunDir) -> subprocess.Popen[bytes]:
     """An engine process for a run directory; all it prints goes to engine.log. Raises OSError."""
     with run.log_file.open("ab") as log:

@@ -77,6 +77,31 @@ def test_ctrl_c_stops_with_a_checkpoint_and_exit_130(runs: Path) -> None:
     assert (run.checkpoints / "train.resume.pt").is_file()
 
 
+@pytest.mark.slow
+def test_a_stopped_run_is_resumed_to_its_end(runs: Path) -> None:
+    arguments = ["run", "quickstart", *SHORT, "--set", "stage.train.epochs=20"]
+    child = terminal(*arguments, runs=runs)
+    wait_for(lambda: trained(runs))
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    run = only_run(runs)
+    resumed = subprocess.run(
+        [*CAFE, "resume", "last", "--plain", "--runs", str(runs)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "train: resumed" in resumed.stdout
+    assert run.state().state == "finished"
+    again = subprocess.run([*CAFE, "resume", "last", "--runs", str(runs)], capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "is finished" in again.stderr
+
+
 def test_ctrl_c_twice_kills_a_hung_engine(runs: Path) -> None:
     child = terminal("run", "quickstart", *LONG, runs=runs)
     wait_for(lambda: trained(runs))
