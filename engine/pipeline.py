@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from pathlib import Path
 
 import torch
 
@@ -107,10 +109,30 @@ def versions() -> dict[str, str]:
         cafe = metadata.version("cafe-tui")
     except metadata.PackageNotFoundError:
         cafe = "not installed"
-    return {
+    found = {
         "cafe": cafe,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": metadata.version("numpy"),
         "platform": platform.platform(),
     }
+    commit = _commit()
+    return found | {"git": commit} if commit else found
+
+
+def _commit() -> str:
+    """The commit this code is a checkout of, with -dirty if it was changed since; empty for an installed package."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.stdout.strip()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cafe_tui.cli.options import Json, print_json
+from cafe_tui.cli.options import Json, Runs, find_run, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -15,8 +16,8 @@ def register(app: typer.Typer) -> None:
     app.command("profile", epilog="Example: cafe profile quickstart --set seed=1")(show_profile)
 
 
-def list_profiles(json: Json = False) -> None:
-    """List the profiles that have a name: shipped ones and those of ./ and ./profiles."""
+def list_profiles(json: Json = False, runs: Runs = None) -> None:
+    """List the profiles that have a name: shipped ones and those of ./ and ./profiles. (--runs makes no difference.)"""
     from cafe_tui import format as fmt
     from engine.contract import profile as profiles
 
@@ -34,14 +35,18 @@ def list_profiles(json: Json = False) -> None:
 
 
 def show_profile(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A profile's name or file.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A profile's name or file, or a run.")] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as `cafe run` does.")
     ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of profiles, for editors.")] = False,
     json: Json = False,
+    runs: Runs = None,
 ) -> None:
-    """Print a profile resolved: every key, its value, and where the value comes from."""
+    """Print a profile resolved: every key, its value, and where the value comes from.
+
+    NAME may also be a run, for the profile it was started with.
+    """
     from engine.contract import profile as profiles
     from engine.contract.errors import UsageError
 
@@ -52,7 +57,7 @@ def show_profile(
         return
     if name is None:
         raise UsageError("which profile?", "Give a name (`cafe profiles` lists them) or a file, or --schema.")
-    loaded = profiles.load(name, sets or [])
+    loaded = profiles.load(_file_of(name, runs), sets or [])
     if json:
         tables = profiles.to_tables(loaded.profile)
         print_json({"profile": tables, "origins": loaded.origins, "path": str(loaded.path)})
@@ -61,3 +66,18 @@ def show_profile(
     width = min(max(len(text) for text, origin in lines if origin), 60)
     for text, origin in lines:
         print(f"{text:<{width}}  # {origin}" if origin else text)
+
+
+def _file_of(name: str, runs: Path | None) -> str:
+    """The profile of that name or, if there is none, that of the run so called. Raises UsageError."""
+    from engine.contract import profile as profiles
+    from engine.contract.errors import RunNotFound, UsageError
+
+    try:
+        return str(profiles.find(name))
+    except UsageError:
+        try:
+            return str(find_run(runs, name).profile_file)
+        except RunNotFound:
+            pass
+        raise

@@ -71,8 +71,16 @@ def spawn(run: RunDir) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=run.path,  # a file called engine or torch in the user's folder must not shadow ours
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=_environment(),
         )
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with this checkout (if it is one that may not be installed) before everything else on the path."""
+    home = Path(rundir.__file__).resolve().parents[2]
+    paths = [str(home)] if (home / "pyproject.toml").exists() else []
+    paths += [path for path in (os.environ.get("PYTHONPATH", ""),) if path]
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
 def _check_device(device: str) -> None:

@@ -83,23 +83,34 @@ class Status:
         return self.state in FINAL
 
 
+class _Inside:
+    """A path inside a run directory, made when asked for: a list of a thousand runs needs three of the eleven."""
+
+    def __init__(self, *parts: str) -> None:
+        self.parts = parts
+
+    def __get__(self, run: RunDir, _: type[RunDir]) -> Path:
+        return run.path.joinpath(*self.parts)
+
+
 class RunDir:
     """The paths of one run directory, and its small files read with tolerance."""
+
+    profile_file = _Inside("profile.toml")
+    info_file = _Inside("run.json")
+    state_file = _Inside("state.json")
+    records_file = _Inside("records.jsonl")
+    results_file = _Inside("results.json")
+    log_file = _Inside("engine.log")
+    checkpoints = _Inside("checkpoints")
+    outcomes = _Inside("outcomes")
+    samples = _Inside("samples")
+    control = _Inside("control")
+    stop_file = _Inside("control", "stop")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.id = path.name
-        self.profile_file = path / "profile.toml"
-        self.info_file = path / "run.json"
-        self.state_file = path / "state.json"
-        self.records_file = path / "records.jsonl"
-        self.results_file = path / "results.json"
-        self.log_file = path / "engine.log"
-        self.checkpoints = path / "checkpoints"
-        self.outcomes = path / "outcomes"
-        self.samples = path / "samples"
-        self.control = path / "control"
-        self.stop_file = self.control / "stop"
 
     def __repr__(self) -> str:
         return f"RunDir({str(self.path)!r})"

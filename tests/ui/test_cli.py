@@ -215,6 +215,18 @@ def test_profiles_and_profile(tmp_path: Path) -> None:
     assert "$defs" in json.loads(cafe("profile", "--schema", cwd=tmp_path).stdout)
 
 
+def test_profile_shows_that_of_a_run_too(folder: Path) -> None:
+    document = json.loads(cafe("profile", RUN, "--json", cwd=folder).stdout)
+    assert document["profile"]["name"] == "quickstart"
+    assert document["path"].endswith(f"{RUN}/profile.toml")
+    refused("profile", "nope", cwd=folder, says=["unknown profile: nope"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_the_runs_folder(verb: str, tmp_path: Path) -> None:
+    assert "--runs DIR" in cafe(verb, "--help", cwd=tmp_path).stdout
+
+
 def test_dry_run_prints_a_profile_that_can_be_run_and_makes_nothing(tmp_path: Path) -> None:
     answer = cafe("run", "quickstart", "--dry-run", "--set", "threat.eps=8/255", "--device", "cpu", cwd=tmp_path)
     assert answer.returncode == 0
