@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class RunsChanged(Message, bubble=False):
-    """The runs folder was read and differs from last time; `problem` says why it cannot be read."""
+    """The runs folder was read and differs from last time; `problem` says why it cannot be read.
+
+    Not `complete` are the newest runs of a folder of which the rest is still being read.
+    """
 
     rows: Sequence[RunRow]
     problem: str = ""
+    complete: bool = True
 
     def can_replace(self, message: Message) -> bool:
         """Only the newest list is worth drawing."""

@@ -61,5 +61,5 @@ def ask_to_stop(app: App[None], run: RunDir, *, going: bool) -> None:
         app.notify(f"{run.id} is not running", markup=False)
         return
     question = f"Stop {fmt.printable(run.id)}?"
-    consequence = "It finishes its current step and writes a checkpoint; it can be resumed."
+    consequence = "It finishes its current step and writes a checkpoint."
     app.push_screen(Confirm(question, consequence, "Stop it", "Keep running"), stop)

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import ActiveBinding, Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 
 from cafe_tui import format as fmt
 from cafe_tui.widgets.accuracies import READINGS
 from cafe_tui.widgets.lines import Line, Lines, fit, wrap
+from cafe_tui.widgets.scrolling import ScrollPane
 
 KEY_CELLS = 18
 NAMES = (
@@ -60,8 +60,6 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,question_mark", "dismiss", "Close", key_display="esc"),
-        Binding("down,j", "scroll(1)", "Down", show=False),
-        Binding("up,k", "scroll(-1)", "Up", show=False),
     ]
 
     def __init__(self, keys: Sequence[tuple[str, str]]) -> None:
@@ -69,9 +67,5 @@ class HelpScreen(ModalScreen[None]):
         self._keys = keys
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(id="help"):
+        with ScrollPane(id="help"):
             yield HelpLines((("Keys", self._keys), ("Names", NAMES)))
-
-    def action_scroll(self, lines: int) -> None:
-        """Scroll by so many lines."""
-        self.query_one("#help").scroll_relative(y=lines)

@@ -24,8 +24,10 @@ class PollingScreen(Screen[None]):
         raise NotImplementedError
 
     def on_screen_resume(self) -> None:
+        # After the first painting: two threads that both want the interpreter would delay it severalfold.
+        self._covered.set()
         self._covered = threading.Event()
-        self._poll(self._covered)
+        self.call_after_refresh(self._poll, self._covered)
 
     def on_screen_suspend(self) -> None:
         self._covered.set()

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Vertical
 from textual.widget import Widget
-from textual.widgets import Footer
 
 from cafe_tui.messages import LogGrew, RunChanged
 from cafe_tui.screens.polling import PollingScreen
 from cafe_tui.widgets.accuracies import Accuracies
 from cafe_tui.widgets.game_curves import GameCurves
+from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.lines import Line, Lines, Piece
 from cafe_tui.widgets.log_view import LogView
 from cafe_tui.widgets.robust_table import RobustData, RobustTable
 from cafe_tui.widgets.run_header import RunHeader
+from cafe_tui.widgets.scrolling import ScrollPane
 from cafe_tui.widgets.stage_bar import StageBar
 from engine.contract.rundir import RunDir
 
@@ -79,8 +80,8 @@ class RunScreen(PollingScreen):
         Binding("tab", "turn_pane(1)", "Next pane", key_display="tab"),
         Binding("shift+tab", "turn_pane(-1)", "Previous pane", show=False),
         *(Binding(str(i), f"pane('{pane}')", pane.title(), show=False) for i, pane in enumerate(PANES, 1)),
-        Binding("h,left", "stage(-1)", "Earlier stage", show=False),
-        Binding("l,right", "stage(1)", "Later stage", show=False),
+        Binding("h,left", "stage(-1)", "Curves of an earlier stage", show=False),
+        Binding("l,right", "stage(1)", "Curves of a later stage", show=False),
         Binding("s", "stop", "Stop"),
     ]
 
@@ -100,10 +101,10 @@ class RunScreen(PollingScreen):
         with Vertical(id="panes"):
             yield GameCurves(id="curves")
             yield titled(Accuracies(id="accuracies"), "accuracy %: what the game found")
-            with titled(VerticalScroll(id="results"), "robust accuracy %, 95% intervals"):
+            with titled(ScrollPane(id="results"), "robust accuracy %, 95% intervals"):
                 yield RobustTable()
             yield titled(LogView(id="log"), "log")
-        yield Footer()
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self.action_pane(self._pane)

@@ -6,24 +6,34 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Static
 
 from cafe_tui import format as fmt
 from cafe_tui.messages import RunsChanged
 from cafe_tui.screens.polling import PollingScreen
+from cafe_tui.watch import row_of
+from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.run_table import RunTable
 from engine.contract.errors import CafeError
-from engine.contract.rundir import FINAL, RunDir
+from engine.contract.rundir import FINAL, RunDir, listing
 
 if TYPE_CHECKING:
+    from textual.widgets import Input
+
     from cafe_tui.watch import RunRow, RunsFollower
 
 AGES_EVERY = 10.0
 """Seconds between looks at whether an age has become another text."""
+A_SCREENFUL = 60
+"""Rows read and shown before the rest of a long list, which on a slow disk takes a while."""
+
+
+def newest_rows(runs: Path, count: int, now: float) -> tuple[RunRow, ...]:
+    """The newest runs of a folder, at most `count`. Raises UsageError when the folder is unreadable."""
+    return tuple(row_of(run, now) for run in listing(runs)[:count])
 
 
 def matches(row: RunRow, words: Sequence[str]) -> bool:
@@ -50,66 +60,67 @@ class RunsScreen(PollingScreen):
         self._clock = clock
         self._rows: Sequence[RunRow] = ()
         self._problem = ""
-        self._loaded = False
+        self._complete = False
+        self._wanted = ""
         self._read_rows: Sequence[RunRow] = ()  # the reader thread's
         self._told: RunsChanged | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(id="title")
-        yield Input(id="filter", placeholder="words of name, state, stage or tag; enter keeps, escape clears")
         yield RunTable(id="runs")
         yield Static(id="empty")
-        yield Footer()
+        yield KeyBar()
 
     def on_mount(self) -> None:
-        self.query_one(Input).cursor_blink = False
         self.query_one(RunTable).focus()
         self.set_interval(AGES_EVERY, self._draw)
 
     def read(self) -> None:
         """Look at the folder (reader thread)."""
-        problem = ""
         try:
+            if self._told is None and (newest := newest_rows(self._runs, A_SCREENFUL, self._clock())):
+                self._tell(RunsChanged(newest, complete=False))
             rows = self._follower.poll()
-            self._read_rows = self._read_rows if rows is None else rows
         except CafeError as error:
-            problem = str(error)
-        news = RunsChanged(() if problem else self._read_rows, problem)
+            self._tell(RunsChanged((), str(error)))
+            return
+        self._read_rows = self._read_rows if rows is None else rows
+        self._tell(RunsChanged(self._read_rows))
+
+    def _tell(self, news: RunsChanged) -> None:
         if news != self._told:
             self._told = news
             self.post_message(news)
 
     def on_runs_changed(self, message: RunsChanged) -> None:
-        self._rows, self._problem, self._loaded = message.rows, message.problem, True
+        self._rows, self._problem, self._complete = message.rows, message.problem, message.complete
         self._draw()
 
-    @on(Input.Changed)
     def _draw(self) -> None:
-        if not self._loaded:
-            return
-        wanted = self.query_one(Input).value
-        rows = [row for row in self._rows if matches(row, wanted.lower().split())]
+        rows = [row for row in self._rows if matches(row, self._wanted.lower().split())]
         self.query_one(RunTable).show(rows, self._clock())
-        self._say("#title", self._title(len(rows), wanted))
-        self._say("#empty", self._why_empty(wanted))
-        self.set_class(not rows, "-empty")
+        self._say("#title", self._title(len(rows)))
+        self._say("#empty", self._why_empty())
+        self.set_class(not rows and self._complete, "-empty")
 
     def _say(self, selector: str, text: str) -> None:
         static, content = self.query_one(selector, Static), Content(text)
         if static.content != content:
             static.update(content)
 
-    def _title(self, shown: int, wanted: str) -> str:
+    def _title(self, shown: int) -> str:
+        if not self._complete:
+            return fmt.printable(f"cafe  {self._runs}  reading …")
         total = len(self._rows)
         going = sum(row.state not in FINAL for row in self._rows)
-        count = f"{shown} of {total} runs" if wanted.strip() else f"{total} run{'s' * (total != 1)}"
+        count = f"{shown} of {total} runs" if self._wanted.strip() else f"{total} run{'s' * (total != 1)}"
         return fmt.printable(f"cafe  {self._runs}  {count}" + (f", {going} going on" if going else ""))
 
-    def _why_empty(self, wanted: str) -> str:
+    def _why_empty(self) -> str:
         if self._problem:
             return fmt.printable(self._problem)
         if self._rows:
-            return fmt.printable(f"No run matches “{wanted.strip()}”. Escape clears the filter.")
+            return fmt.printable(f"No run matches “{self._wanted.strip()}”. Escape clears the filter.")
         return fmt.printable(f"No runs in {self._runs} yet. Start one with\n\n    cafe run quickstart")
 
     # --- keys --------------------------------------------------------------------------------------------------------
@@ -118,21 +129,33 @@ class RunsScreen(PollingScreen):
         """Without a filter there is none to clear."""
         return action != "clear_filter" or self.has_class("-filtering")
 
-    def action_filter(self) -> None:
+    async def action_filter(self) -> None:
         """Open the filter line."""
+        from textual.widgets import Input  # 10 ms that the first list of runs need not wait for
+
+        if not self.query("#filter"):
+            hint = "words of name, state, stage or tag; enter keeps, escape clears"
+            line = Input(id="filter", placeholder=hint, compact=True)
+            line.cursor_blink = False
+            await self.mount(line, after="#title")
         self.add_class("-filtering")
-        self.query_one(Input).focus()
+        self.query_one("#filter").focus()
 
-    @on(Input.Submitted)
-    def _keep_filter(self) -> None:
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._wanted = event.value
+        self._draw()
+
+    def on_input_submitted(self) -> None:
         self.query_one(RunTable).focus()
-        self.set_class(bool(self.query_one(Input).value), "-filtering")
+        self.set_class(bool(self._wanted), "-filtering")
 
-    def action_clear_filter(self) -> None:
+    async def action_clear_filter(self) -> None:
         """Show all runs again."""
-        self.query_one(Input).value = ""
+        await self.query("#filter").remove()
         self.remove_class("-filtering")
         self.query_one(RunTable).focus()
+        self._wanted = ""
+        self._draw()
 
     def action_stop(self) -> None:
         """Ask whether to stop the run under the cursor."""

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.widgets import Log
 
 from cafe_tui import format as fmt
+from cafe_tui.widgets.scrolling import SCROLL_KEYS
 
 
-class LogView(Log):
+class LogView(Log, inherit_bindings=False):
     """Lines as they come; follows the end unless scrolled away from it. Text can be selected and copied."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "scroll_up", "Up", show=False),
-        Binding("down,j", "scroll_down", "Down", show=False),
-        Binding("home,g", "scroll_home", "First line", show=False),
-        Binding("end,G", "scroll_end", "Last line, and follow", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = SCROLL_KEYS
     KEPT = 5_000
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name

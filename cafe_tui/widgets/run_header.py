@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class RunHeader(Lines):
-    """State, id, description, elapsed and remaining time."""
+    """State, id, elapsed and remaining time, then what the engine last said or else the description."""
 
     _view: RunView | None = None
 
@@ -41,5 +41,6 @@ def _line(view: RunView, cells: int) -> Line:
     times = f"took {elapsed}" if view.status.final else f"{elapsed} so far{to_go}"
     head: Line = (state_piece(view.status.state), ("  ", ""), (fmt.printable(view.id), "strong"), (f"  {times}", ""))
     tags = " ".join(f"#{tag}" for tag in view.info.tags)
-    extra = fmt.printable("  ".join(text for text in (tags, view.info.description) if text))
+    doing = view.messages[-1] if view.messages and not view.status.final else view.info.description
+    extra = fmt.printable("  ".join(text for text in (tags, doing) if text))
     return (*head, (f"  {extra}", "dim")) if extra and width(head) < cells else head

@@ -10,6 +10,7 @@ from textual.pilot import Pilot
 
 from cafe_tui.app import CafeApp
 from cafe_tui.screens.run import RunScreen
+from cafe_tui.widgets.chart import Chart
 from cafe_tui.widgets.log_view import LogView
 from cafe_tui.widgets.run_table import RunTable
 from tests.recorded import START, record_run
@@ -53,7 +54,8 @@ def opened(down: int, *keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
         await pilot.press(*["j"] * down, "enter")
         while not isinstance(pilot.app.screen, RunScreen) or not pilot.app.screen.query_one(LogView).lines:
             await pilot.pause(0.02)
-        await pilot.pause(0.4)
+        while any("no values" in chart.text() for chart in pilot.app.screen.query(Chart)):
+            await pilot.pause(0.02)
         await pilot.press(*keys)
         await pilot.pause(0.4)
 

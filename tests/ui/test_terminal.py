@@ -26,11 +26,13 @@ class Terminal:
         self.raw = b""
         self.screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self.screen)
+        fixed = ("COLUMNS", "LINES", "NO_COLOR", "COLORTERM", "TEXTUAL_THEME")  # what would overrule the terminal
+        inherited = {name: value for name, value in os.environ.items() if name not in fixed}
         self.process = pexpect.spawn(
             sys.executable,
             ["-m", "cafe_tui"],
             dimensions=(lines, columns),
-            env={**os.environ, "TERM": "xterm-256color", "CAFE_RUNS": str(runs), **environment},
+            env={**inherited, "TERM": "xterm-256color", "CAFE_RUNS": str(runs), **environment},
         )
 
     def read(self, seconds: float) -> bytes:

@@ -1,0 +1,515 @@
+"""The terminal UI through its keys, on recorded runs and on lists made for the purpose."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widget import Widget
+from textual.widgets import Input, Static
+
+from cafe_tui.app import CafeApp, Followers
+from cafe_tui.screens.confirm import Confirm
+from cafe_tui.screens.help import HelpLines, HelpScreen
+from cafe_tui.screens.run import PaneTabs, RunScreen
+from cafe_tui.screens.runs import RunsScreen
+from cafe_tui.watch import RunRow, row_of
+from cafe_tui.widgets.accuracies import Accuracies
+from cafe_tui.widgets.chart import Chart
+from cafe_tui.widgets.key_bar import KeyBar
+from cafe_tui.widgets.log_view import LogView
+from cafe_tui.widgets.robust_table import RobustTable
+from cafe_tui.widgets.run_header import RunHeader
+from cafe_tui.widgets.run_table import RunTable
+from cafe_tui.widgets.stage_bar import StageBar
+from engine.contract.errors import UsageError
+from engine.contract.records import Message, Scalars, WarningNote, encode
+from engine.contract.rundir import RunDir, State
+from tests.recorded import START, record_run
+
+READINGS = {"val_accuracy_adv": 60.0, "val_accuracy_cf": 30.0, "val_accuracy_cc": 85.0, "val_accuracy_ac": 87.6}
+NOW = 1_800_000_000.0
+WIDE = (160, 50)
+
+
+def row(number: int, **changes: object) -> RunRow:
+    """A finished run; the higher its number, the older."""
+    values: dict[str, object] = {
+        "id": f"20270115-080000-run{number:04}-{number:04}",
+        "name": f"run{number:04}",
+        "state": "finished",
+        "reason": "",
+        "stage": "evaluate",
+        "step": 6,
+        "total_steps": 6,
+        "progress": 1.0,
+        "created": NOW - 60.0 * number,
+        "tags": (),
+        "headline": {"clean": 97.1, "attack": "pgd", "robust": 61.2, "difference": 1.5},
+    }
+    return RunRow(**{**values, **changes})  # type: ignore[arg-type]
+
+
+class GivenRows:
+    """A follower of the runs folder that says, one poll after the other, what the test gives it."""
+
+    def __init__(self, *rows: RunRow) -> None:
+        self.polls = 0
+        self._news: deque[tuple[RunRow, ...] | Exception] = deque([rows] if rows else [])
+
+    def give(self, news: tuple[RunRow, ...] | Exception) -> None:
+        self._news.append(news)
+
+    def poll(self) -> tuple[RunRow, ...] | None:
+        self.polls += 1
+        news = self._news.popleft() if self._news else None
+        if isinstance(news, Exception):
+            raise news
+        return news
+
+
+def app_with(given: GivenRows, runs: Path = Path("runs")) -> CafeApp:
+    followers = replace(Followers.by(lambda: NOW), runs=lambda _: given)  # type: ignore[arg-type,return-value]
+    return CafeApp(runs, followers=followers, clock=lambda: NOW)
+
+
+def app_on(runs: Path) -> CafeApp:
+    """The app a minute after the recorded runs began."""
+    return CafeApp(runs, clock=lambda: START + 60)
+
+
+@pytest.fixture(autouse=True)
+def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunsScreen, "PERIOD", 0.05)
+    monkeypatch.setattr(RunScreen, "PERIOD", 0.05)
+
+
+async def until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
+    """Let the app go on until something holds; fails after ten seconds."""
+    for _ in range(500):
+        await pilot.pause(0.02)
+        if true():
+            return
+    raise AssertionError("did not happen within ten seconds")
+
+
+def table(pilot: Pilot[None]) -> RunTable:
+    return pilot.app.screen.query_one(RunTable)
+
+
+async def open_run(pilot: Pilot[None]) -> RunScreen:
+    """Open the run under the cursor and wait until it is drawn."""
+    await until(pilot, lambda: bool(table(pilot).selected))
+    await pilot.press("enter")
+    await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+    screen = pilot.app.screen
+    assert isinstance(screen, RunScreen)
+    await until(pilot, lambda: bool(screen.query_one(StageBar).text().strip()))
+    return screen
+
+
+# --- the list --------------------------------------------------------------------------------------------------------
+
+
+async def test_lists_runs_with_state_progress_age_and_headline(tmp_path: Path) -> None:
+    given = GivenRows(row(0, state="running", progress=0.25, stage="game", headline={}), row(5))
+    async with app_with(given).run_test(size=(160, 20)) as pilot:
+        await until(pilot, lambda: "run0005" in table(pilot).text())
+        header, running, finished = table(pilot).text().splitlines()
+        assert header.split() == ["state", "run", "stage", "progress", "age", "clean", "robust", "vs", "base"]
+        assert "running" in running
+        assert "game" in running
+        assert "25%" in running
+        assert "finished" in finished
+        for text in ("5m", "97.1", "61.2 pgd", "+1.5"):
+            assert text in finished
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, 100, 120, 200])
+async def test_rows_fit_the_terminal_and_keep_state_and_name(width: int) -> None:
+    async with app_with(GivenRows(row(1))).run_test(size=(width, 10)) as pilot:
+        await until(pilot, lambda: "run0001" in table(pilot).text() or width == 20)
+        for line in table(pilot).text().splitlines():
+            assert len(line) <= width
+
+
+async def test_empty_folder_says_what_to_type(tmp_path: Path) -> None:
+    async with CafeApp(tmp_path / "none").run_test() as pilot:
+        await until(pilot, lambda: "cafe run quickstart" in str(pilot.app.screen.query_one("#empty", Static).content))
+        await pilot.press("enter", "s", "j", "G")
+        assert isinstance(pilot.app.screen, RunsScreen)
+
+
+async def test_a_long_list_shows_its_newest_runs_before_it_is_read_whole(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    all_read = threading.Event()
+
+    class Slow(GivenRows):
+        def poll(self) -> tuple[RunRow, ...] | None:
+            all_read.wait(10)
+            return super().poll()
+
+    async with app_with(Slow(row(1), row(2)), tmp_path).run_test() as pilot:
+        await until(pilot, lambda: "finished" in table(pilot).text())
+        assert table(pilot).selected == row_of(run, NOW)
+        assert "reading" in str(pilot.app.screen.query_one("#title", Static).content)
+        all_read.set()
+        await until(pilot, lambda: "2 runs" in str(pilot.app.screen.query_one("#title", Static).content))
+
+
+async def test_keys_in_the_bottom_line_can_be_clicked() -> None:
+    async with app_with(GivenRows(row(1), row(2))).run_test(size=(100, 20)) as pilot:
+        await until(pilot, lambda: bool(table(pilot).selected))
+        keys = pilot.app.screen.query_one(KeyBar)
+        assert [word for word in keys.text().split() if len(word) > 1] == ["Open", "Filter", "Stop", "Quit", "Help"]
+        await pilot.click(KeyBar, offset=(2 + keys.text().index("Help"), 0))
+        await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
+
+
+async def test_a_folder_that_cannot_be_read_is_said_and_read_again_later() -> None:
+    given = GivenRows()
+    given.give(UsageError("cannot read the runs folder runs: Permission denied"))
+    async with app_with(given).run_test() as pilot:
+        await until(pilot, lambda: "Permission denied" in str(pilot.app.screen.query_one("#empty", Static).content))
+        given.give((row(1),))
+        await until(pilot, lambda: "run0001" in table(pilot).text())
+
+
+async def test_cursor_and_scroll_stay_on_their_run_while_rows_come_and_change() -> None:
+    given = GivenRows(*(row(n) for n in range(10, 210)))
+    async with app_with(given).run_test(size=(120, 20)) as pilot:
+        await until(pilot, lambda: bool(table(pilot).selected))
+        await pilot.press(*["j"] * 60)
+        before = table(pilot).text().splitlines()
+        scrolled = table(pilot).scroll_offset.y
+        given.give(tuple(row(n) for n in range(207)))
+        await until(pilot, lambda: table(pilot).scroll_offset.y == scrolled + 10)
+        assert table(pilot).selected == row(70)
+        assert table(pilot).text().splitlines() == before
+        given.give(tuple(row(n) for n in range(207) if n != 70))
+        await until(pilot, lambda: table(pilot).selected == row(71))
+
+
+async def test_at_the_top_of_the_list_new_runs_are_seen_and_the_cursor_stays_on_its_run() -> None:
+    given = GivenRows(row(5), row(6))
+    async with app_with(given).run_test() as pilot:
+        await until(pilot, lambda: table(pilot).selected == row(5))
+        given.give((row(4), row(5), row(6)))
+        await until(pilot, lambda: "run0004" in table(pilot).text())
+        assert table(pilot).selected == row(5)
+
+
+async def test_moves_with_arrows_letters_pages_and_mouse() -> None:
+    given = GivenRows(*(row(n) for n in range(1000)))
+    async with app_with(given).run_test(size=(120, 22)) as pilot:
+        await until(pilot, lambda: bool(table(pilot).selected))
+        for keys, expected in (
+            (["j", "down", "j"], 3),
+            (["k", "up"], 1),
+            (["G"], 999),
+            (["pageup"], 981),
+            (["g"], 0),
+            (["pagedown", "k"], 17),
+            (["home", "k"], 0),
+        ):
+            await pilot.press(*keys)
+            assert table(pilot).selected == row(expected), keys
+            assert row(expected).name in table(pilot).text()
+        await pilot.click(RunTable, offset=(5, 4))
+        assert table(pilot).selected == row(3)
+
+
+async def test_changes_repaint_cells_and_nothing_repaints_when_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = GivenRows(row(1, state="running", progress=0.1), row(2))
+    async with app_with(given).run_test(size=(120, 20)) as pilot:
+        await until(pilot, lambda: "10%" in table(pilot).text())
+        await pilot.pause(0.2)
+        painted: list[tuple[Widget, tuple[object, ...]]] = []
+        refresh = Widget.refresh
+
+        def count(self: Widget, *regions: object, **options: bool) -> Widget:
+            painted.append((self, regions))
+            return refresh(self, *regions, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Widget, "refresh", count)
+        seen = given.polls
+        given.give((row(1, state="running", progress=0.1), row(2)))
+        await until(pilot, lambda: given.polls > seen + 3)
+        assert painted == []
+        given.give((row(1, state="running", progress=0.2), row(2)))
+        await until(pilot, lambda: "20%" in table(pilot).text())
+        [(widget, [region])] = painted
+        assert isinstance(widget, RunTable)
+        assert region.height == 1  # type: ignore[attr-defined]
+        assert region.width < 15  # type: ignore[attr-defined]
+
+
+async def test_filter_narrows_as_it_is_typed_and_escape_clears_it() -> None:
+    given = GivenRows(row(1), row(2, state="failed", tags=("ablation",)), row(3, state="failed"))
+    async with app_with(given).run_test(size=(100, 20)) as pilot:
+        await until(pilot, lambda: bool(table(pilot).selected))
+        await pilot.press("slash", *"FAIL")
+        await until(pilot, lambda: "run0001" not in table(pilot).text())
+        assert "2 of 3 runs" in str(pilot.app.screen.query_one("#title", Static).content)
+        await pilot.press("space", *"abl", "enter")
+        await until(pilot, lambda: "run0003" not in table(pilot).text())
+        assert table(pilot).has_focus
+        assert table(pilot).selected == row(2, state="failed", tags=("ablation",))
+        await pilot.press("slash", *"zzz")
+        await until(pilot, lambda: "zzz" in str(pilot.app.screen.query_one("#empty", Static).content))
+        await pilot.press("escape")
+        await until(pilot, lambda: all(name in table(pilot).text() for name in ("run0001", "run0002", "run0003")))
+        assert not pilot.app.screen.query(Input)
+        assert table(pilot).has_focus
+
+
+async def test_names_are_text_never_markup_nor_control() -> None:
+    evil = row(1, id="20270115-080000-[red]x\x1b[2J-0001", name="[red]x\x1b[2J", stage="[/]", tags=("[bold",))
+    async with app_with(GivenRows(evil), Path("[odd] runs")).run_test(size=(160, 20)) as pilot:
+        await until(pilot, lambda: "[red]x" in table(pilot).text())
+        assert "\x1b" not in table(pilot).text()
+        assert "[odd] runs" in str(pilot.app.screen.query_one("#title", Static).content)
+
+
+# --- stopping, help, leaving -----------------------------------------------------------------------------------------
+
+
+async def test_stop_asks_first_and_then_leaves_the_stop_file(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="game", state="running")
+    async with app_on(tmp_path).run_test() as pilot:
+        await until(pilot, lambda: bool(table(pilot).selected))
+        for answer in (["n"], ["escape"], ["enter"]):
+            await pilot.press("s")
+            await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+            await pilot.press(*answer)
+            await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+            assert not run.stop_file.exists()
+        await pilot.press("s")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await pilot.press("y")
+        await until(pilot, run.stop_file.exists)
+
+
+async def test_a_finished_run_cannot_be_stopped(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    async with app_on(tmp_path).run_test() as pilot:
+        await until(pilot, lambda: bool(table(pilot).selected))
+        await pilot.press("s")
+        await pilot.pause(0.1)
+        assert isinstance(pilot.app.screen, RunsScreen)
+        screen = await open_run(pilot)
+        assert "s" not in screen.active_bindings
+        await pilot.press("s")
+        assert not run.stop_file.exists()
+
+
+@pytest.mark.parametrize("keys", [["q"], ["ctrl+c"], ["ctrl+q"], ["enter", "ctrl+c"]])
+async def test_quitting_leaves_the_run_alone(tmp_path: Path, keys: list[str]) -> None:
+    run = record_run(tmp_path, upto="game", state="running")
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path != run.state_file}
+    app = app_on(tmp_path)
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: bool(table(pilot).selected))
+        await pilot.press(*keys)
+        await until(pilot, lambda: not app.is_running or app._exit)
+    assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path != run.state_file}
+
+
+@pytest.mark.parametrize("back", ["q", "escape"])
+async def test_back_from_help_and_run(tmp_path: Path, back: str) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test() as pilot:
+        screen = await open_run(pilot)
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
+        text = pilot.app.screen.query_one(HelpLines).text()
+        for expected in ("tab", "Next pane", "Back", "psi", "AC", "CF", "CC", "Adv", "head(F_nat + h(Z))"):
+            assert expected in text
+        await pilot.press(back)
+        await until(pilot, lambda: pilot.app.screen is screen)
+        await pilot.press(back)
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+
+
+# --- one run ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_run_shows_stages_curves_accuracies_table_and_log(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    run.log_file.write_text("one\n\x1b[31mtwo [bold]\x1b[0m\n")
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        screen = await open_run(pilot)
+        await until(pilot, lambda: len(screen.query_one(LogView).lines) == 2)
+        assert run.id in screen.query_one(RunHeader).text()
+        assert all(stage in screen.query_one(StageBar).text() for stage in ("train", "[game]", "inoculate", "evaluate"))
+        first, second = screen.query(Chart)
+        assert "hypothesis" in first.text()
+        assert "test function" in first.text()
+        assert "psi" in second.text()
+        readings = screen.query_one(Accuracies).text().splitlines()
+        assert [line.split()[0] for line in readings] == ["Adv", "CF", "CC", "AC"]
+        assert readings[0].split()[1] == "66.4"
+        assert all(attack in screen.query_one(RobustTable).text() for attack in ("clean", "fgsm", "pgd"))
+        assert "+3.1 [0.9, 5.3] p = 0.009" in screen.query_one(RobustTable).text()
+        assert not any("\x1b" in line for line in screen.query_one(LogView).lines)
+
+
+async def test_what_the_engine_appends_appears(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="game", state="running")
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        screen = await open_run(pilot)
+        with run.records_file.open("ab") as file:
+            file.write(encode(Scalars(stage="game", step=100_000, values={**READINGS, "psi": 0.123})))
+            file.write(encode(WarningNote(text="[b]gradients vanish")))
+            file.write(encode(Message(text="scanning [features]")))
+            file.write(b'{"kind":"scal')  # torn
+        with run.log_file.open("a") as log:
+            log.write("a new line\nhalf a li")
+        await until(pilot, lambda: "87.6" in screen.query_one(Accuracies).text())
+        await until(pilot, lambda: "[b]gradients vanish" in screen.query_one(RobustTable).text())
+        assert "scanning [features]" in screen.query_one(RunHeader).text()
+        await until(pilot, lambda: "a new line" in screen.query_one(LogView).lines)
+        assert "0.123" in list(screen.query(Chart))[1].text()
+        assert "half a li" not in screen.query_one(LogView).lines
+
+
+async def test_a_failed_run_says_why_and_what_to_do_first(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="train", state="running")
+    run.write_state(State(state="failed", error="cannot write [x]: disk full", hint="Free some space."))
+    async with app_on(tmp_path).run_test() as pilot:
+        screen = await open_run(pilot)
+        reason, hint, about = screen.query_one(RunHeader).text().splitlines()
+        assert reason == "cannot write [x]: disk full"
+        assert hint == "Free some space."
+        assert "failed" in about
+
+
+async def test_low_terminals_show_one_pane_at_a_time_and_high_ones_all(tmp_path: Path) -> None:
+    record_run(tmp_path, upto="game", state="running")
+    async with app_on(tmp_path).run_test(size=(80, 24)) as pilot:
+        screen = await open_run(pilot)
+        panes = ("curves", "results", "log")
+        for shown in (*panes, *panes):
+            assert [pane for pane in panes if screen.query_one(f"#{pane}").region] == [shown]
+            assert f" {shown}]" in screen.query_one(PaneTabs).text()
+            assert screen.query_one(f"#{shown}").has_focus
+            await pilot.press("tab")
+        await pilot.press("3", "shift+tab")
+        assert screen.query_one("#results").has_focus
+        await pilot.resize_terminal(120, 40)
+        assert all(screen.query_one(f"#{pane}").region for pane in panes)
+        assert not screen.query_one(PaneTabs).region
+
+
+async def test_other_stages_can_be_looked_at_and_the_screen_follows_again(tmp_path: Path) -> None:
+    record_run(tmp_path, upto="game", state="running")
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        screen = await open_run(pilot)
+        assert "[game]" in screen.query_one(StageBar).text()
+        await pilot.press("h")
+        assert "[train]" in screen.query_one(StageBar).text()
+        await until(pilot, lambda: " val " in screen.query(Chart).first().text())
+        await pilot.press("l", "l")
+        assert "[game]" in screen.query_one(StageBar).text()
+
+
+async def test_nothing_repaints_on_an_open_run_without_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        await open_run(pilot)
+        await pilot.pause(0.6)
+        painted: list[Widget] = []
+        refresh = Widget.refresh
+
+        def count(self: Widget, *regions: object, **options: bool) -> Widget:
+            painted.append(self)
+            return refresh(self, *regions, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Widget, "refresh", count)
+        await pilot.pause(0.6)
+        assert painted == []
+
+
+async def test_resizing_from_tiny_to_huge_keeps_the_charts_inside(tmp_path: Path) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=(60, 20)) as pilot:
+        screen = await open_run(pilot)
+        for size in ((1, 1), (10, 3), (40, 12), (200, 60), (79, 33), (150, 34), (60, 20)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            for chart in screen.query(Chart):
+                if chart.region:
+                    assert {len(line) for line in chart.text().splitlines()} <= {chart.size.width}
+                    assert len(chart.text().splitlines()) == chart.size.height
+        await pilot.press("escape")
+        for size in ((1, 1), (10, 3), (200, 60)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+
+
+# --- foreign, torn and vanishing directories -------------------------------------------------------------------------
+
+
+async def test_foreign_and_torn_directories_are_listed_or_passed_over_but_never_crash(tmp_path: Path) -> None:
+    good = record_run(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "file.txt").write_text("x")
+    torn = tmp_path / "20270101-000000-torn-aaaa"
+    torn.mkdir()
+    (torn / "run.json").write_bytes(b'{"id": 3, \xff')
+    (torn / "state.json").write_bytes(b"")
+    (torn / "records.jsonl").write_bytes(b'\x00\xff\n{"kind":"scalars","stage":[]}\n[]\n{"kind":"cell"}\n')
+    (torn / "results.json").write_bytes(b"[1")
+    (torn / "profile.toml").write_bytes(b"= not toml")
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: "torn" in table(pilot).text() and good.id in table(pilot).text())
+        assert "notes" not in table(pilot).text()
+        while (selected := table(pilot).selected) and selected.id != torn.name:
+            await pilot.press("j")
+        await pilot.press("enter")
+        await until(pilot, lambda: torn.name in pilot.app.screen.query_one(RunHeader).text())
+
+
+async def test_a_run_that_vanishes_while_it_is_open_leaves_the_screen_usable(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        screen = await open_run(pilot)
+        shutil.rmtree(run.path)
+        await pilot.pause(0.5)
+        await pilot.press("tab", "h", "escape")
+        await until(pilot, lambda: "cafe run quickstart" in str(pilot.app.screen.query_one("#empty", Static).content))
+        assert screen is not pilot.app.screen
+
+
+async def test_leaving_a_screen_ends_its_reader(tmp_path: Path) -> None:
+    record_run(tmp_path)
+    given = GivenRows(row(1))
+    polls: list[RunDir] = []
+
+    class Counted:
+        def __init__(self, run: RunDir) -> None:
+            self.run = run
+
+        def poll(self) -> None:
+            polls.append(self.run)
+
+    followers = Followers(lambda _: given, Counted, Counted)  # type: ignore[arg-type,return-value]
+    async with CafeApp(tmp_path, followers=followers).run_test() as pilot:
+        await until(pilot, lambda: bool(table(pilot).selected))
+        await pilot.press("enter")
+        await until(pilot, lambda: bool(polls))
+        await pilot.pause(0.2)
+        listed = given.polls
+        await pilot.pause(0.3)
+        assert given.polls == listed
+        await pilot.press("escape")
+        await until(pilot, lambda: given.polls > listed)
+        read = len(polls)
+        await pilot.pause(0.3)
+        assert len(polls) == read
