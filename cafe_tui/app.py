@@ -75,3 +75,10 @@ class CafeApp(App[None]):
 
         bindings = self.screen.active_bindings.values()
         self.push_screen(HelpScreen(key_rows((self.get_key_display(b.binding), b) for b in bindings)))
+
+
+def open_ui(runs: Path) -> int:
+    """Run the terminal UI on a folder of runs until it is left; its exit code."""
+    app = CafeApp(runs)
+    app.run()
+    return app.return_code or 0

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cafe_tui.series import Series
-from engine.contract import profile as profiles
 from engine.contract import rundir
 from engine.contract.errors import CafeError
-from engine.contract.plan import plan
 from engine.contract.records import (
     AnyRecord,
     Cell,
@@ -29,7 +27,6 @@ from engine.contract.records import (
 )
 from engine.contract.results import Paired, Results, Table, table
 from engine.contract.rundir import Info, RunDir, State, Status
-from engine.contract.schema import Evaluate
 
 KEPT_NOTES = 200
 """Warnings and messages kept of a run; a run that warns every step must not fill the memory of its viewers."""
@@ -149,6 +146,10 @@ class RunFollower:
         return self.view
 
     def _plan(self) -> None:
+        from engine.contract import profile as profiles  # 16 ms that a list of runs need not pay
+        from engine.contract.plan import plan
+        from engine.contract.schema import Evaluate
+
         try:
             tables = profiles.read_toml(self.run.profile_file)
             profile = profiles.from_tables(tables)

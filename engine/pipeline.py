@@ -15,6 +15,7 @@ from engine.contract import profile as profiles
 from engine.contract.errors import Stopped
 from engine.contract.plan import StagePlan, plan
 from engine.contract.records import StageChange
+from engine.contract.results import Results
 from engine.contract.rundir import RunDir
 from engine.contract.schema import Evaluate, Game, Stage
 from engine.defences.train import Training
@@ -70,6 +71,9 @@ def _run_stage(
     )
     recorder.write(change)
     for event in work.run():
+        if isinstance(event, Results):
+            recorder.results(event)
+            continue
         if not isinstance(event, Step):
             recorder.write(event)
             continue

@@ -64,7 +64,7 @@ def run(directory: RunDir) -> int:
     if status.final:  # a request that an earlier engine has obeyed, or did not live to obey
         directory.stop_file.unlink(missing_ok=True)
     brake = Brake(directory)
-    with Recorder(directory) as recorder, brake.listening():
+    with brake.listening(), Recorder(directory) as recorder:  # a reader who knows our pid may send a signal at once
         try:
             from engine.pipeline import execute
 

@@ -25,6 +25,7 @@ from engine.contract.rundir import (
     process_started,
     write_atomically,
 )
+from engine.log import log
 
 
 class Recorder:
@@ -91,6 +92,7 @@ class Recorder:
                 f"cannot write {self.run.records_file}: {error.strerror}",
                 "Free some space; checkpoints and earlier records are intact.",
             ) from error
+        log(record)
 
     def state(self, state: StateName, *, error: str = "", hint: str = "") -> None:
         """Change the state of the run, on disk before this returns."""

@@ -20,6 +20,7 @@ from engine import checkpoints
 from engine.attacks.balls import Ball
 from engine.contract.catalogue import Norm
 from engine.contract.records import CheckpointWritten, Record, Scalars, to_number
+from engine.contract.results import Results
 from engine.contract.rundir import RunDir
 from engine.contract.schema import Game, Inoculate, Profile, Train
 from engine.data import Batch, Splits, augment, epoch_order
@@ -38,7 +39,7 @@ class Step:
     done: int
 
 
-Event = Record | Step
+Event = Record | Results | Step
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,10 @@ def home(
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         print(context.get_help())
         raise typer.Exit(2)
-    from cafe_tui.app import CafeApp
-    from cafe_tui.cli.options import runs_folder
+    from cafe_tui.app import open_ui
+    from cafe_tui.locations import runs_folder
 
-    CafeApp(runs_folder(runs)).run()
+    raise typer.Exit(open_ui(runs_folder(runs)))
 
 
 from cafe_tui.cli import doctor, look, profiles, run  # noqa: E402  (they register their verbs on `app`)

@@ -12,7 +12,8 @@ from typing import Any
 
 import typer
 
-from cafe_tui.cli.options import Json, Runs, print_json, runs_folder
+from cafe_tui.cli.options import Json, Runs, print_json
+from cafe_tui.locations import runs_folder
 
 _TORCH_PROBE = """
 import json, torch, numpy

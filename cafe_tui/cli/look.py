@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cafe_tui.cli.options import Json, Run, Runs, find_run, print_json, runs_folder
+from cafe_tui.cli.options import Json, Run, Runs, find_run, print_json
+from cafe_tui.locations import runs_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

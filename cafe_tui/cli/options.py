@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cafe_tui.locations import runs_folder
 
 if TYPE_CHECKING:
     from engine.contract.rundir import RunDir
@@ -18,11 +19,6 @@ Runs = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a unique prefix of one, or `last`.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live view.")]
-
-
-def runs_folder(given: Path | None) -> Path:
-    """The folder of runs: the option, else the variable CAFE_RUNS, else ./runs."""
-    return given or Path(os.environ.get("CAFE_RUNS") or "runs")
 
 
 def find_run(runs: Path | None, reference: str) -> RunDir:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cafe_tui.cli.options import Json, Plain, Run, Runs, find_run, runs_folder
+from cafe_tui.cli.options import Json, Plain, Run, Runs, find_run
+from cafe_tui.locations import runs_folder
 
 
 def register(app: typer.Typer) -> None:

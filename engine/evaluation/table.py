@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.attacks import ATTACKS, Attack, Setting
 from engine.contract.records import Cell, Progress
-from engine.contract.results import Paired, Results, headline, make_cell, paired
+from engine.contract.results import Paired, Results, headline, make_cell, paired, table
 from engine.contract.rundir import RunDir, write_atomically
 from engine.contract.schema import Evaluate
 from engine.data import Batch
@@ -62,7 +61,7 @@ class Evaluation(StageRun):
         """Nothing to do: the outcomes of every finished cell are on disk."""
 
     def run(self) -> Iterator[Event]:
-        """Fill the table cell by cell, then write the samples and results.json."""
+        """Fill the table cell by cell, then write the samples and hand over the results."""
         cells: list[Cell] = []
         for name in self.models:
             model = self.context.trained(name).requires_grad_(False).eval()
@@ -78,7 +77,7 @@ class Evaluation(StageRun):
                 cells.append(_cell(name, attack, path))
                 yield cells[-1]
         yield write_samples(self.context, self.stage, self.compute)
-        self._write_results(cells)
+        yield self._results(cells)
 
     def _attack(self, model: Classifier, name: str, attack: str, outcomes: Outcomes) -> Iterator[Event]:
         total, shown = len(self.images), time.perf_counter()
@@ -119,19 +118,22 @@ class Evaluation(StageRun):
         outcomes.not_finite += int((~finite).sum())
         return (logits.argmax(1) == y) & finite
 
-    def _write_results(self, cells: list[Cell]) -> None:
+    def _results(self, cells: list[Cell]) -> Results:
+        """What earlier evaluations of the run found, with this one's cells added."""
         run, base = self.context.run, self.models[0]
         differences = [
             compare(attack, base, other, *(outcomes_file(run, self.id, model, attack) for model in (base, other)))
             for attack in self.attacks
             for other in self.models[1:]
         ]
-        earlier = run.results()
-        kept = [cell for cell in (earlier.cells if earlier else []) if cell.model not in self.models]
-        results = Results(
-            cells=[*kept, *cells], differences=differences, headline=headline(cells, self.context.readings())
+        earlier = run.results() or Results()
+        compared = {(row.attack, row.a, row.b) for row in differences}
+        kept = [row for row in earlier.differences if (row.attack, row.a, row.b) not in compared]
+        return Results(
+            cells=list(table([*earlier.cells, *cells]).cells.values()),
+            differences=[*kept, *differences],
+            headline=headline(cells, self.context.readings()),
         )
-        write_atomically(run.results_file, msgspec.json.format(msgspec.json.encode(results)))
 
 
 def outcomes_file(run: RunDir, stage: str, model: str, attack: str) -> Path:

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engine import process
 from engine.attacks import ATTACKS, Attack
 from engine.contract.catalogue import AttackName
 from engine.contract.records import Cell
+from engine.contract.results import Results
 from engine.contract.rundir import RunDir
 from engine.defences.train import Training
 from engine.evaluation.table import Evaluation, outcomes_file
@@ -42,6 +44,10 @@ def context(quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Con
 
 def evaluation(context: Context) -> Evaluation:
     return Evaluation(context, context.profile.stage[2])  # type: ignore[arg-type]
+
+
+def results_of(context: Context) -> Results:
+    return next(event for event in evaluation(context).run() if isinstance(event, Results))
 
 
 def cells_of(context: Context) -> dict[tuple[str, str], Cell]:
@@ -94,7 +100,7 @@ def test_outcomes_do_not_depend_on_the_batch_size(context: Context) -> None:
 
 def test_an_evaluation_stopped_anywhere_goes_on_to_the_same_table(context: Context) -> None:
     expected = {key: (cell.correct, cell.gradient_steps) for key, cell in cells_of(context).items()}
-    results = context.run.results()
+    results = results_of(context)
     for path in context.run.outcomes.iterdir():
         path.unlink()
     for stop_after in (1, 3, 7, 20):
@@ -105,9 +111,7 @@ def test_an_evaluation_stopped_anywhere_goes_on_to_the_same_table(context: Conte
                 break
     found = {key: (cell.correct, cell.gradient_steps) for key, cell in cells_of(context).items()}
     assert found == expected
-    again = context.run.results()
-    assert results is not None
-    assert again is not None
+    again = results_of(context)
     assert again.differences == results.differences
     assert [row.attack for row in again.differences] == ["clean", "fgsm", "pgd", "pgd-l2"]
 
@@ -152,3 +156,16 @@ def test_samples_are_pictures_of_the_first_test_images(context: Context) -> None
         assert row["label"] == int(context.data.test.labels[i])
         with Image.open(context.run.samples / row["files"]["clean"]) as picture:
             assert np.array_equal(np.asarray(picture), context.data.test.images[i, 0].numpy())
+
+
+def test_a_second_evaluation_adds_to_the_results_of_the_first(quick_run: Callable[..., RunDir]) -> None:
+    stages = [
+        {"kind": "train", "epochs": 1, "batch_size": 64, "defence": "standard"},
+        {"kind": "evaluate", "attacks": ["clean", "fgsm"], "limit": 30},
+        {"kind": "evaluate", "attacks": ["fgsm", "pgd"], "pgd_steps": 2, "limit": 40},
+    ]
+    run = quick_run(tables={"name": "x", "compute": {"threads": 1}, "stage": stages})
+    assert process.run(run) == 0
+    results = run.results()
+    assert results is not None
+    assert [(cell.attack, cell.total) for cell in results.cells] == [("clean", 30), ("fgsm", 40), ("pgd", 40)]

@@ -91,6 +91,16 @@ def test_a_whole_run_tells_its_story(quick_run: Callable[..., RunDir]) -> None:
     assert steps == sorted(steps)
 
 
+def test_the_log_tells_a_person_what_happened(quick_run: Callable[..., RunDir]) -> None:
+    run = quick_run("stage.train.epochs=1", "stage.game.epochs=1")
+    assert engine(run).wait(120) == 0
+    lines = run.log_file.read_text().splitlines()
+    assert any(line.endswith("info    train: started, 5 steps") for line in lines)
+    assert any("train: epoch 1, val_loss" in line for line in lines)
+    assert any("inoculate under pgd: " in line for line in lines)
+    assert len(lines) < 40, "no line a step"
+
+
 def test_the_profile_in_the_directory_repeats_the_run(quick_run: Callable[..., RunDir]) -> None:
     one, two = quick_run(), quick_run()
     assert process.run(one) == process.run(two) == 0
