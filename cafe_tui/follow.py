@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 from typing import Protocol
@@ -34,6 +34,9 @@ class Sink(Protocol):
     def show(self, follower: RunFollower, view: RunView) -> None:
         """Something changed."""
 
+    def stale(self) -> bool:
+        """Whether what was shown must be shown again though the run has not changed."""
+
     def note(self, text: str) -> None:
         """Say something about the following itself."""
 
@@ -52,12 +55,16 @@ class Live:
         width, height = self._painter.size()
         self._painter.paint(console.frame(view, width, height - 1, self._signs, self._note, self._axes))
 
+    def stale(self) -> bool:
+        return self._painter.resized()
+
     def note(self, text: str) -> None:
         self._note = text
 
     def end(self, view: RunView, run: RunDir) -> None:
         width, height = self._painter.size()
-        closing = [*console.summary(view, width, self._signs), *_tail(view, run), *_ending(view, run, self._signs)]
+        said = [*console.summary(view, width, self._signs), *_tail(view, run), *_ending(view, run, self._signs)]
+        closing = console.broken(said, width)
         self._painter.paint(_last_frame(view, width, max(height - 1 - len(closing), 0), self._signs))
         console.print_lines(closing)
 
@@ -71,7 +78,7 @@ class Plain:
     def show(self, follower: RunFollower, view: RunView) -> None:
         for record in follower.fresh:
             if isinstance(record, Scalars):
-                held_out = any(name.startswith(("val_", "test_")) for name in record.values)
+                held_out = any(name.startswith(("val_", "final_")) for name in record.values)
                 if held_out or time.monotonic() - self._said > PLAIN_SECONDS:
                     self._said = time.monotonic()
                     self._say(_scalars(record))
@@ -87,6 +94,9 @@ class Plain:
                 self._say(f"error: {record.text}")
             elif isinstance(record, Message):
                 self._say(record.text)
+
+    def stale(self) -> bool:
+        return False
 
     def note(self, text: str) -> None:
         self._say(text)
@@ -107,6 +117,9 @@ class Json:
         for record in follower.fresh:
             print(to_json(record).decode())
         sys.stdout.flush()
+
+    def stale(self) -> bool:
+        return False
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -133,7 +146,7 @@ def _scalars(record: Scalars) -> str:
 
 def _last_frame(view: RunView, width: int, height: int, signs: console.Signs) -> list[Text]:
     """The curves stay on the screen above the summary, where there is room for both."""
-    top = [console.header(view, signs), console.stage_bar(view, width, signs)]
+    top = [console.header(view, signs, width), console.stage_bar(view, width, signs)]
     room = min(height - len(top) - 1, 24)
     if room < console.LEAST_PICTURE:
         return []
@@ -143,7 +156,7 @@ def _last_frame(view: RunView, width: int, height: int, signs: console.Signs) ->
 def _ending(view: RunView, run: RunDir, signs: console.Signs) -> list[Text]:
     following = {
         "finished": "`cafe` opens the terminal UI, `cafe plot last` the curves",
-        "stopped": "the checkpoint is in its folder checkpoints",
+        "stopped": f"`cafe resume {run.id}` goes on from here",
         "failed": f"the log is {run.log_file}",
         "lost": f"the log is {run.log_file}",
     }.get(view.status.state, "")
@@ -195,11 +208,27 @@ class _Interrupts:
         sys.exit(128 + number)
 
 
-def follow(run: RunDir, process: subprocess.Popen[bytes], *, plain: bool = False, json: bool = False) -> int:
-    """Show a run that this command started until its engine ends; returns the exit code of the contract.
+def follow(
+    start: Callable[[], tuple[RunDir, subprocess.Popen[bytes]]], *, plain: bool = False, json: bool = False
+) -> int:
+    """Start a run and show it until its engine ends; returns the exit code of the contract.
 
-    The first ctrl-C asks the engine to stop, the second kills it.
+    The first ctrl-C asks the engine to stop, the second kills it. From the very start: an engine that nobody knows of
+    would go on.
     """
+    with _Interrupts().counted() as interrupts:
+        run, process = start()
+        try:
+            return _serve(run, process, interrupts, plain=plain, json=json)
+        except SystemExit:
+            with suppress(OSError):  # the terminal may be gone
+                print(f"the run goes on; `cafe watch {run.id}` follows it", file=sys.stderr, flush=True)
+            raise
+
+
+def _serve(
+    run: RunDir, process: subprocess.Popen[bytes], interrupts: _Interrupts, *, plain: bool, json: bool
+) -> int:
     obeyed = 0
 
     def obey(count: int, sink: Sink) -> bool:
@@ -208,7 +237,7 @@ def follow(run: RunDir, process: subprocess.Popen[bytes], *, plain: bool = False
             obeyed = count
             if count == 1:
                 local.stop(run)
-                sink.note("stopping after the current step, with a checkpoint; ctrl-C again kills the engine")
+                sink.note("stopping after this step, with a checkpoint; ctrl-C again kills the engine")
             else:
                 process.kill()
         return False
@@ -219,27 +248,34 @@ def follow(run: RunDir, process: subprocess.Popen[bytes], *, plain: bool = False
 
     while run.state().pid != process.pid and not gone():  # until then state.json is that of an earlier engine
         time.sleep(0.02)
-    view = _follow(run, obey, gone, plain=plain, json=json)
+    view = _follow(run, interrupts, obey, gone, plain=plain, json=json)
     return EXIT_CODES.get(view.status.state, 1)
 
 
 def watch(run: RunDir, *, plain: bool = False) -> None:
     """Show a run that somebody else started until it ends or ctrl-C; the engine is left alone."""
-    _follow(run, lambda count, sink: count > 0, str, plain=plain, json=False)
+    with _Interrupts().counted() as interrupts:
+        _follow(run, interrupts, lambda count, sink: count > 0, str, plain=plain, json=False)
 
 
 def _follow(
-    run: RunDir, obey: Callable[[int, Sink], bool], gone: Callable[[], str], *, plain: bool, json: bool
+    run: RunDir,
+    interrupts: _Interrupts,
+    obey: Callable[[int, Sink], bool],
+    gone: Callable[[], str],
+    *,
+    plain: bool,
+    json: bool,
 ) -> RunView:
     """Poll until the run has ended. `obey` (interrupts so far) may leave earlier; `gone` says why an engine is dead."""
     follower = RunFollower(run)
-    with _Interrupts().counted() as interrupts, _sink(plain, json) as sink:
+    with _sink(plain, json) as sink:
         while True:
             dead = gone()  # asked before the poll, which then reads what a dead engine wrote last
             view = follower.poll()
-            if view is not None:
-                sink.show(follower, view)
-            view = view or follower.view
+            if view is not None or sink.stale():
+                sink.show(follower, follower.view)
+            view = follower.view
             if dead and not view.status.final and not follower.fresh:
                 view = replace(view, status=Status("lost", dead), error=dead)
             if view.status.final and not follower.fresh:
@@ -247,5 +283,5 @@ def _follow(
                 return view
             if obey(interrupts.count, sink):
                 return view
-            if not dead and not follower.fresh:
+            if not dead and not view.status.final:
                 time.sleep(POLL_SECONDS)

@@ -92,7 +92,7 @@ class RunView:
         game = self.last_of_kind("game")
         if game is None:
             return {}
-        for prefix in ("test_", "val_", ""):
+        for prefix in ("final_", "val_", ""):
             names = {short: f"{prefix}accuracy_{short.lower()}" for short in ("Adv", "CF", "CC", "AC")}
             if all((game.id, name) in self.latest for name in names.values()):
                 return {short: self.latest[game.id, name] for short, name in names.items()}
@@ -242,7 +242,7 @@ class RunFollower:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run in a list of runs; `created` in unix seconds, `elapsed` and `eta` in seconds, `progress` 0-1."""
+    """A run in a list of runs; `created` in unix seconds, `progress` 0-1."""
 
     id: str
     name: str

@@ -32,7 +32,7 @@ def _line(record: Record) -> tuple[str, str]:
         length = f", {record.total_steps} steps" if record.state != "finished" else ""
         return "info", f"{record.stage}: {record.state}{length}"
     if isinstance(record, Scalars):
-        held_out = {name: value for name, value in record.numbers().items() if name.startswith(("val_", "test_"))}
+        held_out = {name: value for name, value in record.numbers().items() if name.startswith(("val_", "final_"))}
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in held_out.items())
         return "info", f"{record.stage}: epoch {record.epoch:g}, {numbers}" if held_out else ""
     if isinstance(record, Cell):

@@ -109,8 +109,8 @@ class Context:
         games = [stage for stage in self.profile.stage if isinstance(stage, Game)]
         if not games or not self.weights_file(str(games[-1].id)).exists():
             return {}
-        test = checkpoints.read_facts(self.weights_file(str(games[-1].id)))["readings"]
-        return {name.removeprefix("test_"): value for name, value in test.items()}
+        found = checkpoints.read_facts(self.weights_file(str(games[-1].id)))["readings"]
+        return {name.removeprefix("final_"): value for name, value in found.items()}
 
     def facts(self, **more: Any) -> dict[str, Any]:
         """Metadata of a checkpoint: what is needed to build its network again."""

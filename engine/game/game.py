@@ -118,8 +118,8 @@ class GameRun(EpochStage):
         yield self.scalars(self.measure(self.context.data.validation, "val_"), epoch + 1.0)
 
     def finish(self) -> Iterator[Event]:
-        """The readings on the test images, which select nothing, and the weights of h and g."""
-        self.readings = self.measure(self.context.data.test, "test_")
+        """The readings on the test images, which select nothing (prefix `final_`), and the weights of h and g."""
+        self.readings = self.measure(self.context.data.test, "final_")
         yield self.scalars(self.readings, float(self.epochs))
         yield self.save_weights()
 

@@ -125,4 +125,4 @@ def test_a_whole_game_leaves_the_classifier_untouched_and_tells_everything(game:
         "variation_norm",
     }
     wanted |= {f"accuracy_{name}" for name in ("adv", "ac", "cf", "cc")}
-    assert wanted | {"val_accuracy_ac", "test_accuracy_ac"} <= names
+    assert wanted | {"val_accuracy_ac", "final_accuracy_ac"} <= names

@@ -186,6 +186,7 @@ def test_a_whole_run_over_a_pipe_as_plain_lines_and_as_json(runs: Path) -> None:
     assert "\x1b" not in plain.stdout
     for part in ("train: started", "game: finished", "inoculate under pgd:", "inoculate - train", "exact McNemar"):
         assert part in plain.stdout
+    assert plain.stdout.count("psi") < 10, "curves are said every other second, not every step"
     document = subprocess.run(
         [*CAFE, "run", "quickstart", *SHORT, "--runs", str(runs), "--json", "--tag", "t", "--name", "other"],
         capture_output=True,
