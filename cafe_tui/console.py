@@ -10,8 +10,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
+from textwrap import wrap
 from typing import Final, TextIO
 
 from rich.cells import cell_len
@@ -38,6 +40,7 @@ WIDEST_PICTURE: Final = 110
 """Cells beyond which a curve gains nothing: two stand side by side instead."""
 NARROWEST_PAIR: Final = 100
 LEAST_PICTURE: Final = 6
+SHORTEST_BAR: Final = 4
 
 _BEGIN_SYNC, _END_SYNC = "\x1b[?2026h", "\x1b[?2026l"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -79,36 +82,40 @@ def live_terminal(stream: TextIO) -> bool:
 # --- pieces of a view ------------------------------------------------------------------------------------------------
 
 
-def header(view: RunView, signs: Signs) -> Text:
-    """Run, state, time spent and time to go."""
-    text = Text(no_wrap=True, overflow="crop")
-    text.append(fmt.printable(view.id), "bold")
-    text.append("  ")
-    text.append(signs.state(view.status.state), STATE_STYLES.get(view.status.state, ""))
-    text.append(f"  {fmt.duration(view.elapsed)}", "dim")
+def header(view: RunView, signs: Signs, width: int | None = None) -> Text:
+    """Run, state, time spent and time to go; the run comes last where not all of it fits into `width` cells."""
+    name, rest = Text(fmt.printable(view.id), "bold"), Text()
+    rest.append(signs.state(view.status.state), STATE_STYLES.get(view.status.state, ""))
+    rest.append(f"  {fmt.duration(view.elapsed)}", "dim")
     if view.eta is not None:
-        text.append(f", about {fmt.duration(view.eta)} to go", "dim")
-    return text
+        rest.append(f", about {fmt.duration(view.eta)} to go", "dim")
+    fits = width is None or name.cell_len + 2 + rest.cell_len <= width
+    return Text("  ", no_wrap=True, overflow="crop").join((name, rest) if fits else (rest, name))
 
 
 def stage_bar(view: RunView, width: int, signs: Signs) -> Text:
-    """All stages in order, the running one with a bar, its share and its time to go."""
+    """All stages in order, the running one with a bar, its share and its time to go; the others named if they fit."""
     arrow = " > " if signs.ascii_only else " › "
-    fixed = sum(len(stage.id) + 2 for stage in view.stages) + len(arrow) * max(len(view.stages) - 1, 0)
-    cells = min(max(width - fixed - 16, 4), 24)
+    running = tuple(stage for stage in view.stages if stage.state == "running")
+    signs_only = len(view.stages) + len(arrow) * max(len(view.stages) - 1, 0)
+    numbers = 15 if running else 0  # " 100% 59m 59s" and the spaces around the bar
+    for named in (view.stages, running):
+        fixed = signs_only + sum(len(stage.id) + 1 for stage in named) + numbers
+        if fixed + SHORTEST_BAR <= width:
+            break
+    cells = min(max(width - fixed, SHORTEST_BAR), 24)
     text = Text(no_wrap=True, overflow="crop")
     for i, stage in enumerate(view.stages):
         text.append(arrow if i else "", "dim")
-        text.append_text(_stage(stage, view, cells, signs))
+        text.append_text(_stage(stage, view, cells, signs, fmt.printable(stage.id) if stage in named else ""))
     return text
 
 
-def _stage(stage: StageView, view: RunView, cells: int, signs: Signs) -> Text:
-    name = fmt.printable(stage.id)
+def _stage(stage: StageView, view: RunView, cells: int, signs: Signs, name: str) -> Text:
     if stage.state == "finished":
-        return Text(f"{signs.state('finished')[0]} {name}", "green")
+        return Text(f"{signs.state('finished')[0]} {name}".rstrip(), "green")
     if stage.state == "waiting":
-        return Text(f"{signs.state('queued')[0]} {name}", "dim")
+        return Text(f"{signs.state('queued')[0]} {name}".rstrip(), "dim")
     text = Text()
     mark = signs.state(view.status.state)[0]
     text.append(f"{mark} {name} ", STATE_STYLES.get(view.status.state, "cyan"))
@@ -126,10 +133,10 @@ def readings(view: RunView, width: int, signs: Signs, *, explain: bool) -> list[
     if not found:
         return []
     if not explain:
-        text = Text(no_wrap=True, overflow="crop")
+        text, gap = Text(no_wrap=True, overflow="crop"), "%   " if width >= 60 else "  "
         for name, value in found.items():
-            text.append(f"{name} ", "dim").append(f"{fmt.percent(value)}%   ", "bold")
-        return [text.append("right, held out", "dim")]
+            text.append(f"{name} ", "dim").append(f"{fmt.percent(value)}{gap}", "bold")
+        return [text.append("accuracy on unseen images", "dim") if width >= 75 else text]
     lines = []
     for name, value in found.items():
         line = Text(no_wrap=True, overflow="crop")
@@ -232,7 +239,7 @@ def pictures(view: RunView) -> list[tuple[str, list[Curve]]]:
             (stage.id, curves(loss="loss", inoculation_loss="inoculation loss")),
             (
                 "accuracy %",
-                curves(accuracy="training", val_accuracy="held out, clean", val_robust_accuracy="held out, attacked"),
+                curves(accuracy="train", val_accuracy="val clean", val_robust_accuracy="val robust"),
             ),
         ]
     return [(title, drawn) for title, drawn in chosen if drawn]
@@ -286,24 +293,26 @@ def _beside(left: Text, right: Text, cells: int) -> Text:
 
 def frame(view: RunView, width: int, height: int, signs: Signs, note: str = "", axes: Axes | None = None) -> list[Text]:
     """The live view in at most `width` x `height` cells; `axes` is kept by the caller from frame to frame."""
-    top = [header(view, signs), stage_bar(view, width, signs)]
+    top = [header(view, signs, width), stage_bar(view, width, signs)]
     progress = view.attack_progress
     running = (progress.model, progress.attack, progress.done / max(progress.total, 1)) if progress else None
     below: list[Text] = []
     if view.last_of_kind("game"):
         below += readings(view, width, signs, explain=height >= 30)
-    if view.last_of_kind("evaluate") and height >= 16:
+    if view.last_of_kind("evaluate"):
         below += [Text(""), *table_lines(view.table, view.differences, width=width, running=running, signs=signs)]
     problems = [*view.warnings, *cell_warnings(view.table)][-(3 if height >= 24 else 1) :]
     below += [Text(f"! {fmt.printable(text)}", "yellow", no_wrap=True, overflow="crop") for text in problems]
-    if view.error:
-        below.append(Text(fmt.printable(view.error), "bold red", no_wrap=True, overflow="crop"))
-    if note:
-        below.append(Text(fmt.printable(note), "dim", no_wrap=True, overflow="crop"))
+    below += [Text(line, "bold red") for line in _wrapped(view.error, width)]
+    below += [Text(line, "dim") for line in _wrapped(note, width)]
     room = height - len(top) - len(below) - 1
     if room < LEAST_PICTURE:
         return [*top, *below][:height]
     return [*top, Text(""), *curve_lines(view, width, min(room, 34), signs, axes), *below][:height]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return wrap(fmt.printable(text), max(width, 1), max_lines=3, placeholder="")
 
 
 def summary(view: RunView, width: int, signs: Signs) -> list[Text]:
@@ -369,8 +378,9 @@ class Painter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.write(_SHOW_CURSOR)
-        self._stream.flush()
+        with suppress(OSError):  # the terminal may be gone
+            self._stream.write(_END_SYNC + _SHOW_CURSOR)  # a signal may have ended us in the middle of a frame
+            self._stream.flush()
 
     def size(self) -> tuple[int, int]:
         """Columns and lines of the terminal."""
@@ -379,6 +389,10 @@ class Painter:
         except (OSError, ValueError):
             columns, lines = 80, 24
         return columns or 80, lines or 24
+
+    def resized(self) -> bool:
+        """Whether the terminal has another size than when the last frame was painted."""
+        return self._size is not None and self._size != self.size()
 
     def paint(self, frame: Sequence[Text]) -> None:
         """Show a frame; after a resize everything is drawn again."""
@@ -389,12 +403,6 @@ class Painter:
         else:
             self._write(self._change(lines))
         self._size, self._lines = size, lines
-
-    def clear(self) -> None:
-        """Take the frame away; what is printed next begins where it did."""
-        if self._lines:
-            self._write(f"\x1b[{len(self._lines)}A\r{_CLEAR_BELOW}")
-            self._lines = []
 
     def _change(self, lines: list[str]) -> str:
         """What turns the frame on the screen into `lines`, with the cursor below it before and after."""
@@ -468,9 +476,18 @@ def render(lines: Sequence[Text], width: int, stream: TextIO) -> list[str]:
     return out.getvalue().split("\n")[:-1]
 
 
+def broken(lines: Sequence[Text], width: int) -> list[Text]:
+    """Prose broken between words into lines of at most `width` cells; table rows and paths stay whole."""
+    measure, result = Console(width=width), list[Text]()
+    for line in lines:
+        whole = line.no_wrap or line.overflow == "ignore" or line.cell_len <= width
+        result += [line] if whole else line.wrap(measure, width)
+    return result
+
+
 def print_lines(lines: Sequence[Text], stream: TextIO | None = None) -> None:
-    """Print lines once, uncut."""
+    """Print lines once, none of them cut; on a terminal prose is broken between words."""
     stream = stream or sys.stdout
     out = console(stream, width=10_000)
-    for line in lines:
+    for line in broken(lines, console(stream).width) if stream.isatty() else lines:
         out.print(line)

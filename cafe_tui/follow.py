@@ -226,9 +226,7 @@ def follow(
             raise
 
 
-def _serve(
-    run: RunDir, process: subprocess.Popen[bytes], interrupts: _Interrupts, *, plain: bool, json: bool
-) -> int:
+def _serve(run: RunDir, process: subprocess.Popen[bytes], interrupts: _Interrupts, *, plain: bool, json: bool) -> int:
     obeyed = 0
 
     def obey(count: int, sink: Sink) -> bool:

@@ -46,7 +46,7 @@ def home(
     raise typer.Exit(open_ui(runs_folder(runs)))
 
 
-from cafe_tui.cli import doctor, look, profiles, run  # noqa: E402  (they register their verbs on `app`)
+from cafe_tui.cli import doctor, look, manage, profiles, run  # noqa: E402  (they register their verbs on `app`)
 
-for module in (run, profiles, look, doctor):
+for module in (run, profiles, look, manage, doctor):
     module.register(app)

@@ -13,8 +13,6 @@ from cafe_tui.cli.options import Json, Run, Runs, find_run, print_json
 from cafe_tui.locations import runs_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cafe_tui.raster import Curve
     from cafe_tui.watch import RunRow, RunView
     from engine.contract.records import Cell
@@ -37,19 +35,21 @@ def list_runs(
     state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only runs with this tag.")] = None,
     sort: Annotated[
-        Literal["age", "name", "state", "progress", "clean", "robust"], typer.Option(help="Order of the rows.")
+        Literal["age", "name", "state", "progress", "clean", "robust", "difference"],
+        typer.Option(help="Order of the rows: words from A to Z, numbers from high to low."),
     ] = "age",
     json: Json = False,
     runs: Runs = None,
 ) -> None:
     """List runs, newest first: state, stage, progress, age, accuracies in percent."""
+    from cafe_tui.ordering import ordered
     from cafe_tui.watch import row_of
     from engine.contract import rundir
 
     folder = runs_folder(runs)
     rows = [row_of(run) for run in rundir.listing(folder)]
     rows = [row for row in rows if (state is None or row.state == state) and (tag is None or tag in row.tags)]
-    rows.sort(key=_order(sort))
+    rows = ordered(rows, sort)
     if json:
         print_json({"runs": [row.to_json() for row in rows]})
     elif not rows and state is None and tag is None:
@@ -58,20 +58,6 @@ def list_runs(
         print(f"No run in {folder} matches.")
     else:
         _print_rows(rows)
-
-
-def _order(sort: str) -> Callable[[RunRow], tuple[bool, float | str]]:
-    """Numbers from high to low with unknown ones last, words by alphabet, age as it is."""
-
-    def key(row: RunRow) -> tuple[bool, float | str]:
-        if sort in ("name", "state"):
-            return False, str(getattr(row, sort))
-        value = -row.created if sort == "age" else row.progress if sort == "progress" else row.headline.get(sort)
-        if not isinstance(value, int | float):
-            return True, 0.0
-        return False, value if sort == "age" else -value
-
-    return key
 
 
 def _print_rows(rows: list[RunRow]) -> None:
@@ -122,14 +108,14 @@ def show(run: Run, json: Json = False, runs: Runs = None) -> None:
         spent = fmt.duration(stage.finished - stage.started) if stage.started and stage.finished else ""
         share = f"{100 * stage.progress:.0f}%"
         lines.append(Text(f"  {fmt.printable(stage.id):<14} {stage.state:<9} {share:>4}  {spent}".rstrip()))
-    width = console.console(sys.stdout).width
-    summary = console.summary(view, width, signs)
+    summary = console.summary(view, console.console(sys.stdout).width - 2, signs)
     lines += [Text(""), Text("results", "bold"), *(Text("  ").append_text(line) for line in summary)] if summary else []
     lines += [Text(""), Text("files", "bold"), Text(f"  {fmt.printable(str(directory.path))}", overflow="ignore")]
     for name in ("profile.toml", "records.jsonl", "results.json", "engine.log", "checkpoints", "samples"):
         path = directory.path / name
         if path.exists():
             lines.append(Text(f"  {name:<14} {_amount(path)}"))
+    lines += [Text(""), Text("note", "bold"), Text(f"  {fmt.printable(info.note)}")] if info.note else []
     facts = {"tags": ", ".join(row.tags), "host": info.host, "devices": ", ".join(info.devices), **info.versions}
     lines += [Text(""), Text("made with", "bold")]
     lines += [Text(f"  {name:<14} {fmt.printable(value)}") for name, value in facts.items() if value]

@@ -29,7 +29,9 @@ def find_run(runs: Path | None, reference: str) -> RunDir:
 
 
 def print_json(document: object) -> None:
-    """One JSON document on stdout."""
+    """One JSON document on stdout; a question mark stands for what UTF-8 cannot hold, as in some file names."""
     import msgspec
 
-    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    from engine.contract.records import to_json
+
+    print(msgspec.json.format(to_json(document), indent=2).decode())

@@ -41,6 +41,7 @@ def run(
     ctrl-C asks the engine to stop after its current step with a checkpoint; a second ctrl-C kills it. The engine is a
     process of its own: closing the terminal does not touch it.
     """
+    from functools import partial
     from json import dumps as quoted
 
     from cafe_tui.launch import local
@@ -55,13 +56,13 @@ def run(
     if dry_run:
         print(profiles.dumps(loaded.profile), end="")
         return
-    directory, process = local.start(runs_folder(runs), loaded, tags=tag or [], command=["cafe", *sys.argv[1:]])
+    start = partial(local.start, runs_folder(runs), loaded, tags=tag or [], command=["cafe", *sys.argv[1:]])
     if detach:
-        print(directory.id)
+        print(start()[0].id)
         return
     from cafe_tui.follow import follow
 
-    raise typer.Exit(follow(directory, process, plain=plain, json=json))
+    raise typer.Exit(follow(start, plain=plain, json=json))
 
 
 def watch(run: Run, plain: Plain = False, runs: Runs = None) -> None:
@@ -104,10 +105,10 @@ def resume(
     from cafe_tui.launch import local
 
     directory = find_run(runs, run)
-    process = local.resume(directory)
     if detach:
+        local.resume(directory)
         print(directory.id)
         return
     from cafe_tui.follow import follow
 
-    raise typer.Exit(follow(directory, process, plain=plain))
+    raise typer.Exit(follow(lambda: (directory, local.resume(directory)), plain=plain))

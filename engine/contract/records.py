@@ -137,7 +137,7 @@ def encode(record: Record) -> bytes:
     return to_json(record) + b"\n"
 
 
-def to_json(value: msgspec.Struct) -> bytes:
+def to_json(value: object) -> bytes:
     """The value as UTF-8 JSON; a question mark stands for what UTF-8 cannot hold, such as bytes of a file name."""
     try:
         return _encoder.encode(value)

@@ -62,6 +62,7 @@ class Info(msgspec.Struct, kw_only=True):
     name: str
     created: float
     tags: list[str] = []
+    note: str = ""
     description: str = ""
     command: list[str] = []
     host: str = ""
@@ -318,6 +319,40 @@ def find(runs: Path, reference: str) -> RunDir:
 
 def _stamp(moment: float) -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.localtime(moment))
+
+
+def annotate(run: RunDir, *, add: Sequence[str] = (), drop: Sequence[str] = (), note: str | None = None) -> Info:
+    """Change the tags of a run, or its note, and return what run.json then says.
+
+    Raises UsageError for a tag that is empty, longer than 40 characters, or has spaces, commas or control characters,
+    and for a directory without run.json; DiskError when it cannot be written.
+    """
+    for tag in add:
+        if not re.fullmatch(r"[^\s,]{1,40}", tag) or not tag.isprintable():
+            raise UsageError(f"not a tag: {tag!r}", "A tag has 1 to 40 characters, without spaces or commas.")
+    info = _read(run.info_file, Info)
+    if info is None:
+        raise UsageError(f"{run.id} has no readable run.json; it cannot be tagged or noted")
+    info.tags = [tag for tag in dict.fromkeys([*info.tags, *add]) if tag not in drop]
+    info.note = info.note if note is None else note
+    write_atomically(run.info_file, msgspec.json.format(to_json(info)))
+    return info
+
+
+def remove(run: RunDir) -> None:
+    """Delete a run that has ended. It leaves the list at once, even if its files take a while.
+
+    Raises UsageError while its engine may be alive, DiskError when the folder refuses.
+    """
+    status = run.status()
+    if not status.final:
+        raise UsageError(f"{run.id} is {status.state}", "Stop it first: `cafe stop`.")
+    hidden = run.path.with_name(f".gone-{run.id}")
+    try:
+        run.path.rename(hidden)
+        shutil.rmtree(hidden)
+    except OSError as error:
+        raise DiskError(f"cannot delete {run.path}: {error.strerror}") from None
 
 
 def _created_from_id(run_id: str) -> float:

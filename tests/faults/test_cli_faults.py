@@ -77,6 +77,17 @@ def test_ctrl_c_stops_with_a_checkpoint_and_exit_130(runs: Path) -> None:
     assert (run.checkpoints / "train.resume.pt").is_file()
 
 
+def test_ctrl_c_in_the_first_moment_stops_the_engine_too(runs: Path) -> None:
+    child = terminal("run", "quickstart", *LONG, runs=runs)
+    wait_for(lambda: bool(rundir.listing(runs)))  # the directory is there, the engine just about to be
+    child.sendintr()
+    child.expect("cafe resume")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert only_run(runs).status().state == "stopped"
+
+
 @pytest.mark.slow
 def test_a_stopped_run_is_resumed_to_its_end(runs: Path) -> None:
     arguments = ["run", "quickstart", *SHORT, "--set", "stage.train.epochs=20"]
@@ -165,6 +176,7 @@ def test_a_follower_that_is_hung_up_on_restores_the_cursor_and_leaves_the_engine
     child.expect("loss")
     child.kill(hang_up)
     child.expect_exact("\x1b[?25h")
+    child.expect("the run goes on")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 128 + hang_up
@@ -212,7 +224,7 @@ def test_a_dumb_terminal_gets_plain_lines(runs: Path) -> None:
     child.expect("step")
     assert "\x1b" not in child.before
     child.sendintr()
-    child.expect("stopping after the current step")
+    child.expect("stopping after this step")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130

@@ -14,7 +14,8 @@ from cafe_tui.cli import app
 from engine.contract import profile as profiles
 from tests.recorded import record_run
 
-VERBS = ["run", "watch", "stop", "resume", "profiles", "profile", "ls", "show", "logs", "plot", "table", "doctor"]
+VERBS = ["run", "watch", "stop", "resume", "profiles", "profile", "ls", "show", "logs", "plot", "table"]
+VERBS += ["rm", "tag", "note", "doctor"]
 RUN = "20260921-144000-quickstart-k3f9"
 
 
@@ -140,6 +141,20 @@ def test_ls_works_where_the_locale_is_ascii(folder: Path) -> None:
     answer = cafe("ls", cwd=folder, PYTHONIOENCODING="ascii")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.isascii()
+
+
+def test_a_folder_whose_name_is_not_utf8_can_be_listed_and_shown(tmp_path: Path) -> None:
+    runs = tmp_path / os.fsdecode(b"runs-\xff")
+    try:
+        record_run(runs)
+    except OSError:
+        pytest.skip("this file system only takes UTF-8 names")
+    for arguments in (("ls",), ("show", "last"), ("doctor",)):
+        answer = cafe(*arguments, "--json", "--runs", str(runs), cwd=tmp_path)
+        assert answer.returncode == 0, answer.stderr
+        json.loads(answer.stdout)
+    assert cafe("show", "last", "--runs", str(runs), cwd=tmp_path).returncode == 0
+    refused("show", "nope", "--runs", str(runs), cwd=tmp_path, says=["no run 'nope' in"])
 
 
 def test_show_tells_everything(folder: Path) -> None:
@@ -280,6 +295,26 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_made(tmp_path: Pa
 def test_a_runs_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused("run", "quickstart", "--runs", "file/runs", cwd=tmp_path, says=["cannot create a run", "--runs DIR"])
+
+
+def test_runs_are_tagged_noted_and_deleted(folder: Path) -> None:
+    assert cafe("tag", RUN, "good", "paper", cwd=folder).stdout == f"{RUN} good paper\n"
+    assert cafe("tag", RUN, "paper", "--drop", cwd=folder).stdout == f"{RUN} good\n"
+    assert [run["id"] for run in json.loads(cafe("ls", "--tag", "good", "--json", cwd=folder).stdout)["runs"]] == [RUN]
+    refused("tag", RUN, "two words", cwd=folder, says=["not a tag: 'two words'"])
+    cafe("note", RUN, "eps was [b]too[/b] large", cwd=folder)
+    assert "eps was [b]too[/b] large" in cafe("show", RUN, cwd=folder).stdout
+    assert cafe("rm", RUN, cwd=folder).returncode == 2
+    assert (folder / "runs" / RUN).is_dir(), "nobody could be asked"
+    assert cafe("rm", RUN, "--yes", cwd=folder).stdout == f"{RUN} deleted\n"
+    assert not (folder / "runs" / RUN).exists()
+    assert len(list((folder / "runs").iterdir())) == 1
+
+
+def test_a_run_that_may_be_alive_is_not_deleted(tmp_path: Path) -> None:
+    run = record_run(tmp_path / "runs", upto="game", pid=os.getpid())
+    refused("rm", "last", "--yes", cwd=tmp_path, says=["still going on", "nothing was deleted", "cafe stop"])
+    assert run.records_file.is_file()
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly(folder: Path) -> None:

@@ -59,6 +59,38 @@ def test_a_frame_of_the_game_shows_both_players_and_the_four_readings(width: int
     assert "50%" in text, "progress of the stage"
 
 
+def test_the_smallest_terminal_shows_state_readings_and_table(tmp_path: Path) -> None:
+    game = [line.plain for line in console.frame(view_of(tmp_path, "game"), 40, 11, Signs())]
+    assert game[0].startswith("▶ running")
+    assert "▶ game" in game[1]
+    assert "train" not in game[1], "only the running stage has room for its name"
+    assert len(game[1]) <= 40
+    view = view_of(tmp_path, "evaluate")
+    text = "\n".join(line.plain[:40] for line in console.frame(view, 40, 11, Signs()))
+    assert "  ".join(f"{name} {value:.1f}" for name, value in view.readings().items()) in text
+    for number in ("96.2", "74.4", "66.4", "━━━"):
+        assert number in text
+
+
+def test_notes_are_broken_into_lines_that_fit(tmp_path: Path) -> None:
+    frame = console.frame(
+        view_of(tmp_path, "game"), 40, 11, Signs(), "one two three four five six seven eight nine ten"
+    )
+    assert [line.plain for line in frame[-2:]] == ["one two three four five six seven eight", "nine"]
+
+
+def test_prose_is_broken_between_words_and_rows_stay_whole() -> None:
+    row = Text("a row of numbers", no_wrap=True)
+    given = [Text("some words of prose"), row, Text("one/long path", overflow="ignore")]
+    assert [line.plain for line in console.broken(given, 10)] == [
+        "some words",
+        "of prose",
+        row.plain,
+        "a/long path",
+        "",
+    ]
+
+
 def test_the_table_fills_cell_by_cell(tmp_path: Path) -> None:
     view = view_of(tmp_path, "evaluate")
     text = "\n".join(line.plain for line in console.frame(view, 100, 40, Signs()))
@@ -201,10 +233,24 @@ def test_frames_at_the_foot_of_a_full_terminal_stay_in_place() -> None:
 def test_a_resize_draws_everything_again() -> None:
     screen = Screen(20, 8)
     painter = FixedPainter(screen)
+    assert not painter.resized()
     painter.paint(lines("one", "two"))
+    assert not painter.resized()
     screen.screen.resize(10, 30)
+    assert painter.resized()
     painter.paint(lines("one", "two"))
     assert screen.shown()[:2] == ["one", "two"]
+    assert not painter.resized()
+
+
+def test_a_terminal_that_is_gone_does_not_hide_why_it_ended() -> None:
+    class Gone(io.StringIO):
+        def flush(self) -> None:
+            if "\x1b[?25h" in self.getvalue():
+                raise OSError(5, "Input/output error")
+
+    with pytest.raises(SystemExit), Painter(Gone()):
+        raise SystemExit(129)
 
 
 def test_a_live_run_costs_few_bytes(tmp_path: Path) -> None:
