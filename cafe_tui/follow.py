@@ -240,46 +240,44 @@ def _serve(run: RunDir, process: subprocess.Popen[bytes], interrupts: _Interrupt
                 process.kill()
         return False
 
-    def gone() -> str:
-        code = process.poll()
-        return "" if code is None else f"the engine ended with code {code} without saying why; see {run.log_file}"
-
-    while run.state().pid != process.pid and not gone():  # until then state.json is that of an earlier engine
+    while run.state().pid != process.pid and process.poll() is None:  # until then state.json is an earlier engine's
         time.sleep(0.02)
-    view = _follow(run, interrupts, obey, gone, plain=plain, json=json)
+    view = _follow(run, interrupts, obey, process, plain=plain, json=json)
     return EXIT_CODES.get(view.status.state, 1)
 
 
 def watch(run: RunDir, *, plain: bool = False) -> None:
     """Show a run that somebody else started until it ends or ctrl-C; the engine is left alone."""
     with _Interrupts().counted() as interrupts:
-        _follow(run, interrupts, lambda count, sink: count > 0, str, plain=plain, json=False)
+        _follow(run, interrupts, lambda count, sink: count > 0, plain=plain, json=False)
 
 
 def _follow(
     run: RunDir,
     interrupts: _Interrupts,
     obey: Callable[[int, Sink], bool],
-    gone: Callable[[], str],
+    process: subprocess.Popen[bytes] | None = None,
     *,
     plain: bool,
     json: bool,
 ) -> RunView:
-    """Poll until the run has ended. `obey` (interrupts so far) may leave earlier; `gone` says why an engine is dead."""
+    """Poll until the run has ended. `obey` (interrupts so far) may leave earlier; `process` is the engine, if ours."""
     follower = RunFollower(run)
     with _sink(plain, json) as sink:
         while True:
-            dead = gone()  # asked before the poll, which then reads what a dead engine wrote last
+            code = process.poll() if process else None  # asked before the poll, which then reads its last words
             view = follower.poll()
             if view is not None or sink.stale():
                 sink.show(follower, follower.view)
             view = follower.view
-            if dead and not view.status.final and not follower.fresh:
-                view = replace(view, status=Status("lost", dead), error=dead)
-            if view.status.final and not follower.fresh:
+            ended = view.status.final and (process is None or view.state.pid == process.pid)
+            if code is not None and not ended and not follower.fresh:
+                reason = f"the engine ended with code {code} without saying why; see {run.log_file}"
+                view, ended = replace(view, status=Status("lost", reason), error=reason), True
+            if ended and not follower.fresh:
                 sink.end(view, run)
                 return view
             if obey(interrupts.count, sink):
                 return view
-            if not dead and not view.status.final:
+            if code is None and not ended:
                 time.sleep(POLL_SECONDS)

@@ -65,7 +65,7 @@ def spawn(run: RunDir) -> subprocess.Popen[bytes]:
     """An engine process for a run directory; all it prints goes to engine.log. Raises OSError."""
     with run.log_file.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "engine", "run", str(run.path)],
+            [sys.executable, "-m", "engine", "run", str(run.path.absolute())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

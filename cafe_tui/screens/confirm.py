@@ -1,19 +1,15 @@
-"""A yes-or-no question, and the one that is asked: whether to stop a run."""
+"""A yes-or-no question."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
-
-from cafe_tui import format as fmt
-from engine.contract.errors import CafeError
-from engine.contract.rundir import RunDir
 
 
 class Confirm(ModalScreen[bool]):
@@ -43,23 +39,3 @@ class Confirm(ModalScreen[bool]):
 
     def action_answer(self, yes: bool) -> None:
         self.dismiss(yes)
-
-
-def ask_to_stop(app: App[None], run: RunDir, *, going: bool) -> None:
-    """Ask the person, then the engine, to stop `run`; says so when there is nothing to stop."""
-
-    def stop(yes: bool | None) -> None:
-        if yes:
-            try:
-                run.request_stop()
-            except CafeError as error:
-                app.notify(str(error), severity="error", markup=False)
-            else:
-                app.notify(f"asked {run.id} to stop", markup=False)
-
-    if not going:
-        app.notify(f"{run.id} is not running", markup=False)
-        return
-    question = f"Stop {fmt.printable(run.id)}?"
-    consequence = "It finishes its current step and writes a checkpoint."
-    app.push_screen(Confirm(question, consequence, "Stop it", "Keep running"), stop)

@@ -82,6 +82,7 @@ class RunScreen(PollingScreen):
         *(Binding(str(i), f"pane('{pane}')", pane.title(), show=False) for i, pane in enumerate(PANES, 1)),
         Binding("h,left", "stage(-1)", "Curves of an earlier stage", show=False),
         Binding("l,right", "stage(1)", "Curves of a later stage", show=False),
+        Binding("p", "samples", "Samples"),
         Binding("s", "stop", "Stop"),
     ]
 
@@ -171,8 +172,15 @@ class RunScreen(PollingScreen):
         """Only a run that is going on can be stopped."""
         return action != "stop" or (self._view is not None and not self._view.status.final)
 
+    def action_samples(self) -> None:
+        """Show the pictures of this run."""
+        from cafe_tui.screens.samples import SamplesScreen
+
+        self.app.push_screen(SamplesScreen(self._run))
+
     def action_stop(self) -> None:
         """Ask whether to stop this run."""
-        from cafe_tui.screens.confirm import ask_to_stop
+        from cafe_tui.screens import manage
+        from cafe_tui.watch import row_of
 
-        ask_to_stop(self.app, self._run, going=self._view is not None and not self._view.status.final)
+        manage.stop(self.app, [row_of(self._run)], lambda _: self._run)

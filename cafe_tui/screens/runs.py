@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from cafe_tui import format as fmt
 from cafe_tui.messages import RunsChanged
+from cafe_tui.ordering import ORDERS, ordered
 from cafe_tui.screens.polling import PollingScreen
 from cafe_tui.watch import row_of
 from cafe_tui.widgets.key_bar import KeyBar
@@ -48,7 +49,13 @@ class RunsScreen(PollingScreen):
     PERIOD = 2.0
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
-        Binding("s", "stop", "Stop"),
+        Binding("o", "sort", "Sort"),
+        Binding("space", "mark", "Mark", show=False),
+        Binding("s", "manage('stop')", "Stop"),
+        Binding("r", "manage('resume')", "Resume"),
+        Binding("t", "manage('tag')", "Tag"),
+        Binding("n", "manage('note')", "Note", show=False),
+        Binding("d", "manage('delete')", "Delete"),
         Binding("escape", "clear_filter", "Clear filter"),
         Binding("q", "app.quit", "Quit"),
     ]
@@ -62,6 +69,8 @@ class RunsScreen(PollingScreen):
         self._problem = ""
         self._complete = False
         self._wanted = ""
+        self._order = "age"
+        self._marked: frozenset[str] = frozenset()
         self._read_rows: Sequence[RunRow] = ()  # the reader thread's
         self._told: RunsChanged | None = None
 
@@ -98,7 +107,8 @@ class RunsScreen(PollingScreen):
 
     def _draw(self) -> None:
         rows = [row for row in self._rows if matches(row, self._wanted.lower().split())]
-        self.query_one(RunTable).show(rows, self._clock())
+        self._marked &= {row.id for row in self._rows}
+        self.query_one(RunTable).show(ordered(rows, self._order), self._clock(), self._marked)
         self._say("#title", self._title(len(rows)))
         self._say("#empty", self._why_empty())
         self.set_class(not rows and self._complete, "-empty")
@@ -114,7 +124,10 @@ class RunsScreen(PollingScreen):
         total = len(self._rows)
         going = sum(row.state not in FINAL for row in self._rows)
         count = f"{shown} of {total} runs" if self._wanted.strip() else f"{total} run{'s' * (total != 1)}"
-        return fmt.printable(f"cafe  {self._runs}  {count}" + (f", {going} going on" if going else ""))
+        extras = [f"{going} going on"] * bool(going)
+        extras += [f"by {self._order}"] * (self._order != "age")
+        extras += [f"{len(self._marked)} marked"] * bool(self._marked)
+        return fmt.printable(", ".join([f"cafe  {self._runs}  {count}", *extras]))
 
     def _why_empty(self) -> str:
         if self._problem:
@@ -157,9 +170,25 @@ class RunsScreen(PollingScreen):
         self._wanted = ""
         self._draw()
 
-    def action_stop(self) -> None:
-        """Ask whether to stop the run under the cursor."""
-        from cafe_tui.screens.confirm import ask_to_stop
+    def action_sort(self) -> None:
+        """Sort by the next thing that can be sorted by."""
+        names = list(ORDERS)
+        self._order = names[(names.index(self._order) + 1) % len(names)]
+        self._draw()
 
-        if row := self.query_one(RunTable).selected:
-            ask_to_stop(self.app, RunDir(self._runs / row.id), going=row.state not in FINAL)
+    def action_mark(self) -> None:
+        """Mark the run under the cursor, or take its mark away, and go on to the next."""
+        table = self.query_one(RunTable)
+        if row := table.selected:
+            self._marked ^= {row.id}
+            self._draw()
+            table.action_move(1)
+
+    def action_manage(self, what: str) -> None:
+        """Stop, resume, tag, note or delete the marked runs or, without marks, the one under the cursor."""
+        from cafe_tui.screens import manage  # dialogs are not needed for the first paint
+
+        chosen = self.query_one(RunTable).selected
+        rows = [row for row in self._rows if row.id in self._marked] or ([chosen] if chosen else [])
+        if rows:
+            getattr(manage, what)(self.app, rows, lambda row: RunDir(self._runs / row.id))

@@ -43,6 +43,10 @@ def _state(row: RunRow, _: float) -> Piece:
     return state_piece(row.state)
 
 
+MARK: Final = "●"
+"""Stands in the gap behind the state of a marked run."""
+
+
 def _stage(row: RunRow, _: float) -> Piece:
     return fmt.printable(row.stage), ""
 
@@ -112,6 +116,7 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self._rows: tuple[RunRow, ...] = ()
+        self._marked: frozenset[str] = frozenset()
         self._now = 0.0
         self._cursor = 0
         self._columns: list[tuple[Column, int]] = []
@@ -126,10 +131,13 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
         """What is shown, without styles."""
         return "\n".join(plain(line) for line in self._picture())
 
-    def show(self, rows: Sequence[RunRow], now: float) -> None:
-        """Show these rows, ages counted up to `now` (unix seconds); repaints only what looks different."""
+    def show(self, rows: Sequence[RunRow], now: float, marked: frozenset[str] = frozenset()) -> None:
+        """Show these rows, ages counted up to `now` (unix seconds), with a sign on those whose ids are `marked`.
+
+        Repaints only what looks different.
+        """
         before, chosen, old_cursor = self._picture(), self.selected, self._cursor
-        self._rows, self._now = tuple(rows), now
+        self._rows, self._now, self._marked = tuple(rows), now, marked
         places = {row.id: index for index, row in enumerate(self._rows)}
         self._cursor = places.get(chosen.id, old_cursor) if chosen else 0
         self._cursor = max(min(self._cursor, len(self._rows) - 1), 0)
@@ -210,6 +218,8 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
                 text = f"{fmt.printable(row.name)} {row.id[-4:]}"
             text = " " * (cells - cell_len(text)) + text if column.right else text
             pieces += [(fit(text, cells), role), (self._gap, "")]
+            if column.title == "state" and row.id in self._marked:
+                pieces[-1] = (MARK.ljust(len(self._gap)), "accent")
         pieces.pop()
         if index == self._cursor:
             rest = " " * (self.size.width - width(tuple(pieces)))

@@ -99,7 +99,8 @@ def test_a_stopped_run_is_resumed_to_its_end(runs: Path) -> None:
     assert child.exitstatus == 130
     run = only_run(runs)
     resumed = subprocess.run(
-        [*CAFE, "resume", "last", "--plain", "--runs", str(runs)],
+        [*CAFE, "resume", "last", "--plain"],  # of ./runs, which the engine does not see from where it works
+        cwd=runs.parent,
         capture_output=True,
         text=True,
         check=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections import deque
@@ -15,8 +16,11 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from cafe_tui.app import CafeApp, Followers
+from cafe_tui.launch import local
+from cafe_tui.ordering import ORDERS
 from cafe_tui.screens.confirm import Confirm
 from cafe_tui.screens.help import HelpLines, HelpScreen
+from cafe_tui.screens.prompt import Prompt
 from cafe_tui.screens.run import PaneTabs, RunScreen
 from cafe_tui.screens.runs import RunsScreen
 from cafe_tui.watch import RunRow, row_of
@@ -26,11 +30,11 @@ from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.log_view import LogView
 from cafe_tui.widgets.robust_table import RobustTable
 from cafe_tui.widgets.run_header import RunHeader
-from cafe_tui.widgets.run_table import RunTable
+from cafe_tui.widgets.run_table import MARK, RunTable
 from cafe_tui.widgets.stage_bar import StageBar
 from engine.contract.errors import UsageError
 from engine.contract.records import Message, Scalars, WarningNote, encode
-from engine.contract.rundir import RunDir, State
+from engine.contract.rundir import RunDir, State, annotate
 from tests.recorded import START, record_run
 
 READINGS = {"val_accuracy_adv": 60.0, "val_accuracy_cf": 30.0, "val_accuracy_cc": 85.0, "val_accuracy_ac": 87.6}
@@ -167,7 +171,9 @@ async def test_keys_in_the_bottom_line_can_be_clicked() -> None:
     async with app_with(GivenRows(row(1), row(2))).run_test(size=(100, 20)) as pilot:
         await until(pilot, lambda: bool(table(pilot).selected))
         keys = pilot.app.screen.query_one(KeyBar)
-        assert [word for word in keys.text().split() if len(word) > 1] == ["Open", "Filter", "Stop", "Quit", "Help"]
+        assert [word for word in keys.text().split() if len(word) > 1] == [
+            *("Open", "Filter", "Sort", "Stop", "Resume", "Tag", "Delete", "Quit", "Help")
+        ]
         await pilot.click(KeyBar, offset=(2 + keys.text().index("Help"), 0))
         await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
 
@@ -294,6 +300,94 @@ async def test_stop_asks_first_and_then_leaves_the_stop_file(tmp_path: Path) -> 
         await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
         await pilot.press("y")
         await until(pilot, run.stop_file.exists)
+
+
+async def test_sorting_goes_through_all_orders_and_keeps_the_cursor_on_its_run() -> None:
+    rows = [row(i, headline={"robust": float(r), "clean": 90.0}) for i, r in enumerate((50, 70, 60))]
+    async with app_with(GivenRows(*rows)).run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: "3 runs" in str(pilot.app.screen.query_one("#title", Static).content))
+        await pilot.press("j")
+        seen = {}
+        for _ in ORDERS:
+            await pilot.press("o")
+            title = str(pilot.app.screen.query_one("#title", Static).content)
+            order = title.partition(", by ")[2] or "age"
+            seen[order] = [line.split()[2] for line in table(pilot).text().splitlines()[1:]]
+            assert table(pilot).selected == rows[1]
+        assert set(seen) == set(ORDERS)
+        assert [line[-4:] for line in seen["robust"]] == ["0001", "0002", "0000"]
+        assert [line[-4:] for line in seen["age"]] == ["0000", "0001", "0002"]
+
+
+async def test_marked_runs_are_tagged_together(tmp_path: Path) -> None:
+    for i in range(3):
+        record_run(tmp_path, run_id=f"20260921-14400{i}-quickstart-k3f9")
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: table(pilot).selected is not None)
+        await pilot.press("space", "space")
+        assert "2 marked" in str(pilot.app.screen.query_one("#title", Static).content)
+        assert table(pilot).text().count(MARK) == 2
+        await pilot.press("t")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Prompt))
+        await pilot.press(*"good x", "enter")
+        tagged = lambda: [RunDir(path).info().tags for path in sorted(tmp_path.iterdir())]  # noqa: E731
+        await until(pilot, lambda: tagged() == [[], ["good", "x"], ["good", "x"]])
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+        await pilot.press("t")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Prompt))
+        await pilot.press("minus", "x", "enter")
+        await until(pilot, lambda: tagged() == [[], ["good"], ["good"]])
+
+
+async def test_a_note_begins_from_the_one_there_is(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    annotate(run, note="one")
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: table(pilot).selected is not None)
+        for keys, expected in ((["end", "2", "enter"], "one2"), (["x", "escape"], "one2")):
+            await pilot.press("n")
+            await until(pilot, lambda: isinstance(pilot.app.screen, Prompt))
+            await pilot.press(*keys)
+            await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+            await until(pilot, lambda wanted=expected: run.info().note == wanted)  # type: ignore[misc]
+
+
+async def test_deleting_asks_and_spares_what_is_still_going(tmp_path: Path) -> None:
+    done = record_run(tmp_path, run_id="20260921-144000-quickstart-done")
+    going = record_run(tmp_path, run_id="20260921-144001-quickstart-live", upto="train", pid=os.getpid())
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: table(pilot).selected is not None)
+        await pilot.press("space", "space", "d")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+        assert done.path.exists(), "enter alone means no"
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await pilot.press("y")
+        await until(pilot, lambda: not done.path.exists())
+        assert going.path.exists()
+        await until(pilot, lambda: "1 run," in str(pilot.app.screen.query_one("#title", Static).content))
+
+
+async def test_a_stopped_run_is_resumed_and_a_finished_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = record_run(tmp_path, run_id="20260921-144001-quickstart-stop", upto="train", state="stopped")
+    record_run(tmp_path, run_id="20260921-144000-quickstart-done")
+    started: list[str] = []
+
+    class Engine:
+        def poll(self) -> None:
+            return None
+
+    monkeypatch.setattr(local, "spawn", lambda run: started.append(run.id) or Engine())
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: table(pilot).selected is not None)
+        await pilot.press("space", "space", "r")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await pilot.press("y")
+        await until(pilot, lambda: started == [stopped.id])
 
 
 async def test_a_finished_run_cannot_be_stopped(tmp_path: Path) -> None:
