@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from engine import checkpoints
 from engine.attacks.balls import Ball
 from engine.contract.catalogue import Norm
+from engine.contract.plan import batches
 from engine.contract.records import CheckpointWritten, Record, Scalars, to_number
 from engine.contract.results import Results
 from engine.contract.rundir import RunDir
@@ -192,7 +193,7 @@ class EpochStage(StageRun):
     """
 
     def __init__(self, context: Context, stage_id: str, epochs: int, batch_size: int) -> None:
-        self.steps_per_epoch = -(-len(context.data.train) // batch_size)
+        self.steps_per_epoch = batches(len(context.data.train), batch_size)
         super().__init__(context, stage_id, epochs * self.steps_per_epoch)
         self.epochs = epochs
         self.batch_size = batch_size
@@ -207,7 +208,8 @@ class EpochStage(StageRun):
         while self.ended < self.epochs:
             epoch, images, since = self.ended, 0, time.perf_counter()
             order = epoch_order(len(data.train), seed, epoch, self.id, compute.device)
-            for rows in order.split(self.batch_size)[self.done - epoch * self.steps_per_epoch :]:
+            first = self.done - epoch * self.steps_per_epoch
+            for rows in order.split(self.batch_size)[first : self.steps_per_epoch]:
                 batch = data.train.take(rows, compute)
                 if self.context.profile.data.augment:
                     batch = augment(batch, flip=data.facts.flip, seed=seed, epoch=epoch)

@@ -45,6 +45,16 @@ def test_size(profile: Profile, stage: Evaluate) -> int:
     return min(stage.limit or DATA_FACTS[profile.data.name].test, DATA_FACTS[profile.data.name].test)
 
 
+def batches(count: int, size: int) -> int:
+    """Training steps that `count` images make in batches of `size`; a last batch of one image is left out.
+
+    BatchNorm cannot learn the variance of a single value. The order of an epoch is random, so no image is left out
+    for good.
+    """
+    full, rest = divmod(count, size)
+    return full + (rest > 1 or full == 0)
+
+
 def plan(profile: Profile) -> list[StagePlan]:
     """The stages of a resolved profile, in order."""
     return [_plan(profile, stage) for stage in profile.stage]
@@ -53,13 +63,12 @@ def plan(profile: Profile) -> list[StagePlan]:
 def _plan(profile: Profile, stage: Stage) -> StagePlan:
     if isinstance(stage, Evaluate):
         size = test_size(profile, stage)
-        batches = ceil(size / stage.batch_size)
         assert stage.models is not None
         passes = sum(1 + _ATTACK_STEP * evaluation_steps(stage, attack) for attack in stage.attacks)
-        steps = batches * len(stage.models) * len(stage.attacks)
+        steps = ceil(size / stage.batch_size) * len(stage.models) * len(stage.attacks)
         return StagePlan(str(stage.id), kind_of(stage), steps, 0, passes * size * len(stage.models))
     size = train_size(profile)
-    steps = ceil(size / stage.batch_size) * stage.epochs
+    steps = batches(size, stage.batch_size) * stage.epochs
     passes = _ATTACK_STEP * _steps(stage.adversary)
     if isinstance(stage, Game):
         passes += 2 + _TREATMENTS

@@ -19,6 +19,8 @@ _ABOVE_ZERO = r"(?=[0-9.]*[1-9])[0-9]+(\.[0-9]+)?"
 FRACTION_PATTERN = rf"^\s*{_ABOVE_ZERO}\s*/\s*{_ABOVE_ZERO}\s*$"
 
 Count = Annotated[int, Meta(ge=1)]
+BatchSize = Annotated[int, Meta(ge=2)]
+"""BatchNorm needs two images to learn a variance from."""
 Radius = Annotated[float, Meta(gt=0, extra=FRACTION)]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -89,7 +91,7 @@ class _Stage(_Section):
 
 class _Training(_Stage):
     epochs: Annotated[Count, doc("passes over the training images")] = 30
-    batch_size: Annotated[Count, doc("images a step")] = 128
+    batch_size: Annotated[BatchSize, doc("images a step")] = 128
     lr: Annotated[Positive, doc("highest learning rate of the triangular schedule")] = 0.1
     warmup_epochs: Annotated[NotNegative | None, doc("epochs in which the learning rate rises from 0")] = None
     momentum: Annotated[Momentum, doc("momentum of SGD")] = 0.9
@@ -113,7 +115,7 @@ class Game(_Stage, tag_field="kind", tag="game"):
 
     base: Annotated[StageId | None, doc("training stage whose network is examined; default the latest")] = None
     epochs: Annotated[Count, doc("passes over the training images")] = 10
-    batch_size: Annotated[Count, doc("images a step")] = 128
+    batch_size: Annotated[BatchSize, doc("images a step")] = 128
     lr: Annotated[Positive, doc("learning rate of AdamW for h and g")] = 1e-4
     weight_decay: Annotated[NotNegative, doc("weight decay of AdamW")] = 1e-5
     betas: Annotated[tuple[Momentum, Momentum], doc("decay rates of AdamW")] = (0.9, 0.999)
@@ -133,7 +135,7 @@ class Inoculate(_Training, tag_field="kind", tag="inoculate"):
     game: Annotated[StageId | None, doc("game whose h is used; default the latest")] = None
     start: Annotated[StageId | None, doc("stage whose network to start from; default the base of the game")] = None
     epochs: Annotated[Count, doc("passes over the training images")] = 4
-    batch_size: Annotated[Count, doc("images a step")] = 64
+    batch_size: Annotated[BatchSize, doc("images a step")] = 64
     lr: Annotated[Positive, doc("highest learning rate of the triangular schedule")] = 1e-3
     weight: Annotated[NotNegative, doc("weight of the inoculation term")] = 1.0
     gamma: Annotated[Radius | None, doc("Linf radius of the causal inversion; default eps / 4 for linf")] = None

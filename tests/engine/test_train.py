@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.contract.plan import plan
 from engine.contract.records import Scalars
 from engine.contract.rundir import RunDir
 from engine.data import Images
@@ -107,6 +108,20 @@ def _same(a: object, b: object) -> bool:
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))  # type: ignore[arg-type]
     return a == b
+
+
+def test_a_last_batch_of_one_image_is_left_out(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    """Features of one pixel and a batch of one image have no variance; BatchNorm refuses them."""
+    overrides = ["model.name=resnet18", "data.validation=0.95", "stage.train.epochs=1", "stage.train.adversary.steps=1"]
+    context = context_of(quick_run(*overrides, "stage.train.batch_size=11"))
+    assert len(context.data.train) % 11 == 1
+    training = Training(context, context.profile.stage[0])  # type: ignore[arg-type]
+    assert training.total_steps == len(context.data.train) // 11
+    assert training.total_steps == plan(context.profile)[0].steps
+    _events(training)
+    assert training.done == training.total_steps
 
 
 def test_the_test_images_play_no_part_in_training_or_selection(
