@@ -60,6 +60,17 @@ class Ball:
             d = direction * per_image(length / l2_norm(direction).clamp_min(1e-12), x)
         return self.project(x + d, x)
 
+    def surface_point(self, x: Tensor, key: Tensor) -> Tensor:
+        """A random image at distance eps, then cut to the box: where APGD starts. `key` (N,) as made by draws.keys."""
+        shape = tuple(x.shape[1:])
+        if self.norm == "linf":
+            d = 2 * draws.uniform(key, shape) - 1
+            length = d.flatten(1).abs().amax(1)
+        else:
+            d = draws.normal(key, shape)
+            length = l2_norm(d)
+        return self.project(x + d * per_image(self.eps / length.clamp_min(1e-12), x), x)
+
     def steepest(self, gradient: Tensor) -> Tensor:
         """The direction of length 1 (in this norm) that increases a linear function most; 0 where the gradient is 0."""
         if self.norm == "linf":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +34,21 @@ def attacked(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def input_gradient(objective: Objective, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient (N,C,H,W) of the objective with respect to the images alone, and the logits at x."""
+class Slope(NamedTuple):
+    """An objective at images (N,C,H,W): its gradient there, times FP16_SCALE, its value (N,), the logits (N,K)."""
+
+    gradient: Tensor
+    value: Tensor
+    logits: Tensor
+
+
+def input_gradient(objective: Objective, x: Tensor) -> Slope:
+    """The objective at x and its gradient with respect to the images alone."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         value, logits = objective(x)
         (gradient,) = torch.autograd.grad((value * FP16_SCALE).sum(), x)
-    return gradient, logits.detach()
+    return Slope(gradient, value.detach(), logits.detach())
 
 
 def ascend(
@@ -59,7 +68,7 @@ def ascend(
     """
     x_adv = start
     for _ in range(steps):
-        gradient, logits = input_gradient(objective, x_adv)
-        moved = ball.project(x_adv + step_size * ball.steepest(gradient), x)
-        x_adv = moved if broken is None else torch.where(per_image(broken(logits), x), x_adv, moved)
+        here = input_gradient(objective, x_adv)
+        moved = ball.project(x_adv + step_size * ball.steepest(here.gradient), x)
+        x_adv = moved if broken is None else torch.where(per_image(broken(here.logits), x), x_adv, moved)
     return x_adv.detach()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -13,14 +15,17 @@ from engine.contract.schema import Adversary
 from engine.data import Batch
 from engine.device import Compute
 
+LabelLoss = Callable[[Tensor, Tensor], Tensor]
+"""Logits (N,K) and labels (N,) to a value per example (N,)."""
 
-def against_labels(model: nn.Module, y: Tensor, compute: Compute) -> Objective:
-    """Cross-entropy of the model's answer to labels y (N,)."""
+
+def against_labels(model: nn.Module, y: Tensor, compute: Compute, loss: LabelLoss = cross_entropy) -> Objective:
+    """A loss of the model's answer to labels y (N,), to be maximised."""
 
     def objective(x: Tensor) -> tuple[Tensor, Tensor]:
         with compute.autocast():
             logits = model(x)
-        return cross_entropy(logits, y), logits
+        return loss(logits, y), logits
 
     return objective
 

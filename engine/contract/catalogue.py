@@ -25,7 +25,18 @@ ModelName = Literal[
 ]
 DefenceName = Literal["standard", "adv", "trades"]
 InoculationDefence = Literal["adv", "trades"]
-AttackName = Literal["clean", "fgsm", "pgd", "fgsm-l2", "pgd-l2"]
+AttackName = Literal[
+    "clean",
+    "fgsm",
+    "pgd",
+    "cw",
+    "apgd-ce",
+    "apgd-dlr",
+    "fgsm-l2",
+    "pgd-l2",
+    "apgd-ce-l2",
+    "apgd-dlr-l2",
+]
 Norm = Literal["linf", "l2"]
 
 

@@ -81,9 +81,15 @@ def _plan(profile: Profile, stage: Stage) -> StagePlan:
 
 def evaluation_steps(stage: Evaluate, attack: str) -> int:
     """Gradient steps that an attack spends on each example at most."""
-    if attack == "clean":
-        return 0
-    return 1 if attack.startswith("fgsm") else stage.pgd_steps * stage.pgd_restarts
+    steps = {
+        "clean": 0,
+        "fgsm": 1,
+        "pgd": stage.pgd_steps * stage.pgd_restarts,
+        "cw": stage.cw_steps,
+        "apgd-ce": (stage.apgd_steps + 1) * stage.apgd_restarts,
+        "apgd-dlr": (stage.apgd_steps + 1) * stage.apgd_restarts,
+    }
+    return steps[attack.removesuffix("-l2")]
 
 
 def _steps(adversary: Adversary) -> int:

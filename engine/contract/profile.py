@@ -574,6 +574,8 @@ def _resolve_evaluation(stage: Evaluate, path: str, earlier: Sequence[Stage], pr
     in_l2 = [attack for attack in stage.attacks if attack.endswith("-l2")]
     if in_l2 and profile.threat.norm == "linf" and profile.threat.eps_l2 is None:
         problems.append(f"threat.eps_l2: missing; needed: the L2 radius of {', '.join(in_l2)}")
+    if "cw" in stage.attacks and profile.threat.norm != "linf":
+        problems.append(f"{path}.attacks: cw is an Linf attack, and threat.norm is {profile.threat.norm}")
     return problems
 
 

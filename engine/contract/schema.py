@@ -154,6 +154,9 @@ class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
     )
     pgd_steps: Annotated[Count, doc("gradient steps of pgd")] = 30
     pgd_restarts: Annotated[Count, doc("random starts of pgd")] = 1
+    cw_steps: Annotated[Count, doc("gradient steps of cw")] = 100
+    apgd_steps: Annotated[Count, doc("steps of apgd-ce and apgd-dlr")] = 100
+    apgd_restarts: Annotated[Count, doc("random starts of apgd-ce and apgd-dlr")] = 1
     batch_size: Annotated[Count, doc("images at once")] = 256
     limit: Annotated[Count | None, doc("only the first so many test images; default all")] = None
     samples: Annotated[Annotated[int, Meta(ge=0)], doc("test images to keep as pictures")] = 8

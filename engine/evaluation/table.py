@@ -31,10 +31,11 @@ class Outcomes:
     gradient_steps: int = 0
     outside: int = 0
     not_finite: int = 0
+    note: str = ""
 
     def warnings(self) -> list[str]:
         """What a reader of the number must know."""
-        notes = []
+        notes = [self.note] if self.note else []
         if self.not_finite:
             notes.append(f"{self.not_finite} answers of the network were not finite; they count as wrong")
         if self.outside:
@@ -70,7 +71,8 @@ class Evaluation(StageRun):
                 if path.exists():
                     self.done += self.batches
                 else:
-                    outcomes, started = Outcomes(), time.perf_counter()
+                    note = ATTACKS[attack].note(self.context.data.facts.classes)
+                    outcomes, started = Outcomes(note=note), time.perf_counter()
                     yield from self._attack(model, name, attack, outcomes)
                     _save(path, outcomes, time.perf_counter() - started, self.images.labels)
                     yield Step(self.done)

@@ -231,8 +231,8 @@ def test_only_radii_take_fractions() -> None:
         ("stage.1.betas=[0.9]", "stage.1.betas: found [0.9]; allowed: a list of 2: a number >= 0 and < 1"),
         ("stage.1.betas=[0.9, 1]", "stage.1.betas.1: found 1; allowed: a number >= 0 and < 1"),
         ("stage.3.models=[]", "stage.3.models: found []; allowed: a list with at least 1 of: text matching"),
-        ("stage.3.attacks=pgd", 'stage.3.attacks: found "pgd"; allowed: a list with at least 1 of: one of clean,'),
-        ('stage.3.attacks=["clean", "pdg"]', 'stage.3.attacks.1: found "pdg"; allowed: one of clean, fgsm,'),
+        ("stage.3.attacks=pgd", 'stage.3.attacks: found "pgd"; allowed: a list with at least 1 of: one of apgd-ce,'),
+        ('stage.3.attacks=["clean", "pdg"]', 'stage.3.attacks.1: found "pdg"; allowed: one of apgd-ce,'),
         ('stage.3.attacks=["pgd", "pgd"]', "stage.3.attacks: a name occurs twice; each may occur once"),
         (
             "stage.0.kind=trian",

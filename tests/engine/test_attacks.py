@@ -10,11 +10,12 @@ from torch import nn
 
 from engine import draws
 from engine.attacks import ATTACKS, Setting
+from engine.attacks.apgd import apgd, checkpoints
 from engine.attacks.balls import Ball
 from engine.attacks.inversion import causal_logits, invert
 from engine.attacks.loop import attacked, input_gradient
-from engine.attacks.losses import kl_divergence
-from engine.attacks.pgd import against_labels, fgsm, pgd, training_adversary
+from engine.attacks.losses import cross_entropy, dlr, kl_divergence, margin
+from engine.attacks.pgd import LabelLoss, against_labels, fgsm, pgd, training_adversary
 from engine.contract.schema import Adversary, Evaluate
 from engine.data import Batch
 from engine.device import Compute
@@ -36,7 +37,7 @@ def network(seed: int = 0) -> nn.Module:
 
 
 @pytest.mark.parametrize("eps", [0.01, 8 / 255, 0.1, 0.5])
-@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
+@pytest.mark.parametrize("attack", ["fgsm", "pgd", "cw", "apgd-ce", "apgd-dlr"])
 def test_linf_attacks_reach_the_worst_case_of_a_linear_model(attack: str, eps: float) -> None:
     model, x, y = example()
     batch, ball = batch_of(x, y), Ball("linf", eps)
@@ -63,6 +64,55 @@ def test_l2_attacks_reach_the_worst_case_of_a_linear_model(attack: str, eps: flo
     worst = model.worst_l2(x, y, eps)
     assert torch.equal(right & still_right, right & (worst > 0))
     assert torch.allclose(model.margin(x_adv, y)[still_right], worst[still_right], atol=1e-4)
+
+
+@pytest.mark.parametrize("eps", [0.01, 0.1, 0.15])
+@pytest.mark.parametrize("attack", ["apgd-ce-l2", "apgd-dlr-l2"])
+def test_apgd_in_l2_reaches_the_worst_case_of_a_linear_model(attack: str, eps: float) -> None:
+    model, x, y = example()
+    setting = Setting(Ball("l2", eps), Evaluate(apgd_steps=100), seed=0, compute=CPU)
+    x_adv = ATTACKS[attack].run(model, batch_of(x, y), setting, 0)
+    right, still_right = model(x).argmax(1) == y, model(x_adv).argmax(1) == y
+    worst = model.worst_l2(x, y, eps)
+    assert torch.equal(right & still_right, right & (worst > 0))
+    assert torch.allclose(model.margin(x_adv, y)[still_right], worst[still_right], atol=1e-4)
+
+
+def test_apgd_reconsiders_its_step_size_when_the_authors_code_does() -> None:
+    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert checkpoints(20)[:5] == [4, 7, 9, 10, 11]
+    assert checkpoints(30)[:6] == [6, 11, 15, 18, 20, 21]
+    assert checkpoints(1) == [1]
+
+
+@pytest.mark.parametrize("attack", ["cw", "apgd-ce", "apgd-dlr", "apgd-ce-l2", "apgd-dlr-l2"])
+def test_stronger_attacks_stay_inside_and_do_not_depend_on_the_neighbours(attack: str) -> None:
+    model = network()
+    x, y = torch.rand(12, 3, 4, 4), torch.arange(12) % 5
+    setting = Setting(Ball("l2" if attack.endswith("l2") else "linf", 0.2), Evaluate(cw_steps=9, apgd_steps=9), 0, CPU)
+    whole = ATTACKS[attack].run(model, batch_of(x, y), setting, 0)
+    assert setting.ball.contains(whole, x).all()
+    rows = torch.tensor([8, 2, 5])
+    part = ATTACKS[attack].run(model, Batch(x[rows], y[rows], rows), setting, 0)
+    assert torch.allclose(whole[rows], part, atol=1e-5)
+    assert not torch.equal(ATTACKS["apgd-ce"].run(model, batch_of(x, y), setting, 1), whole)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, dlr, margin])
+def test_apgd_finds_a_loss_at_least_as_high_as_pgd_with_as_many_steps(loss: LabelLoss) -> None:
+    """On points that neither breaks; summed, as single examples may go either way."""
+    model, steps = network(3), 20
+    x = torch.rand(200, 3, 4, 4)
+    y = model(x).argmax(1)
+    batch, ball = batch_of(x, y), Ball("linf", 0.02)
+    by_apgd = apgd(model, batch, ball, CPU, loss, steps=steps, seed=0)
+    by_pgd = pgd(model, batch, ball, CPU, steps=steps, step_size=2.3 * ball.eps / steps, seed=0)
+    unbroken = (model(by_apgd).argmax(1) == y) & (model(by_pgd).argmax(1) == y)
+    assert unbroken.sum() > 20
+    if loss is cross_entropy:
+        assert loss(model(by_apgd), y)[unbroken].sum() >= loss(model(by_pgd), y)[unbroken].sum() - 1e-3
+    robust = [(model(point).argmax(1) == y).sum().item() for point in (by_apgd, by_pgd)]
+    assert robust[0] <= robust[1] + 2
 
 
 @settings(max_examples=60, deadline=None)
@@ -110,8 +160,10 @@ def test_gradients_do_not_depend_on_the_batch() -> None:
     model = network()
     x, y = torch.rand(9, 3, 4, 4), torch.arange(9) % 5
     with attacked(model):
-        together, _ = input_gradient(against_labels(model, y, CPU), x)
-        alone = torch.cat([input_gradient(against_labels(model, y[i : i + 1], CPU), x[i : i + 1])[0] for i in range(9)])
+        together = input_gradient(against_labels(model, y, CPU), x).gradient
+        alone = torch.cat(
+            [input_gradient(against_labels(model, y[i : i + 1], CPU), x[i : i + 1]).gradient for i in range(9)]
+        )
     assert torch.allclose(together, alone, rtol=1e-4, atol=1e-6)
 
 
@@ -119,15 +171,13 @@ def test_input_gradient_is_that_of_finite_differences() -> None:
     model = network().double()
     x, y = torch.rand(1, 3, 4, 4, dtype=torch.float64), torch.tensor([2])
     with attacked(model):
-        gradient, _ = input_gradient(
-            lambda x: (nn.functional.cross_entropy(model(x), y, reduction="none"), model(x)), x
-        )
+        slope = input_gradient(lambda x: (nn.functional.cross_entropy(model(x), y, reduction="none"), model(x)), x)
         h = 1e-6
         for place in [(0, 0, 0, 0), (0, 1, 2, 3), (0, 2, 3, 1)]:
             step = torch.zeros_like(x)
             step[place] = h
             up, down = (nn.functional.cross_entropy(model(x + s), y) for s in (step, -step))
-            assert gradient[place].item() / 1024 == pytest.approx(((up - down) / (2 * h)).item(), rel=1e-5)
+            assert slope.gradient[place].item() / 1024 == pytest.approx(((up - down) / (2 * h)).item(), rel=1e-5)
 
 
 def test_outcomes_do_not_depend_on_the_neighbours() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
-from engine.attacks.losses import cross_entropy, kl_divergence
+from engine.attacks.losses import cross_entropy, dlr, kl_divergence, margin
 from engine.defences import DEFENCES, adv, trades
 
 Z_NAT, Z_ADV, Y = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[0.5, 1.0, -1.0]]), torch.tensor([0])
@@ -57,3 +57,23 @@ def test_low_precision_logits_are_taken_to_fp32_first() -> None:
     half = kl_divergence(Z_NAT.half(), Z_ADV.half())
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(0.536608, abs=1e-5)
+
+
+def test_dlr_figures_of_the_method_and_its_invariance() -> None:
+    z = torch.tensor([[3.0, 1.0, 0.0, -2.0]]).expand(4, 4)
+    y = torch.arange(4)
+    expected = torch.tensor([-2 / 3, 2 / 3, 1.0, 5 / 3])
+    assert torch.allclose(dlr(z, y), expected, atol=1e-4)
+    assert torch.allclose(dlr(7 * z - 3, y), expected, atol=1e-4)
+    assert dlr(torch.zeros(1, 4), torch.tensor([1])).item() == 0
+
+
+def test_dlr_of_two_classes_is_the_margin() -> None:
+    z, y = torch.tensor([[1.0, -2.0], [0.5, 0.75]]), torch.tensor([0, 0])
+    assert torch.equal(dlr(z, y), margin(z, y))
+
+
+def test_the_margin_is_right_when_all_other_logits_are_negative() -> None:
+    z = torch.tensor([[-1.0, -5.0, -3.0], [2.0, -5.0, -3.0]])
+    assert margin(z, torch.tensor([0, 0])).tolist() == [-2.0, -5.0]
+    assert margin(z, torch.tensor([1, 2])).tolist() == [4.0, 5.0]

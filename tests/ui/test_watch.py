@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cafe_tui.watch import LogFollower, RunFollower, RunsFollower, row_of
-from engine.contract.records import RecordReader, Scalars, encode
+from engine.contract.records import RecordReader, Scalars, StageChange, encode
 from engine.contract.rundir import LOST_AFTER_SECONDS, RunDir
 from tests.recorded import START, record_run
 
@@ -52,6 +52,25 @@ def test_a_running_run_shows_where_it_is(stage: str, tmp_path: Path) -> None:
     assert (view.attack_progress is not None) == (stage == "evaluate")
     waiting = [s.id for s in view.stages if s.state == "waiting"]
     assert waiting == ["train", "game", "inoculate", "evaluate"][len(view.stages) - len(waiting) :]
+
+
+def test_the_time_between_a_stop_and_its_resume_does_not_count(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="game")
+    stopped = run.state().heartbeat
+    before = RunFollower(run, clock=lambda: stopped).poll()
+    with run.records_file.open("ab") as file:
+        file.write(encode(StageChange(stage="game", state="resumed", total_steps=190, t=stopped + 86400)))
+    state = run.state()
+    state.heartbeat = stopped + 86400
+    run.write_state(state)
+    after = RunFollower(run, clock=lambda: stopped + 86400).poll()
+    assert before is not None
+    assert after is not None
+    assert before.current is not None
+    assert after.current is not None
+    assert after.elapsed == pytest.approx(before.elapsed, abs=1)
+    assert after.eta == pytest.approx(before.eta, abs=1)
+    assert after.current.eta == pytest.approx(before.current.eta, abs=1)
 
 
 def test_only_changes_give_a_new_picture_and_old_pictures_stay_as_they_were(tmp_path: Path) -> None:
