@@ -244,7 +244,9 @@ def _curves(directory: RunDir, wanted: str | None) -> tuple[str, list[Curve]]:
 
 def table(
     runs_named: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, unique prefixes, or `last`.")],
-    format_: Annotated[Literal["text", "markdown", "json"], typer.Option("--format", help="How to print.")] = "text",
+    format_: Annotated[
+        Literal["text", "markdown", "latex", "csv", "json"], typer.Option("--format", help="How to print.")
+    ] = "text",
     json: Json = False,
     runs: Runs = None,
 ) -> None:
@@ -264,8 +266,8 @@ def table(
     shown = results.table(cells)
     if not cells:
         return
-    if format_ == "markdown":
-        print("\n".join(_markdown(shown)))
+    if format_ != "text":
+        print("\n".join({"markdown": _markdown, "latex": _latex, "csv": _csv}[format_](shown)))
         return
     width = console.console(sys.stdout).width if sys.stdout.isatty() else 200
     differences = views[0].differences if len(views) == 1 else ()
@@ -294,3 +296,46 @@ def _markdown(shown: Table) -> list[str]:
         texts = [f"{fmt.percent(c.accuracy)} {fmt.interval(c.low, c.high)}" if c else "" for c in found]
         lines.append(f"| {escaped(model)} | {' | '.join(texts)} |")
     return lines
+
+
+_LATEX = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
+
+
+def _latex(shown: Table) -> list[str]:
+    """A tabular for the booktabs package; intervals are small, so that the numbers stand out."""
+    from cafe_tui import format as fmt
+
+    def escaped(text: str) -> str:
+        return "".join(_LATEX.get(sign, sign) for sign in fmt.printable(text))
+
+    lines = [
+        f"\\begin{{tabular}}{{l{'r' * len(shown.attacks)}}}",
+        "\\toprule",
+        f"accuracy \\% & {' & '.join(map(escaped, shown.attacks))} \\\\",
+        "\\midrule",
+    ]
+    for model in shown.models:
+        found = [shown.cell(model, attack) for attack in shown.attacks]
+        cells = [
+            f"{fmt.percent(c.accuracy)} {{\\scriptsize {fmt.interval(c.low, c.high)}}}" if c else "" for c in found
+        ]
+        lines.append(f"{escaped(model)} & {' & '.join(cells)} \\\\")
+    return [*lines, "\\bottomrule", "\\end{tabular}"]
+
+
+def _csv(shown: Table) -> list[str]:
+    """A line for each cell, numbers in full."""
+    import csv
+    from io import StringIO
+
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = ("model", "attack", "correct", "total", "accuracy", "low", "high", "seconds", "gradient_steps")
+    writer.writerow(names)
+    writer.writerows([getattr(cell, name) for name in names] for cell in shown.cells.values())
+    return out.getvalue().splitlines()

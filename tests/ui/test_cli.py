@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -175,6 +176,18 @@ def test_table_in_every_format(folder: Path) -> None:
     markdown = cafe("table", RUN, "--format", "markdown", cwd=folder).stdout.splitlines()
     assert markdown[0] == "| accuracy % | clean | fgsm | pgd |"
     assert markdown[2].startswith("| train | 96.2 [94.0, 97.6] |")
+    latex = cafe("table", RUN, "--format", "latex", cwd=folder).stdout.splitlines()
+    assert latex[0] == r"\begin{tabular}{lrrr}"
+    assert latex[4] == (
+        r"train & 96.2 {\scriptsize [94.0, 97.6]} & 74.4 {\scriptsize [70.2, 78.3]} "
+        r"& 66.4 {\scriptsize [62.0, 70.7]} \\"
+    )
+    rows = list(csv.DictReader(cafe("table", RUN, "--format", "csv", cwd=folder).stdout.splitlines()))
+    assert [(row["model"], row["attack"], row["correct"]) for row in rows[:2]] == [
+        ("train", "clean", "433"),
+        ("train", "fgsm", "335"),
+    ]
+    assert float(rows[0]["accuracy"]) == 100 * 433 / 450
     document = json.loads(cafe("table", RUN, "--json", cwd=folder).stdout)
     wanted = {"model", "attack", "correct", "total", "accuracy", "low", "high", "seconds", "gradient_steps", "warnings"}
     assert wanted <= document["cells"][0].keys()
