@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from engine.contract.catalogue import DATA_FACTS
-from engine.contract.profile import kind_of
+from engine.contract.resolving import kind_of
 from engine.contract.schema import Adversary, Evaluate, Game, Inoculate, Profile, Stage, Train
 
 _ATTACK_STEP = 2.0

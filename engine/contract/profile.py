@@ -8,12 +8,9 @@ again, it repeats the run.
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +19,13 @@ import tomli
 import tomli_w
 from msgspec import inspect
 
-from engine.contract import schema
-from engine.contract.catalogue import DATA_FACTS, SMALLEST_IMAGE
+from engine.contract.checking import Tables, check, show
 from engine.contract.errors import ProfileError, UsageError
+from engine.contract.resolving import resolve, stage_ids
 from engine.contract.schema import (
-    FRACTION_PATTERN,
-    Adversary,
-    Evaluate,
-    Game,
-    Inoculate,
     Profile,
-    Stage,
-    Train,
 )
 
-Tables = dict[str, Any]
-KEYS_OF_A_FILE = ("extends", "set")
 DEFAULT = "default"
 
 
@@ -168,11 +156,11 @@ def from_tables(tables: Tables, source: str = "profile") -> Profile:
 
 def _build(tables: Tables, origins: Mapping[str, str], problems: list[str], path: Path) -> Profile:
     where = {key: origin for key, origin in origins.items() if origin not in (str(path), DEFAULT)}
-    checked = _check(tables, inspect.type_info(Profile), "", problems)
+    checked = check(tables, inspect.type_info(Profile), "", problems)
     told = [_key(problem) for problem in problems]
     profile = _convert(checked)
     if profile is not None:
-        problems += [problem for problem in _resolve(profile) if not _may_follow(_key(problem), told)]
+        problems += [problem for problem in resolve(profile) if not _may_follow(_key(problem), told)]
         if not problems:
             return profile
     raise ProfileError(str(path), [_printable(_with_origin(problem, where)) for problem in problems])
@@ -231,10 +219,10 @@ def _inherit(path: Path, origins: dict[str, str], problems: list[str], seen: tup
     if isinstance(parent, str):
         tables = _inherit(find(parent, beside=path.parent), origins, problems, (*seen, path.resolve()))
     elif parent is not None:
-        problems.append(f"extends: found {_show(parent)}; allowed: the name or path of one profile, in quotes")
+        problems.append(f"extends: found {show(parent)}; allowed: the name or path of one profile, in quotes")
     _merge(tables, own, str(path), origins)
     if not isinstance(changes, dict):
-        problems.append(f'set: found {_show(changes)}; allowed: a table such as {{ "stage.train.epochs" = 3 }}')
+        problems.append(f'set: found {show(changes)}; allowed: a table such as {{ "stage.train.epochs" = 3 }}')
         changes = {}
     for key, value in changes.items():
         if isinstance(value, dict):
@@ -283,7 +271,7 @@ def _override(tables: Tables, key: str, value: Any, source: str, origins: dict[s
     if parts[0] == "stage" and len(parts) > 2:
         index = _stage_index(tables.get("stage"), parts[1])
         if index is None:
-            ids = ", ".join(_stage_ids(tables.get("stage"))) or "none"
+            ids = ", ".join(stage_ids(tables.get("stage"))) or "none"
             problems.append(f"{key}: no stage {parts[1]!r}; allowed: an index from 0 or one of {ids}")
             return
         parts[1] = str(index)
@@ -300,310 +288,11 @@ def _override(tables: Tables, key: str, value: Any, source: str, origins: dict[s
     origins[".".join(parts)] = source
 
 
-def _stage_ids(stages: Any) -> list[str]:
-    """Ids of raw stage tables: their own, or the kind, numbered from its second use."""
-    ids: list[str] = []
-    taken: set[str] = set()
-    for stage in stages if isinstance(stages, list) else []:
-        own = stage.get("id") if isinstance(stage, dict) else None
-        kind = stage.get("kind") if isinstance(stage, dict) else None
-        ids.append(str(own) if own is not None else _free_id(str(kind), taken))
-        taken.add(ids[-1])
-    return ids
-
-
-def _free_id(kind: str, taken: Set[str]) -> str:
-    return kind if kind not in taken else next(f"{kind}-{n}" for n in count(2) if f"{kind}-{n}" not in taken)
-
-
 def _stage_index(stages: Any, name: str) -> int | None:
-    ids = _stage_ids(stages)
+    ids = stage_ids(stages)
     if name in ids:
         return ids.index(name)
     return int(name) if name.isdecimal() and int(name) < len(ids) else None
-
-
-# --- checking --------------------------------------------------------------------------------------------------------
-
-
-def parse_fraction(text: str) -> float | None:
-    """The value of a text like "8/255"; None if it is no fraction."""
-    if not re.match(FRACTION_PATTERN, text):
-        return None
-    numerator, denominator = (float(part) for part in text.split("/"))
-    return numerator / denominator if denominator else None
-
-
-def _check(value: Any, kind: inspect.Type, path: str, problems: list[str], fraction: bool = False) -> Any:
-    """`value` with fractions turned into numbers; what does not fit is told in `problems` and becomes UNSET."""
-    while isinstance(kind, inspect.Metadata):
-        fraction = fraction or bool((kind.extra or {}).get("fraction"))
-        kind = kind.type
-    if isinstance(kind, inspect.UnionType):
-        options = [option for option in kind.types if not isinstance(option, inspect.NoneType)]
-        if all(isinstance(option, inspect.StructType) for option in options):
-            return _check_stage(value, options, path, problems)
-        return _check(value, options[0], path, problems, fraction)
-    if isinstance(kind, inspect.StructType):
-        return _check_section(value, kind, path, problems)
-    if isinstance(kind, inspect.ListType) and isinstance(value, list) and len(value) >= (kind.min_length or 0):
-        return _whole(_check(item, kind.item_type, f"{path}.{i}", problems) for i, item in enumerate(value))
-    if isinstance(kind, inspect.TupleType) and isinstance(value, list) and len(value) == len(kind.item_types):
-        return _whole(
-            _check(item, item_kind, f"{path}.{i}", problems)
-            for i, (item, item_kind) in enumerate(zip(value, kind.item_types, strict=True))
-        )
-    if fraction and isinstance(value, str):
-        value = parsed if (parsed := parse_fraction(value)) is not None else value
-    if not _fits(value, kind):
-        near = get_close_matches(str(value), _choices(kind), 1, 0.5) if isinstance(value, str) else []
-        hint = f"; did you mean {_show(near[0])}?" if near else ""
-        problems.append(f"{path}: found {_show(value)}; allowed: {describe(kind, fraction)}{hint}")
-        return msgspec.UNSET
-    return value
-
-
-def _whole(items: Iterable[Any]) -> Any:
-    """The list of checked items, or UNSET if one of them is."""
-    checked = list(items)
-    return msgspec.UNSET if msgspec.UNSET in checked else checked
-
-
-def _check_section(value: Any, kind: inspect.StructType, path: str, problems: list[str]) -> Any:
-    if not isinstance(value, dict):
-        problems.append(f"{path}: found {_show(value)}; allowed: a section with keys")
-        return msgspec.UNSET
-    dot = f"{path}." if path else ""
-    fields = {field.encode_name: field for field in kind.fields}
-    known = [*fields, *([kind.tag_field] if kind.tag_field else [])]
-    checked: Tables = {}
-    for key, item in value.items():
-        if key in fields:
-            checked[key] = _check(item, fields[key].type, f"{dot}{key}", problems)
-        elif key == kind.tag_field:
-            checked[key] = item
-        else:
-            near = get_close_matches(key, [*known, *(KEYS_OF_A_FILE if not path else ())], 1, 0.5)
-            hint = f"did you mean `{near[0]}`?" if near else f"allowed: {', '.join(known)}"
-            problems.append(f"{dot}{key}: unknown key; {hint}")
-    for name, field in fields.items():
-        if field.required and name not in value:
-            problems.append(f"{dot}{name}: missing; needed: {describe(field.type)}")
-    return {key: item for key, item in checked.items() if item is not msgspec.UNSET}
-
-
-def _check_stage(value: Any, options: Sequence[inspect.Type], path: str, problems: list[str]) -> Any:
-    kinds = {str(option.tag): option for option in options if isinstance(option, inspect.StructType)}
-    if not isinstance(value, dict):
-        problems.append(f"{path}: found {_show(value)}; allowed: a table with `kind`, written under [[stage]]")
-        return msgspec.UNSET
-    kind = value.get("kind")
-    if not isinstance(kind, str) or kind not in kinds:
-        near = get_close_matches(str(kind), list(kinds), 1, 0.5)
-        hint = f"; did you mean {_show(near[0])}?" if near else ""
-        found = f"found {_show(kind)}" if "kind" in value else "missing"
-        problems.append(f"{path}.kind: {found}; allowed: {', '.join(kinds)}{hint}")
-        return msgspec.UNSET
-    return _check_section(value, kinds[kind], path, problems)
-
-
-def _fits(value: Any, kind: inspect.Type) -> bool:
-    if isinstance(kind, inspect.BoolType):
-        return isinstance(value, bool)
-    if isinstance(kind, inspect.LiteralType):
-        return value in kind.values
-    if isinstance(kind, inspect.StrType):
-        return isinstance(value, str) and _is_text(value) and re.fullmatch(kind.pattern or "(?s:.*)", value) is not None
-    if isinstance(kind, inspect.IntType):
-        return isinstance(value, int) and not isinstance(value, bool) and _in_range(value, kind)
-    if isinstance(kind, inspect.FloatType):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and abs(value) <= sys.float_info.max and _in_range(value, kind)
-    return False
-
-
-def _is_text(value: str) -> bool:
-    """Whether the text can be written as UTF-8; an argument of the command line may hold foreign bytes."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _in_range(value: float, kind: inspect.IntType | inspect.FloatType) -> bool:
-    return (
-        (kind.gt is None or value > kind.gt)
-        and (kind.ge is None or value >= kind.ge)
-        and (kind.lt is None or value < kind.lt)
-        and (kind.le is None or value <= kind.le)
-    )
-
-
-def _bare(kind: inspect.Type) -> inspect.Type:
-    while isinstance(kind, inspect.Metadata):
-        kind = kind.type
-    if isinstance(kind, inspect.UnionType):
-        return _bare(next(option for option in kind.types if not isinstance(option, inspect.NoneType)))
-    return kind
-
-
-def _choices(kind: inspect.Type) -> list[str]:
-    return [str(value) for value in kind.values] if isinstance(kind, inspect.LiteralType) else []
-
-
-def describe(kind: inspect.Type, fraction: bool = False) -> str:
-    """What a key allows, in words: "a whole number >= 1", "one of linf, l2"."""
-    while isinstance(kind, inspect.Metadata):
-        fraction = fraction or bool((kind.extra or {}).get("fraction"))
-        kind = kind.type
-    kind = _bare(kind)
-    if isinstance(kind, inspect.LiteralType):
-        return f"one of {', '.join(sorted(_choices(kind)))}" if len(kind.values) > 1 else _choices(kind)[0]
-    if isinstance(kind, inspect.BoolType):
-        return "true or false"
-    if isinstance(kind, inspect.ListType):
-        return f"a list with at least {kind.min_length} of: {describe(kind.item_type)}"
-    if isinstance(kind, inspect.TupleType):
-        return f"a list of {len(kind.item_types)}: {describe(kind.item_types[0])}"
-    if isinstance(kind, inspect.StrType):
-        return f"text matching {kind.pattern}" if kind.pattern else "text in quotes"
-    if isinstance(kind, inspect.IntType | inspect.FloatType):
-        bounds = [(">", kind.gt), (">=", kind.ge), ("<", kind.lt), ("<=", kind.le)]
-        limits = " and ".join(f"{sign} {_plain(bound)}" for sign, bound in bounds if bound is not None)
-        number = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
-        return f"{number} {limits}".strip() + (', or a fraction such as "8/255"' if fraction else "")
-    return "a section with keys"
-
-
-def _plain(bound: float) -> str:
-    return str(int(bound)) if float(bound).is_integer() else str(bound)
-
-
-def _show(value: Any) -> str:
-    text = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-# --- resolving -------------------------------------------------------------------------------------------------------
-
-
-def _resolve(profile: Profile) -> list[str]:
-    """Fill, in place, the defaults that depend on other keys; the result tells what cannot work together."""
-    problems: list[str] = []
-    ids = _stage_ids([{"id": stage.id, "kind": kind_of(stage)} for stage in profile.stage])
-    for i, (stage, stage_id) in enumerate(zip(profile.stage, ids, strict=True)):
-        if stage_id in ids[:i]:
-            problems.append(f'stage.{i}.id: "{stage_id}" is taken by stage {ids.index(stage_id)}; ids must differ')
-        stage.id = stage_id
-    problems += _resolve_threat(profile)
-    for i, stage in enumerate(profile.stage):
-        earlier = profile.stage[:i]
-        if isinstance(stage, Train):
-            problems += _resolve_training(stage, f"stage.{i}", rise=1 / 6)
-            if stage.start is not None:
-                problems += _refer(f"stage.{i}.start", stage.start, earlier, (Train, Inoculate), "trains a network")
-        elif isinstance(stage, Game):
-            _resolve_adversary(stage.adversary)
-            stage.base = stage.base or _latest(earlier, Train)
-            problems += _refer(f"stage.{i}.base", stage.base, earlier, (Train, Inoculate), "trains a network")
-        elif isinstance(stage, Inoculate):
-            problems += _resolve_training(stage, f"stage.{i}", rise=1 / 2)
-            problems += _resolve_inoculation(stage, f"stage.{i}", earlier, profile)
-        else:
-            problems += _resolve_evaluation(stage, f"stage.{i}", earlier, profile)
-    return problems
-
-
-def _resolve_threat(profile: Profile) -> list[str]:
-    problems: list[str] = []
-    if profile.threat.norm == "linf" and profile.threat.eps > 1:
-        problems.append(f"threat.eps: found {profile.threat.eps}; allowed: at most 1 for linf, images lie in [0,1]")
-    facts = DATA_FACTS[profile.data.name]
-    needed = SMALLEST_IMAGE.get(profile.model.name, 8)
-    if facts.size < needed:
-        problems.append(
-            f"model.name: {profile.model.name} needs images of at least {needed}x{needed}; "
-            f"{profile.data.name} has {facts.size}x{facts.size}; `small` fits"
-        )
-    return problems
-
-
-def _resolve_adversary(adversary: Adversary) -> None:
-    if adversary.step_size is None:
-        adversary.step_size = 2.3 / adversary.steps if adversary.attack == "pgd" else 1.25
-
-
-def _resolve_training(stage: Train | Inoculate, path: str, rise: float) -> list[str]:
-    _resolve_adversary(stage.adversary)
-    if stage.warmup_epochs is None:
-        stage.warmup_epochs = stage.epochs * rise
-    if stage.warmup_epochs > stage.epochs:
-        return [f"{path}.warmup_epochs: found {stage.warmup_epochs}; allowed: at most epochs = {stage.epochs}"]
-    return []
-
-
-def _resolve_inoculation(stage: Inoculate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:
-    problems: list[str] = []
-    stage.game = stage.game or _latest(earlier, Game)
-    problems += _refer(f"{path}.game", stage.game, earlier, (Game,), "plays the game")
-    if stage.start is not None:
-        problems += _refer(f"{path}.start", stage.start, earlier, (Train, Inoculate), "trains a network")
-    else:  # the base of the game has been checked there
-        stage.start = next((game.base for game in earlier if isinstance(game, Game) and game.id == stage.game), None)
-    if stage.gamma is None and profile.threat.norm == "linf":
-        stage.gamma = profile.threat.eps / 4
-    if stage.gamma is None:
-        problems.append(f"{path}.gamma: missing; needed: the Linf radius of the inversion, as threat.norm is l2")
-    elif stage.gamma > 1:
-        problems.append(f"{path}.gamma: found {stage.gamma}; allowed: at most 1, images lie in [0,1]")
-    return problems
-
-
-def _resolve_evaluation(stage: Evaluate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:
-    trained = [str(other.id) for other in earlier if isinstance(other, Train | Inoculate)]
-    if stage.models is None and not trained:
-        return [f"{path}.models: no earlier stage trains a network; add a [[stage]] of kind train before it"]
-    stage.models = stage.models or trained
-    problems: list[str] = []
-    for i, model in enumerate(stage.models):
-        problems += _refer(f"{path}.models.{i}", model, earlier, (Train, Inoculate), "trains a network")
-    for key, values in (("models", stage.models), ("attacks", stage.attacks)):
-        if len(set(values)) < len(values):
-            problems.append(f"{path}.{key}: a name occurs twice; each may occur once")
-    in_l2 = [attack for attack in stage.attacks if attack.endswith("-l2")]
-    if in_l2 and profile.threat.norm == "linf" and profile.threat.eps_l2 is None:
-        problems.append(f"threat.eps_l2: missing; needed: the L2 radius of {', '.join(in_l2)}")
-    if "cw" in stage.attacks and profile.threat.norm != "linf":
-        problems.append(f"{path}.attacks: cw is an Linf attack, and threat.norm is {profile.threat.norm}")
-    return problems
-
-
-def _latest(earlier: Sequence[Stage], kind: type[Stage]) -> str | None:
-    return next((stage.id for stage in reversed(earlier) if isinstance(stage, kind)), None)
-
-
-def _refer(
-    path: str, name: str | None, earlier: Sequence[Stage], kinds: tuple[type[Stage], ...], what: str
-) -> list[str]:
-    allowed = [str(stage.id) for stage in earlier if isinstance(stage, kinds)]
-    if name in allowed:
-        return []
-    if not allowed:
-        words = " or ".join(kind_name(kind) for kind in kinds)
-        found = f'found "{name}"; ' if name else ""
-        return [f"{path}: {found}no earlier stage {what}; add a [[stage]] of kind {words} before this one"]
-    return [f'{path}: found "{name}"; allowed: an earlier stage that {what}: {", ".join(allowed)}']
-
-
-def kind_name(kind: type[Stage]) -> str:
-    """The word for a kind of stage in a profile: train, game, inoculate, evaluate."""
-    return next(name for name, known in schema.STAGES.items() if known is kind)
-
-
-def kind_of(stage: Stage) -> str:
-    """The kind of a stage, as its profile writes it."""
-    return kind_name(type(stage))
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

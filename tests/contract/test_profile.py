@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from engine.contract import profile as profiles
 from engine.contract import schema
+from engine.contract.checking import parse_fraction
 from engine.contract.errors import CafeError, ProfileError, UsageError
 from engine.contract.schema import Evaluate, Game, Inoculate, Train
 
@@ -193,13 +194,13 @@ def test_a_missing_parent_is_told_with_the_nearest_name() -> None:
     [("8/255", 8 / 255), (" 8 / 255 ", 8 / 255), ("0.5/255", 0.5 / 255), ("1/1.0", 1.0)],
 )
 def test_fractions(text: str, value: float) -> None:
-    assert profiles.parse_fraction(text) == value
+    assert parse_fraction(text) == value
     assert load(METHOD, f'threat.eps="{text}"').profile.threat.eps == value
 
 
 @pytest.mark.parametrize("text", ["8/0", "0/255", "0.0/1", "-8/255", "8/255/2", "8", "/255", "1e1/255", "8/255\n1", ""])
 def test_what_is_no_fraction(text: str) -> None:
-    assert profiles.parse_fraction(text) is None
+    assert parse_fraction(text) is None
     assert problem(METHOD, f"threat.eps={msgspec.json.encode(text).decode()}").startswith("threat.eps: found ")
 
 

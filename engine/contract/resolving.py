@@ -1,0 +1,153 @@
+"""What keys mean together: ids and defaults that depend on other keys, and what cannot work side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from itertools import count
+from typing import Any
+
+from engine.contract import schema
+from engine.contract.catalogue import DATA_FACTS, SMALLEST_IMAGE
+from engine.contract.schema import (
+    Adversary,
+    Evaluate,
+    Game,
+    Inoculate,
+    Profile,
+    Stage,
+    Train,
+)
+
+
+def stage_ids(stages: Any) -> list[str]:
+    """Ids of raw stage tables: their own, or the kind, numbered from its second use."""
+    ids: list[str] = []
+    taken: set[str] = set()
+    for stage in stages if isinstance(stages, list) else []:
+        own = stage.get("id") if isinstance(stage, dict) else None
+        kind = stage.get("kind") if isinstance(stage, dict) else None
+        ids.append(str(own) if own is not None else _free_id(str(kind), taken))
+        taken.add(ids[-1])
+    return ids
+
+
+def _free_id(kind: str, taken: Set[str]) -> str:
+    return kind if kind not in taken else next(f"{kind}-{n}" for n in count(2) if f"{kind}-{n}" not in taken)
+
+
+def resolve(profile: Profile) -> list[str]:
+    """Fill, in place, the defaults that depend on other keys; the result tells what cannot work together."""
+    problems: list[str] = []
+    ids = stage_ids([{"id": stage.id, "kind": kind_of(stage)} for stage in profile.stage])
+    for i, (stage, stage_id) in enumerate(zip(profile.stage, ids, strict=True)):
+        if stage_id in ids[:i]:
+            problems.append(f'stage.{i}.id: "{stage_id}" is taken by stage {ids.index(stage_id)}; ids must differ')
+        stage.id = stage_id
+    problems += _resolve_threat(profile)
+    for i, stage in enumerate(profile.stage):
+        earlier = profile.stage[:i]
+        if isinstance(stage, Train):
+            problems += _resolve_training(stage, f"stage.{i}", rise=1 / 6)
+            if stage.start is not None:
+                problems += _refer(f"stage.{i}.start", stage.start, earlier, (Train, Inoculate), "trains a network")
+        elif isinstance(stage, Game):
+            _resolve_adversary(stage.adversary)
+            stage.base = stage.base or _latest(earlier, Train)
+            problems += _refer(f"stage.{i}.base", stage.base, earlier, (Train, Inoculate), "trains a network")
+        elif isinstance(stage, Inoculate):
+            problems += _resolve_training(stage, f"stage.{i}", rise=1 / 2)
+            problems += _resolve_inoculation(stage, f"stage.{i}", earlier, profile)
+        else:
+            problems += _resolve_evaluation(stage, f"stage.{i}", earlier, profile)
+    return problems
+
+
+def _resolve_threat(profile: Profile) -> list[str]:
+    problems: list[str] = []
+    if profile.threat.norm == "linf" and profile.threat.eps > 1:
+        problems.append(f"threat.eps: found {profile.threat.eps}; allowed: at most 1 for linf, images lie in [0,1]")
+    facts = DATA_FACTS[profile.data.name]
+    needed = SMALLEST_IMAGE.get(profile.model.name, 8)
+    if facts.size < needed:
+        problems.append(
+            f"model.name: {profile.model.name} needs images of at least {needed}x{needed}; "
+            f"{profile.data.name} has {facts.size}x{facts.size}; `small` fits"
+        )
+    return problems
+
+
+def _resolve_adversary(adversary: Adversary) -> None:
+    if adversary.step_size is None:
+        adversary.step_size = 2.3 / adversary.steps if adversary.attack == "pgd" else 1.25
+
+
+def _resolve_training(stage: Train | Inoculate, path: str, rise: float) -> list[str]:
+    _resolve_adversary(stage.adversary)
+    if stage.warmup_epochs is None:
+        stage.warmup_epochs = stage.epochs * rise
+    if stage.warmup_epochs > stage.epochs:
+        return [f"{path}.warmup_epochs: found {stage.warmup_epochs}; allowed: at most epochs = {stage.epochs}"]
+    return []
+
+
+def _resolve_inoculation(stage: Inoculate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:
+    problems: list[str] = []
+    stage.game = stage.game or _latest(earlier, Game)
+    problems += _refer(f"{path}.game", stage.game, earlier, (Game,), "plays the game")
+    if stage.start is not None:
+        problems += _refer(f"{path}.start", stage.start, earlier, (Train, Inoculate), "trains a network")
+    else:  # the base of the game has been checked there
+        stage.start = next((game.base for game in earlier if isinstance(game, Game) and game.id == stage.game), None)
+    if stage.gamma is None and profile.threat.norm == "linf":
+        stage.gamma = profile.threat.eps / 4
+    if stage.gamma is None:
+        problems.append(f"{path}.gamma: missing; needed: the Linf radius of the inversion, as threat.norm is l2")
+    elif stage.gamma > 1:
+        problems.append(f"{path}.gamma: found {stage.gamma}; allowed: at most 1, images lie in [0,1]")
+    return problems
+
+
+def _resolve_evaluation(stage: Evaluate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:
+    trained = [str(other.id) for other in earlier if isinstance(other, Train | Inoculate)]
+    if stage.models is None and not trained:
+        return [f"{path}.models: no earlier stage trains a network; add a [[stage]] of kind train before it"]
+    stage.models = stage.models or trained
+    problems: list[str] = []
+    for i, model in enumerate(stage.models):
+        problems += _refer(f"{path}.models.{i}", model, earlier, (Train, Inoculate), "trains a network")
+    for key, values in (("models", stage.models), ("attacks", stage.attacks)):
+        if len(set(values)) < len(values):
+            problems.append(f"{path}.{key}: a name occurs twice; each may occur once")
+    in_l2 = [attack for attack in stage.attacks if attack.endswith("-l2")]
+    if in_l2 and profile.threat.norm == "linf" and profile.threat.eps_l2 is None:
+        problems.append(f"threat.eps_l2: missing; needed: the L2 radius of {', '.join(in_l2)}")
+    if "cw" in stage.attacks and profile.threat.norm != "linf":
+        problems.append(f"{path}.attacks: cw is an Linf attack, and threat.norm is {profile.threat.norm}")
+    return problems
+
+
+def _latest(earlier: Sequence[Stage], kind: type[Stage]) -> str | None:
+    return next((stage.id for stage in reversed(earlier) if isinstance(stage, kind)), None)
+
+
+def _refer(
+    path: str, name: str | None, earlier: Sequence[Stage], kinds: tuple[type[Stage], ...], what: str
+) -> list[str]:
+    allowed = [str(stage.id) for stage in earlier if isinstance(stage, kinds)]
+    if name in allowed:
+        return []
+    if not allowed:
+        words = " or ".join(kind_name(kind) for kind in kinds)
+        found = f'found "{name}"; ' if name else ""
+        return [f"{path}: {found}no earlier stage {what}; add a [[stage]] of kind {words} before this one"]
+    return [f'{path}: found "{name}"; allowed: an earlier stage that {what}: {", ".join(allowed)}']
+
+
+def kind_name(kind: type[Stage]) -> str:
+    """The word for a kind of stage in a profile: train, game, inoculate, evaluate."""
+    return next(name for name, known in schema.STAGES.items() if known is kind)
+
+
+def kind_of(stage: Stage) -> str:
+    """The kind of a stage, as its profile writes it."""
+    return kind_name(type(stage))
