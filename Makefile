@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint bench schema screens clean
+.PHONY: quickstart test lint bench schema clean
 
 quickstart: $(STAMP)          ## create .venv, install, run the whole method on real digits
 	$(BIN)/cafe run quickstart
@@ -21,8 +21,9 @@ lint: $(STAMP)
 bench: $(STAMP)               ## all benchmarks in full, written to docs/benchmarks.md
 	$(BIN)/python benchmarks/run_all.py
 
-schema: $(STAMP)              ## JSON Schema of profiles, for editors
+schema: $(STAMP)              ## JSON Schema of profiles for editors, and the reference of their keys
 	$(BIN)/python -m engine.contract.schema > profiles/profile.schema.json
+	$(BIN)/python docs/make_reference.py
 
 clean:
 	rm -rf $(VENV)

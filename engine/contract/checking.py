@@ -134,14 +134,6 @@ def _in_range(value: float, kind: inspect.IntType | inspect.FloatType) -> bool:
     )
 
 
-def _bare(kind: inspect.Type) -> inspect.Type:
-    while isinstance(kind, inspect.Metadata):
-        kind = kind.type
-    if isinstance(kind, inspect.UnionType):
-        return _bare(next(option for option in kind.types if not isinstance(option, inspect.NoneType)))
-    return kind
-
-
 def _choices(kind: inspect.Type) -> list[str]:
     return [str(value) for value in kind.values] if isinstance(kind, inspect.LiteralType) else []
 
@@ -151,7 +143,8 @@ def describe(kind: inspect.Type, fraction: bool = False) -> str:
     while isinstance(kind, inspect.Metadata):
         fraction = fraction or bool((kind.extra or {}).get("fraction"))
         kind = kind.type
-    kind = _bare(kind)
+    if isinstance(kind, inspect.UnionType):
+        return describe(next(option for option in kind.types if not isinstance(option, inspect.NoneType)), fraction)
     if isinstance(kind, inspect.LiteralType):
         return f"one of {', '.join(sorted(_choices(kind)))}" if len(kind.values) > 1 else _choices(kind)[0]
     if isinstance(kind, inspect.BoolType):

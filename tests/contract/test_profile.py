@@ -508,6 +508,15 @@ def test_the_shipped_schema_is_current() -> None:
     assert shipped == printed.stdout, "the profile keys have changed: renew the file with `make schema`"
 
 
+def test_the_reference_of_keys_is_current() -> None:
+    docs = Path(schema.__file__).parents[2] / "docs"
+    script = "import make_reference, sys; sys.stdout.write(make_reference.reference())"
+    printed = subprocess.run([sys.executable, "-c", script], cwd=docs, capture_output=True, text=True, check=True)
+    page = (docs / "profile.md").read_text(encoding="utf-8")
+    assert page == printed.stdout, "the profile keys have changed: renew the page with `make schema`"
+    assert '| `eps_l2` | a number > 0, or a fraction such as "8/255" |' in page
+
+
 VALID: list[dict[str, Any]] = [
     {},
     {"threat": {"eps": "8/255"}},
