@@ -14,7 +14,7 @@ from engine.contract.checking import describe
 HEADER = """# Profile keys
 
 Made from `engine/contract/schema.py` by `make schema`. Every key may be given in a profile, in the `[set]` table of a
-profile that inherits, or on the command line as `--set KEY=VALUE`. `cafe profile NAME` shows all keys with their values.
+profile that inherits, or on the command line as `--set KEY=VALUE`. `cafe profile NAME` shows all, with their values.
 """
 SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("(top)", schema.Profile),
