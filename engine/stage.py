@@ -246,12 +246,17 @@ class EpochStage(StageRun):
         """After the last epoch."""
 
     @abstractmethod
+    def parts(self) -> dict[str, Any]:
+        """Everything with a `state_dict` that the stage changes, by name."""
+
     def state(self) -> dict[str, Any]:
         """Tensors and numbers that, with `done` and the meter, are all the stage knows."""
+        return {name: part.state_dict() for name, part in self.parts().items()}
 
-    @abstractmethod
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
 
     @abstractmethod
     def save_weights(self, label: str = "last") -> CheckpointWritten:

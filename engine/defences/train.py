@@ -127,18 +127,15 @@ class Training(EpochStage):
         checkpoints.save_weights(path, {"classifier": self.model}, self.facts(label))
         return self.checkpoint_record(path, label)
 
+    def parts(self) -> dict[str, Any]:
+        """The classifier, its optimiser, and the loss scaling."""
+        return {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+
     def state(self) -> dict[str, Any]:
-        """Weights, optimiser, loss scaling and the best held-out score so far."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "best": self.best,
-        }
+        """With the best held-out score so far."""
+        return super().state() | {"best": self.best}
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        super().restore(state)
         self.best = tuple(state["best"])

@@ -131,20 +131,12 @@ class GameRun(EpochStage):
         checkpoints.save_weights(path, {"hypothesis": self.h, "test_function": self.g}, facts)
         return self.checkpoint_record(path, label)
 
-    def state(self) -> dict[str, Any]:
-        """Weights and optimisers of both players, and the loss scaling."""
+    def parts(self) -> dict[str, Any]:
+        """Both players with their optimisers, and the loss scaling."""
         return {
-            "h": self.h.state_dict(),
-            "g": self.g.state_dict(),
-            "optimizer_h": self.optimizer_h.state_dict(),
-            "optimizer_g": self.optimizer_g.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "h": self.h,
+            "g": self.g,
+            "optimizer_h": self.optimizer_h,
+            "optimizer_g": self.optimizer_g,
+            "scaler": self.scaler,
         }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`."""
-        self.h.load_state_dict(state["h"])
-        self.g.load_state_dict(state["g"])
-        self.optimizer_h.load_state_dict(state["optimizer_h"])
-        self.optimizer_g.load_state_dict(state["optimizer_g"])
-        self.scaler.load_state_dict(state["scaler"])
