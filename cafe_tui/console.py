@@ -121,9 +121,8 @@ def _stage(stage: StageView, view: RunView, cells: int, signs: Signs, name: str)
     text.append(f"{mark} {name} ", STATE_STYLES.get(view.status.state, "cyan"))
     text.append(fmt.bar(stage.progress, cells, ascii_only=signs.ascii_only), "cyan")
     text.append(f" {100 * stage.progress:.0f}%")
-    if stage.started and not view.status.final and stage.progress > 0.05:
-        spent = view.info.created + view.elapsed - stage.started
-        text.append(f" {fmt.duration(spent * (1 - stage.progress) / stage.progress)}", "dim")
+    if stage.eta is not None:
+        text.append(f" {fmt.duration(stage.eta)}", "dim")
     return text
 
 

@@ -31,12 +31,16 @@ from engine.contract.rundir import Info, RunDir, State, Status
 KEPT_NOTES = 200
 """Warnings and messages kept of a run; a run that warns every step must not fill the memory of its viewers."""
 LEAST_PROGRESS = 0.02
-"""Share of a run that must be done before a time to go is guessed from it."""
+"""Share of a run or stage that must be done before a time to go is guessed from it."""
 
 
 @dataclass(frozen=True)
 class StageView:
-    """A stage of the profile: `state` is waiting, running or finished; times in unix seconds."""
+    """A stage of the profile: `state` is waiting, running or finished; `started` and `finished` in unix seconds.
+
+    The time between a stop and its resume does not count: `started` is later by it. `eta` is the seconds to go, None
+    while unknown or not running.
+    """
 
     id: str
     kind: str
@@ -45,6 +49,7 @@ class StageView:
     total_steps: int = 0
     started: float | None = None
     finished: float | None = None
+    eta: float | None = None
 
     @property
     def progress(self) -> float:
@@ -56,7 +61,10 @@ class StageView:
 
 @dataclass(frozen=True)
 class RunView:
-    """One picture of a run. Series are copies that no reader changes any more; times in seconds."""
+    """One picture of a run. Series are copies that no reader changes any more.
+
+    `elapsed` and `eta` in seconds, without the time between a stop and its resume.
+    """
 
     id: str
     info: Info
@@ -119,6 +127,8 @@ class RunFollower:
         self._models: tuple[str, ...] = ()
         self._attacks: tuple[str, ...] = ()
         self._started: float | None = None
+        self._newest: float | None = None
+        self._idle = 0.0
         self._results: Results | None = None
         self._signature: object = None
         self._planned = False
@@ -179,6 +189,7 @@ class RunFollower:
             self._warnings = [*self._warnings, record.text][-KEPT_NOTES:]
         elif isinstance(record, Message):
             self._messages = [*self._messages, record.text][-KEPT_NOTES:]
+        self._newest = record.t
 
     def _take_scalars(self, record: Scalars) -> None:
         for name, value in record.numbers().items():
@@ -193,7 +204,11 @@ class RunFollower:
         if record.state == "finished":
             stage = replace(stage, state="finished", step=total, total_steps=total, finished=record.t)
         else:
-            stage = replace(stage, state="running", total_steps=total, started=record.t, finished=None)
+            started = record.t
+            if stage.state == "running" and stage.started and self._newest:  # an earlier engine had begun it
+                idle = max(record.t - self._newest, 0.0)
+                self._idle, started = self._idle + idle, stage.started + idle
+            stage = replace(stage, state="running", total_steps=total, started=started, finished=None)
             self._error = None
         self._stages[record.stage] = stage
         self._started = self._started or record.t
@@ -201,13 +216,13 @@ class RunFollower:
     def _elapsed(self, state: State, status: Status) -> float:
         created = self.run.info().created or self._started or state.heartbeat
         until = state.heartbeat if status.final and state.heartbeat else self._clock()
-        return max(until - created, 0.0) if created else 0.0
+        return max(until - created - self._idle, 0.0) if created else 0.0
 
-    def _eta(self, state: State, status: Status) -> float | None:
-        if status.final or self._started is None or state.progress < LEAST_PROGRESS:
+    def _eta(self, started: float | None, progress: float, status: Status) -> float | None:
+        """Seconds to go for what has come to `progress` since `started`."""
+        if status.final or started is None or progress < LEAST_PROGRESS:
             return None
-        spent = self._clock() - self._started
-        return max(spent * (1 - state.progress) / state.progress, 0.0)
+        return max((self._clock() - started) * (1 - progress) / progress, 0.0)
 
     def _picture(self, state: State, status: Status) -> RunView:
         for key, series in self._series.items():
@@ -216,9 +231,8 @@ class RunFollower:
         stages = dict(self._stages)
         if state.stage in stages and stages[state.stage].state == "running":
             running = stages[state.stage]
-            stages[state.stage] = replace(
-                running, step=state.step, total_steps=state.total_steps or running.total_steps
-            )
+            running = replace(running, step=state.step, total_steps=state.total_steps or running.total_steps)
+            stages[state.stage] = replace(running, eta=self._eta(running.started, running.progress, status))
         return RunView(
             id=self.run.id,
             info=self.run.info(),
@@ -236,7 +250,7 @@ class RunFollower:
             hint=state.hint,
             progress=state.progress,
             elapsed=self._elapsed(state, status),
-            eta=self._eta(state, status),
+            eta=self._eta(self._started and self._started + self._idle, state.progress, status),
         )
 
 

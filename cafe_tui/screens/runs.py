@@ -48,6 +48,7 @@ class RunsScreen(PollingScreen):
 
     PERIOD = 2.0
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("N", "new_run", "New run", key_display="N"),
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("o", "sort", "Sort"),
         Binding("space", "mark", "Mark", show=False),
@@ -134,7 +135,8 @@ class RunsScreen(PollingScreen):
             return fmt.printable(self._problem)
         if self._rows:
             return fmt.printable(f"No run matches “{self._wanted.strip()}”. Escape clears the filter.")
-        return fmt.printable(f"No runs in {self._runs} yet. Start one with\n\n    cafe run quickstart")
+        folder = fmt.printable(str(self._runs))
+        return f"No runs in {folder} yet. N starts one here; a shell does with\n\n    cafe run quickstart"
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -169,6 +171,12 @@ class RunsScreen(PollingScreen):
         self.query_one(RunTable).focus()
         self._wanted = ""
         self._draw()
+
+    def action_new_run(self) -> None:
+        """Open the form that starts a run."""
+        from cafe_tui.screens.launch import LaunchScreen  # not needed for the first paint
+
+        self.app.push_screen(LaunchScreen(self._runs))
 
     def action_sort(self) -> None:
         """Sort by the next thing that can be sorted by."""

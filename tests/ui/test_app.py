@@ -145,7 +145,9 @@ async def test_rows_fit_the_terminal_and_keep_state_and_name(width: int) -> None
 
 async def test_empty_folder_says_what_to_type(tmp_path: Path) -> None:
     async with CafeApp(tmp_path / "none").run_test() as pilot:
-        await until(pilot, lambda: "cafe run quickstart" in str(pilot.app.screen.query_one("#empty", Static).content))
+        await until(
+            pilot, lambda: "\n    cafe run quickstart" in str(pilot.app.screen.query_one("#empty", Static).content)
+        )
         await pilot.press("enter", "s", "j", "G")
         assert isinstance(pilot.app.screen, RunsScreen)
 
@@ -172,7 +174,7 @@ async def test_keys_in_the_bottom_line_can_be_clicked() -> None:
         await until(pilot, lambda: bool(table(pilot).selected))
         keys = pilot.app.screen.query_one(KeyBar)
         assert [word for word in keys.text().split() if len(word) > 1] == [
-            *("Open", "Filter", "Sort", "Stop", "Resume", "Tag", "Delete", "Quit", "Help")
+            *("Open", "New", "run", "Filter", "Sort", "Stop", "Resume", "Tag", "Delete", "Quit", "Help")
         ]
         await pilot.click(KeyBar, offset=(2 + keys.text().index("Help"), 0))
         await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))

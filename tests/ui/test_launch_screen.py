@@ -1,0 +1,206 @@
+"""A new run through its keys: pick, edit, see what the loader says, start, save, leave."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, OptionList, Static
+
+from cafe_tui import forms
+from cafe_tui.app import CafeApp
+from cafe_tui.forms import Choice
+from cafe_tui.launch import local
+from cafe_tui.screens.confirm import Confirm
+from cafe_tui.screens.launch import LaunchScreen, Verdict
+from cafe_tui.screens.run import RunScreen
+from cafe_tui.screens.runs import RunsScreen
+from cafe_tui.widgets.profile_form import Editor, ProfileForm
+from engine.contract import profile as profiles
+from engine.contract.errors import UsageError
+from engine.contract.profile import Loaded
+from engine.contract.rundir import RunDir
+from tests.recorded import record_run
+
+
+async def until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
+    """Let the app go on until something holds; fails after ten seconds."""
+    for _ in range(500):
+        await pilot.pause(0.02)
+        if true():
+            return
+    raise AssertionError("did not happen within ten seconds")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def said(pilot: Pilot[None]) -> str:
+    return pilot.app.screen.query_one(Verdict).text()
+
+
+def line(pilot: Pilot[None], selector: str) -> str:
+    return str(pilot.app.screen.query_one(selector, Static).content)
+
+
+def form(pilot: Pilot[None]) -> ProfileForm:
+    return pilot.app.screen.query_one(ProfileForm)
+
+
+async def open_form(pilot: Pilot[None], name: str = "quickstart") -> LaunchScreen:
+    """Open the form of a shipped profile with the keyboard."""
+    await pilot.press("N")
+    await until(pilot, lambda: isinstance(pilot.app.screen, LaunchScreen))
+    screen = pilot.app.screen
+    assert isinstance(screen, LaunchScreen)
+    options = screen.query_one(OptionList)
+    await until(pilot, lambda: options.option_count > 0)
+    titles = [str(option.prompt).split()[0] for option in options.options]
+    options.highlighted = titles.index(name)
+    await pilot.press("enter")
+    await until(pilot, lambda: form(pilot).selected is not None)
+    return screen
+
+
+async def go_to(pilot: Pilot[None], key: str) -> None:
+    """Move the cursor to a key, from the top."""
+    await pilot.press("home")
+    while (field := form(pilot).selected) and field.key != key:
+        await pilot.press("down")
+        await pilot.pause()
+        assert form(pilot).selected != field, f"no key {key}"
+
+
+async def type_value(pilot: Pilot[None], key: str, text: str) -> None:
+    await go_to(pilot, key)
+    await pilot.press("enter")
+    await until(pilot, lambda: pilot.app.screen.query_one(Editor).has_focus)
+    await pilot.press("ctrl+u", *text)
+
+
+@pytest.mark.parametrize("size", [(60, 20), (120, 40), (200, 60)])
+async def test_every_key_of_a_picked_profile_can_be_reached_and_is_explained(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    async with CafeApp(tmp_path).run_test(size=size) as pilot:
+        await open_form(pilot)
+        expected = [field.key for field in forms.fields(profiles.load("quickstart").profile)]
+        for number, key in enumerate(expected):
+            field = form(pilot).selected
+            assert field is not None
+            assert field.key == key
+            assert field.label in form(pilot).text()
+            if number % 10 == 0:
+                await until(pilot, lambda key=key: line(pilot, "#meaning").startswith(f"{key}: "))  # type: ignore[misc]
+            await pilot.press("tab")
+        assert "image passes" in line(pilot, "#cost")
+
+
+async def test_problems_are_told_while_typing_and_forbid_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Loaded] = []
+    monkeypatch.setattr(local, "start", lambda runs, loaded, **_: started.append(loaded))
+    async with CafeApp(tmp_path).run_test(size=(120, 40)) as pilot:
+        await open_form(pilot)
+        await type_value(pilot, "threat.eps", "-1")
+        await until(pilot, lambda: "threat.eps: found -1; allowed: a number > 0" in said(pilot))
+        await pilot.press("ctrl+s")
+        await pilot.pause(0.1)
+        assert not started
+        await pilot.press("ctrl+u", *"8/255")
+        await until(pilot, lambda: "threat.eps: 0.15 -> 0.0313" in said(pilot))
+        assert "stage.2.gamma: 0.0375 -> " in said(pilot)  # follows
+        await pilot.press("escape")
+        await until(pilot, lambda: said(pilot) == "as in the profile")
+
+
+async def test_words_are_turned_and_taken_back_without_typing(tmp_path: Path) -> None:
+    async with CafeApp(tmp_path).run_test(size=(120, 40)) as pilot:
+        await open_form(pilot)
+        await go_to(pilot, "data.augment")
+        await pilot.press("space")
+        await until(pilot, lambda: "data.augment: true -> false" in said(pilot))
+        assert "* augment" in form(pilot).text()
+        await pilot.press("backspace")
+        await until(pilot, lambda: said(pilot) == "as in the profile")
+
+
+async def test_starts_what_the_form_says_and_opens_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Loaded, Sequence[str]]] = []
+
+    def start(runs: Path, loaded: Loaded, *, command: Sequence[str]) -> tuple[RunDir, subprocess.Popen[bytes]]:
+        calls.append((loaded, command))
+        if len(calls) == 1:
+            raise UsageError("cannot start the engine: no luck")
+        return record_run(runs), subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(local, "start", start)
+    async with CafeApp(tmp_path / "runs").run_test(size=(120, 40)) as pilot:
+        await open_form(pilot)
+        await type_value(pilot, "seed", "7")
+        await pilot.press("enter")
+        await until(pilot, lambda: "seed: 0 -> 7" in said(pilot))
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: "no luck" in said(pilot))
+        assert "seed: 0 -> 7" in said(pilot)
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+    loaded, command = calls[1]
+    assert loaded.profile.seed == 7
+    assert command == ["cafe", "run", "quickstart", "--set", "seed=7"]
+
+
+async def test_asks_before_edits_are_lost(tmp_path: Path) -> None:
+    async with CafeApp(tmp_path).run_test(size=(80, 24)) as pilot:
+        screen = await open_form(pilot)
+        await type_value(pilot, "seed", "7")
+        await pilot.press("enter", "escape")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await pilot.press("n")
+        await until(pilot, lambda: "seed: 0 -> 7" in said(pilot))
+        await pilot.press("escape", "y")
+        await until(pilot, lambda: screen.query_one(OptionList).has_focus)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+
+
+async def test_saves_a_profile_that_loads_to_the_same(tmp_path: Path) -> None:
+    async with CafeApp(tmp_path).run_test(size=(120, 40)) as pilot:
+        await open_form(pilot)
+        await type_value(pilot, "stage.0.epochs", "3")
+        await pilot.press("enter")
+        await until(pilot, lambda: "stage.0.epochs: 15 -> 3" in said(pilot))
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(pilot.app.focused, Input))
+        await pilot.press(*"short", "enter")
+        await until(pilot, lambda: (tmp_path / "profiles" / "short.toml").exists())
+    text = (tmp_path / "profiles" / "short.toml").read_text()
+    assert text == 'extends = "quickstart"\nname = "short"\n\n[set]\n"stage.train.epochs" = 3\n'
+    assert profiles.load("short").profile.stage == profiles.load("quickstart", ["stage.0.epochs=3"]).profile.stage
+
+
+@pytest.mark.parametrize("name", ["quickstart", "../up", ""])
+def test_names_that_are_taken_or_not_allowed_are_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        forms.save(Choice("quickstart", "quickstart", "shipped", ""), name, {})
+
+
+def test_profiles_of_earlier_runs_are_offered(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    assert [choice.title for choice in forms.choices(tmp_path) if choice.origin == "run"] == [run.id]
+
+
+def test_every_value_of_every_shipped_profile_survives_the_form() -> None:
+    for entry in profiles.available():
+        loaded = profiles.load(str(entry.path))
+        edits = {field.key: (field, field.text) for field in forms.fields(loaded.profile) if field.text}
+        assert profiles.load(str(entry.path), forms.overrides(edits)).profile == loaded.profile
