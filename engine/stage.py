@@ -197,7 +197,7 @@ class EpochStage(StageRun):
         super().__init__(context, stage_id, epochs * self.steps_per_epoch)
         self.epochs = epochs
         self.batch_size = batch_size
-        self.log_every = max(1, self.steps_per_epoch // LOGS_PER_EPOCH)
+        self.log_every = max(1, round(self.steps_per_epoch / LOGS_PER_EPOCH))
         self.meter = Meter()
         self.ended = 0
         self.resume_file = context.run.checkpoints / f"{stage_id}.resume.pt"
