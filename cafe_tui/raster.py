@@ -24,6 +24,7 @@ ROWS_PER_LABEL: Final = 3
 CELLS_PER_LABEL: Final = 12
 EMPTY: Final = "no values yet"
 NOT_POSITIVE: Final = "no positive values"
+NOT_HERE: Final = "no values at these steps"
 
 LEFT_DOTS: Final = (0x40, 0x04, 0x02, 0x01)  # of a Braille cell, from the bottom
 RIGHT_DOTS: Final = (0x80, 0x20, 0x10, 0x08)
@@ -132,6 +133,11 @@ def follow(curves: Sequence[Curve], x: StepAxis, y: ValueAxis) -> None:
     """Let the axes show these curves, as far as that needs a change."""
     if steps := step_range(curves):
         x.update(*steps)
+    fit_values(curves, x, y)
+
+
+def fit_values(curves: Sequence[Curve], x: StepAxis, y: ValueAxis) -> None:
+    """Let the value axis show what these curves have on the step axis, as far as that needs a change."""
     if values := value_range(curves, x, positive=y.log):
         y.update(*values)
 
@@ -258,7 +264,8 @@ class _Field:
                     for row in range(self.height):
                         self._underlay(row, cell, self.glyphs.seam)
         if not any(self._dots) and not any(self._signs[-1].values()):
-            self._message(NOT_POSITIVE if any(curve.series.count for curve in curves) else EMPTY)
+            known = any(curve.series.count for curve in curves)
+            self._message(EMPTY if not known else NOT_POSITIVE if self._log else NOT_HERE)
         elif self._zero is not None:
             for cell in range(self.width):
                 self._underlay(self._zero, cell, self.glyphs.zero)

@@ -82,6 +82,7 @@ class RunScreen(PollingScreen):
         *(Binding(str(i), f"pane('{pane}')", pane.title(), show=False) for i, pane in enumerate(PANES, 1)),
         Binding("h,left", "stage(-1)", "Curves of an earlier stage", show=False),
         Binding("l,right", "stage(1)", "Curves of a later stage", show=False),
+        Binding("z", "zoom", "Zoom"),
         Binding("p", "samples", "Samples"),
         Binding("s", "stop", "Stop"),
     ]
@@ -171,6 +172,14 @@ class RunScreen(PollingScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Only a run that is going on can be stopped."""
         return action != "stop" or (self._view is not None and not self._view.status.final)
+
+    def action_zoom(self) -> None:
+        """Show the curves full screen, to be read and measured."""
+        from cafe_tui.screens.curves import CurvesScreen
+        from cafe_tui.watch import RunFollower
+
+        # A follower of its own: this screen's may still be read, and would later lack what the other one has taken.
+        self.app.push_screen(CurvesScreen(RunFollower(self._run), self._stage))
 
     def action_samples(self) -> None:
         """Show the pictures of this run."""

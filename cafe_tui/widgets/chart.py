@@ -26,6 +26,18 @@ NEAR: Final = 4
 """Unchanged cells that cost less to send again than to jump over."""
 COLOURS: Final = 6
 """Curve colours; further colour numbers start again."""
+CURVE_CLASSES: Final = {"chart--faint", *(f"chart--curve-{i}" for i in range(1, COLOURS + 1))}
+CURVE_CSS: Final = """
+    & > .chart--faint { color: $foreground-muted; }
+    &:ansi > .chart--faint, &:nocolor > .chart--faint { text-style: dim; }
+    & > .chart--curve-1 { color: $text-primary; }
+    & > .chart--curve-2 { color: $text-warning; }
+    & > .chart--curve-3 { color: $text-success; }
+    & > .chart--curve-4 { color: $text-error; }
+    & > .chart--curve-5 { color: $text-secondary; }
+    & > .chart--curve-6 { color: $foreground; }
+"""
+"""Put inside a widget's DEFAULT_CSS to give it the colours of curves in every theme."""
 
 
 def changed_cells(before: Sequence[Row], after: Sequence[Row]) -> list[Region]:
@@ -59,20 +71,8 @@ class Chart(Widget):
     `log` makes the value axis logarithmic; `window` (steps) keeps to the newest steps. A chart of any size works.
     """
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"chart--faint", *(f"chart--curve-{i}" for i in range(1, COLOURS + 1))}
-    DEFAULT_CSS = """
-    Chart {
-        height: 1fr;
-        & > .chart--faint { color: $foreground-muted; }
-        &:ansi > .chart--faint, &:nocolor > .chart--faint { text-style: dim; }
-        & > .chart--curve-1 { color: $text-primary; }
-        & > .chart--curve-2 { color: $text-warning; }
-        & > .chart--curve-3 { color: $text-success; }
-        & > .chart--curve-4 { color: $text-error; }
-        & > .chart--curve-5 { color: $text-secondary; }
-        & > .chart--curve-6 { color: $foreground; }
-    }
-    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = CURVE_CLASSES
+    DEFAULT_CSS = f"Chart {{ height: 1fr; {CURVE_CSS} }}"
 
     def __init__(
         self,
@@ -171,5 +171,10 @@ class Chart(Widget):
             start = end
 
     def _style(self, colour: int) -> Style:
-        name = "faint" if colour == FAINT else f"curve-{(colour - 1) % COLOURS + 1}"
-        return self.get_component_rich_style(f"chart--{name}")
+        return curve_style(self, colour)
+
+
+def curve_style(widget: Widget, colour: int) -> Style:
+    """The looks of a colour number in the current theme, for a widget with `CURVE_CLASSES` and `CURVE_CSS`."""
+    name = "faint" if colour == FAINT else f"curve-{(colour - 1) % COLOURS + 1}"
+    return widget.get_component_rich_style(f"chart--{name}")

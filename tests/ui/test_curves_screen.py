@@ -1,0 +1,342 @@
+"""The full-screen curves through their keys and the mouse, on recorded runs and on made-up series."""
+
+from __future__ import annotations
+
+import math
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from textual.app import App, ComposeResult
+from textual.events import MouseScrollDown, MouseScrollUp
+from textual.geometry import Region
+from textual.pilot import Pilot
+
+from cafe_tui.axes import SMALLEST_SPAN
+from cafe_tui.raster import Curve
+from cafe_tui.screens.curves import CurvesScreen, SeriesList, free_colour
+from cafe_tui.series import Column, Series
+from cafe_tui.widgets.curve_view import CurveView, half_life, reading
+from engine.contract.records import Scalars, encode
+from tests.recorded import START, record_run
+from tests.ui.test_app import app_on, open_run, until
+
+SIZES = [(60, 20), (80, 24), (120, 40), (200, 60)]
+
+
+class Counted(CurveView):
+    """A view that counts the regions it asked to repaint."""
+
+    asked = 0
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Counted:
+        self.asked += 1
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+
+
+class ViewApp(App[None]):
+    """A view and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.animation_level = "none"
+        self.view = Counted()
+
+    def compose(self) -> ComposeResult:
+        yield self.view
+
+
+def head(view: CurveView) -> str:
+    """The first line, which says what is shown."""
+    return view.text().splitlines()[0].rstrip()
+
+
+def steps_at_cursor(view: CurveView) -> tuple[int, int]:
+    """The first and the last step of the read-out."""
+    numbers = head(view).split(" · ")[0].split()[1].split("-")
+    return int(numbers[0]), int(numbers[-1])
+
+
+async def open_curves(pilot: Pilot[None]) -> tuple[SeriesList, CurveView]:
+    """Open the curves of the run under the cursor and wait until they are drawn."""
+    await open_run(pilot)
+    await pilot.press("z")
+    await until(pilot, lambda: isinstance(pilot.app.screen, CurvesScreen))
+    series, view = pilot.app.screen.query_one(SeriesList), pilot.app.screen.query_one(CurveView)
+    await until(pilot, lambda: "_loss" in view.text())
+    return series, view
+
+
+# --- the screen ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_it_opens_with_what_the_run_screen_shows_at_every_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=size) as pilot:
+        series, view = await open_curves(pilot)
+        assert "● hypothesis_loss" in series.text()
+        assert "● test_function_l" in series.text()
+        assert series.text().count("●") == 2
+        assert "hypothesis_loss" in view.text()
+        assert view.region.right == size[0] - 1
+        await pilot.press("left", "left", "s")
+        await pilot.pause()
+        assert head(view).startswith("step")
+        await pilot.press("escape")
+        assert not isinstance(pilot.app.screen, CurvesScreen)
+
+
+async def test_space_shows_and_hides_series_of_any_stage(tmp_path: Path) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        series, view = await open_curves(pilot)
+        assert series.text().splitlines()[0].strip() == "train"
+        await pilot.press("home", "space")
+        await until(pilot, lambda: "train/loss" in view.text())
+        assert "game/hypothesis_loss" in view.text()
+        assert series.text().count("●") == 3
+        await pilot.press("space")
+        await until(pilot, lambda: "train/loss" not in view.text())
+        assert "game/" not in view.text()
+
+
+async def test_a_click_on_a_series_shows_it(tmp_path: Path) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        _, view = await open_curves(pilot)
+        await pilot.press("home")
+        await pilot.pause()
+        await pilot.click(SeriesList, offset=(4, 2))
+        await until(pilot, lambda: "train/accuracy" in view.text())
+        await pilot.click(SeriesList, offset=(4, 0))  # a heading
+        await pilot.pause()
+        assert "train/accuracy" in view.text()
+
+
+async def test_the_cursor_of_a_long_list_stays_in_view(tmp_path: Path) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=(60, 20)) as pilot:
+        series, _ = await open_curves(pilot)
+        await pilot.press("end")
+        await until(pilot, lambda: series.region.bottom <= 20 and series.region.y < 0)
+        await pilot.press("home")
+        await until(pilot, lambda: series.region.y == 0)
+
+
+async def test_it_grows_with_the_run_and_follows_it_to_the_next_stage(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="game", pid=os.getpid())
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        series, view = await open_curves(pilot)
+        with run.records_file.open("ab") as file:
+            file.write(encode(Scalars(stage="game", step=90_000, epoch=1.0, values={"brand[new]": 1.0, "psi": 2.0})))
+        await until(pilot, lambda: "brand[new]" in series.text())
+        assert "hypothesis_loss" in view.text()
+
+
+async def test_a_run_without_curves_says_so(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    run.records_file.write_bytes(b"")
+    async with app_on(tmp_path).run_test(size=(80, 24)) as pilot:
+        await open_run(pilot)
+        await pilot.press("z")
+        await until(pilot, lambda: isinstance(pilot.app.screen, CurvesScreen))
+        screen = pilot.app.screen
+        await pilot.press("space", "left", "plus", "minus", "less_than_sign", "f", "f", "0", "s", "y", "down")
+        await pilot.pause()
+        assert "no curves yet" in screen.query_one(SeriesList).text()
+        assert "no values yet" in screen.query_one(CurveView).text()
+
+
+async def test_a_covered_screen_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CurvesScreen, "PERIOD", 0.02)
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        await open_curves(pilot)
+        screen = pilot.app.screen
+        reads: list[float] = []
+        monkeypatch.setattr(screen, "read", lambda: reads.append(START))
+        await until(pilot, lambda: bool(reads))
+        await pilot.press("question_mark")
+        await pilot.pause(0.1)
+        reads.clear()
+        await pilot.pause(0.2)
+        assert not reads
+
+
+def test_colours_are_used_again_only_when_all_are_taken() -> None:
+    taken: list[int] = []
+    for _ in range(8):
+        taken.append(free_colour(taken))
+    assert taken == [1, 2, 3, 4, 5, 6, 1, 2]
+    assert free_colour([1, 3]) == 2
+
+
+# --- the view --------------------------------------------------------------------------------------------------------
+
+
+def test_a_reading_tells_one_value_from_several_and_shows_gaps() -> None:
+    assert reading(None) == "-"
+    assert reading(Column(0.5, 0.5, 0.5, 0.5, False)) == "0.500"
+    assert reading(Column(-1.0, 2.0, 0.0, 1.0, True)) == "-1.00..2.00 ×"
+    assert reading(Column(math.nan, math.nan, math.nan, math.nan, True)) == "×"
+
+
+def test_half_lives_are_powers_of_two_and_at_least_one_step() -> None:
+    assert half_life(1000, None) is None
+    assert [half_life(steps, 16) for steps in (0, 1, 31, 32, 1000, 1024)] == [1, 1, 1, 2, 32, 64]
+
+
+async def test_the_cursor_stops_at_every_value_and_reads_it() -> None:
+    app = ViewApp()
+    values = {0: 1.0, 3: 0.25, 9: 4.0}
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.view.update([Curve("loss", Series(values.items()))])
+        await pilot.pause()
+        seen = []
+        for _ in range(4):
+            app.view.move(-1)
+            first, last = steps_at_cursor(app.view)
+            assert first == last
+            seen.append((first, app.view.text().splitlines()[1].split()[1]))
+        assert seen == [(9, "4.00"), (3, "0.250"), (0, "1.00"), (0, "1.00")]
+        app.view.move(1)
+        assert steps_at_cursor(app.view) == (3, 3)
+        rows = app.view.text().splitlines()[2:-1]
+        assert sum("│" in row[10:] for row in rows) >= len(rows) - 2
+
+
+async def test_a_column_of_several_steps_reads_lowest_and_highest() -> None:
+    app = ViewApp()
+    points = [(step, float(step % 10)) for step in range(10_000)]
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.view.update([Curve("saw", Series(points, capacity=20_000))])
+        await pilot.pause()
+        app.view.move(-1)
+        app.view.move(-1)
+        first, last = steps_at_cursor(app.view)
+        assert last - first > 100
+        assert "saw 0..9.00" in app.view.text()
+
+
+async def test_zoom_keeps_the_cursor_in_view_down_to_the_smallest_span_and_back() -> None:
+    app = ViewApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.view.update([Curve("loss", Series((step, math.sin(step)) for step in range(1000)))])
+        await pilot.pause()
+        whole = app.view.text()
+        for _ in range(20):
+            app.view.move(-1)
+        widths = []
+        for _ in range(10):
+            first, last = steps_at_cursor(app.view)
+            widths.append(last - first + 1)
+            app.view.zoom(0.5)
+            assert "frozen" in head(app.view)
+        assert widths[-1] == 1
+        assert all(a >= b for a, b in pairwise(widths))
+        assert app.view._x.high - app.view._x.low == SMALLEST_SPAN
+        for _ in range(10):
+            app.view.zoom(2)
+        assert "frozen" not in head(app.view)
+        app.view._cursor = None
+        app.view.show_all()
+        assert app.view.text() == whole
+
+
+async def test_panning_stops_at_the_ends() -> None:
+    app = ViewApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.view.update([Curve("loss", Series((step, float(step)) for step in range(1000)))])
+        await pilot.pause()
+        app.view.pan(-1)
+        assert "frozen" not in head(app.view)  # everything is in view
+        app.view.zoom(0.25)
+        assert "following" in head(app.view)
+        for _ in range(30):
+            app.view.pan(-1)
+        assert app.view._x.low == 0
+        for _ in range(30):
+            app.view.pan(1)
+        assert app.view._x.high == 1000
+
+
+async def test_a_frozen_axis_stays_and_a_following_one_goes_along() -> None:
+    app = ViewApp()
+    series = Series((step, math.cos(step)) for step in range(1000))
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.view.update([Curve("loss", series)])
+        await pilot.pause()
+        app.view.zoom(0.25)
+        app.view.toggle_following()
+        frozen = (app.view._x.low, app.view._x.high)
+        for step in range(1000, 2000):
+            series.append(step, math.cos(step))
+        app.view.update([Curve("loss", series), Curve("other", series, 2)])
+        await pilot.pause(0.4)
+        assert (app.view._x.low, app.view._x.high) == frozen
+        app.view.toggle_following()
+        assert app.view._x.low < 1999 < app.view._x.high
+        assert "following" in head(app.view)
+
+
+async def test_the_read_out_names_log_and_smoothing() -> None:
+    app = ViewApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.view.update([Curve("loss", Series((step, 1 + step % 2) for step in range(1024)))])
+        await pilot.pause()
+        raw = app.view.text()
+        heads = []
+        for _ in range(3):
+            app.view.next_smoothing()
+            heads.append(head(app.view))
+        assert heads == ["newest values · mean, half-life 8", "newest values · mean, half-life 32", "newest values"]
+        assert app.view.text() == raw
+        app.view.toggle_log()
+        assert head(app.view) == "newest values · log"
+        app.view.toggle_log()
+        assert app.view.text() == raw
+
+
+async def test_many_curves_take_more_lines_but_never_most_of_the_picture() -> None:
+    app = ViewApp()
+    async with app.run_test(size=(60, 20)) as pilot:
+        names = [f"a rather long name {number}" for number in range(30)]
+        app.view.update([Curve(name, Series([(1, 1.0), (2, 2.0)]), 1) for name in names])
+        await pilot.pause()
+        lines = app.view.text().splitlines()
+        assert len(lines) == 20
+        assert sum("rather long" in line for line in lines) == 5
+
+
+async def test_click_puts_the_cursor_and_the_wheel_zooms_there() -> None:
+    app = ViewApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.view.update([Curve("loss", Series((step, math.cos(step)) for step in range(1000)))])
+        await pilot.pause()
+        await pilot.click(CurveView, offset=(40, 10))
+        clicked = steps_at_cursor(app.view)[0]
+        assert 300 < clicked < 700
+        await pilot.click(CurveView, offset=(0, 10))  # the labels
+        assert steps_at_cursor(app.view)[0] == clicked
+        for kind, smaller in ((MouseScrollUp, True), (MouseScrollDown, False)):
+            before = app.view._x.high - app.view._x.low
+            app.view.post_message(kind(app.view, 40, 10, 0, 0, 0, False, False, False))
+            await pilot.pause()
+            assert (app.view._x.high - app.view._x.low < before) is smaller
+
+
+async def test_nothing_is_repainted_when_nothing_changed() -> None:
+    app = ViewApp()
+    curve = Curve("loss", Series((step, math.cos(step)) for step in range(1000)))
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.view.update([curve])
+        app.view.next_smoothing()
+        app.view.move(-1)
+        await pilot.pause(0.4)
+        app.view.asked = 0
+        for _ in range(3):
+            app.view.update([curve])
+            await pilot.pause(0.3)
+        assert app.view.asked == 0
