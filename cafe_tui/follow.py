@@ -262,7 +262,7 @@ def _follow(
     json: bool,
 ) -> RunView:
     """Poll until the run has ended. `obey` (interrupts so far) may leave earlier; `process` is the engine, if ours."""
-    follower = RunFollower(run)
+    follower = RunFollower(run, keep=True)
     with _sink(plain, json) as sink:
         while True:
             code = process.poll() if process else None  # asked before the poll, which then reads its last words

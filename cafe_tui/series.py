@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from math import exp2, inf, nan
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from math import exp2, inf, isfinite, nan
+from operator import add, lt
 from typing import Final, NamedTuple, TypeVar
 
 CAPACITY: Final = 4096
@@ -23,6 +25,7 @@ Number = TypeVar("Number", int, float)
 _FIELDS: Final = (
     "_first_step",
     "_last_step",
+    "_time",
     "_first",
     "_last",
     "_low",
@@ -49,7 +52,7 @@ class Series:
     `capacity` (at least 2) bounds the buckets; up to that many points are kept exactly.
     """
 
-    __slots__ = ("_capacity", "_end", "_seams", "_step", "_width", "last", "last_time", *_FIELDS)
+    __slots__ = ("_capacity", "_end", "_seams", "_shared", "_step", "_width", "last", "last_time", *_FIELDS)
 
     def __init__(self, points: Iterable[tuple[int, float]] = (), *, capacity: int = CAPACITY) -> None:
         if capacity < 2:
@@ -59,9 +62,11 @@ class Series:
         self._step: int | None = None  # the newest step
         self._end = 0  # first step that needs a new bucket
         self._seams: list[int] = []
+        self._shared = False  # whether a copy has the same arrays, so that they must not change
         # One entry a bucket. NaN, and infinities the wrong way round, stand in a bucket of gaps only.
         self._first_step = array("q")  # of its first finite value, or of its first gap if there is none
         self._last_step = array("q")  # of its last point, finite or not
+        self._time = array("d")  # unix seconds of its first point, NaN when unknown
         self._first = array("d")
         self._last = array("d")
         self._low = array("d")
@@ -83,12 +88,14 @@ class Series:
 
         A step below the newest one is a resume: the points at or after it are dropped and a seam is recorded.
         """
+        if self._shared:
+            self._unshare()
         newest = self._step
         if newest is not None and step < newest:
             self._rewind(step)
         finite = value - value == 0.0  # false for NaN and infinities
         if step >= self._end or newest is None:
-            self._open(step, value, finite)
+            self._open(step, value, finite, t)
         else:
             self._last_step[-1] = step
             if not finite:
@@ -108,11 +115,65 @@ class Series:
         self.last = value
         self.last_time = t
 
-    def _open(self, step: int, value: float, finite: bool) -> None:
+    def extend(self, steps: Sequence[int], values: Sequence[float], times: Sequence[float]) -> None:
+        """Append as many points at once: what a loop of `append` would leave, in a tenth of its time.
+
+        Quick where steps rise and values are finite; other points are appended one by one.
+        """
+        newest = self._step
+        rises = (newest is None or newest < steps[0]) and all(map(lt, steps, islice(steps, 1, None))) if steps else True
+        if not rises or not isfinite(sum(values)):
+            for step, value, t in zip(steps, values, times, strict=True):
+                self.append(step, value, t)
+            return
+        if self._shared:
+            self._unshare()
+        begin = 0
+        while begin < len(steps):
+            room = max(self._capacity + 1 - len(self._first_step), 1)
+            begin = self._extend(steps, values, times, begin, room)
+
+    def _extend(
+        self, steps: Sequence[int], values: Sequence[float], times: Sequence[float], begin: int, buckets: int
+    ) -> int:
+        """Append the points from `begin` on until so many buckets were opened; the index of the first one left."""
+        edge = self._end
+        if self._first_step and steps[begin] < edge:
+            end = bisect_left(steps, edge, begin)
+            for step, value, t in zip(steps[begin:end], values[begin:end], times[begin:end], strict=True):
+                self.append(step, value, t)
+            return end
+        if self._width == 1:
+            end = min(begin + buckets, len(steps))
+            part, new = slice(begin, end), values[begin:end]
+            for name, column in (("_first_step", steps[part]), ("_last_step", steps[part]), ("_time", times[part])):
+                getattr(self, name).extend(column)
+            for name in ("_first", "_last", "_low", "_high", "_total"):
+                getattr(self, name).extend(new)
+            self._count.extend([1] * len(new))
+            self._gaps.extend([0] * len(new))
+        else:
+            end, width = begin, self._width
+            for _ in range(buckets):
+                start, end = end, bisect_left(steps, (steps[end] // width + 1) * width, end)
+                new = values[start:end]
+                row = (steps[start], steps[end - 1], times[start], new[0], new[-1], min(new), max(new), sum(new))
+                for name, entry in zip(_FIELDS, (*row, len(new), 0), strict=True):
+                    getattr(self, name).append(entry)
+                if end == len(steps):
+                    break
+        self._step, self.last, self.last_time = steps[end - 1], values[end - 1], times[end - 1]
+        self._end = (self._step // self._width + 1) * self._width
+        if len(self._first_step) > self._capacity:
+            self._coarsen()
+        return end
+
+    def _open(self, step: int, value: float, finite: bool, t: float) -> None:
         """Start a bucket with this point."""
         self._first_step.append(step)  # first, because a step beyond 64 bits fails here
         self._end = (step // self._width + 1) * self._width
         self._last_step.append(step)
+        self._time.append(t)
         low = high = value
         if not finite:
             value, low, high = nan, inf, -inf
@@ -154,10 +215,27 @@ class Series:
         while len(self._first_step) > self._capacity:
             self._width *= 2
             keys = [step // self._width for step in self._first_step]
+            even = len(keys) & ~1
+            if keys[0:even:2] == keys[1:even:2] and not any(self._gaps):
+                self._merge_neighbours(even)
+                continue
             lefts = [0, *(i for i in range(1, len(keys)) if keys[i] != keys[i - 1])]
             if len(lefts) < len(keys):
                 self._merge(lefts, [i - 1 for i in lefts[1:]] + [len(keys) - 1])
         self._end = (self._first_step[-1] // self._width + 1) * self._width
+
+    def _merge_neighbours(self, even: int) -> None:
+        """Put each two of the first `even` buckets together, none of which has gaps: the usual case, and quick."""
+        left, right = slice(0, even, 2), slice(1, even, 2)
+        kept = {"_first_step": left, "_last_step": right, "_time": left, "_first": left, "_last": right}
+        made: dict[str, Callable[..., float]] = {"_low": min, "_high": max, "_total": add, "_count": add, "_gaps": add}
+        for name in _FIELDS:
+            column = getattr(self, name)
+            if name in kept:
+                merged = column[kept[name]]
+            else:
+                merged = array(column.typecode, map(made[name], column[left], column[right]))
+            setattr(self, name, merged + column[even:])
 
     def _merge(self, lefts: list[int], rights: list[int]) -> None:
         """Put each two buckets together; where left and right are the same, there is only one."""
@@ -167,6 +245,7 @@ class Series:
         lasts = [j if count[j] else i for i, j in pairs]
         self._first_step = array("q", [self._first_step[i] for i in firsts])
         self._last_step = array("q", [self._last_step[i] for i in rights])
+        self._time = array("d", [self._time[i] for i in lefts])
         self._first = array("d", [self._first[i] for i in firsts])
         self._last = array("d", [self._last[i] for i in lasts])
         self._low = array("d", map(min, [self._low[i] for i in lefts], [self._low[i] for i in rights]))
@@ -252,13 +331,17 @@ class Series:
         return Column(low, high, _first_number(self._first[part]), _first_number(reversed(self._last[part])), gap)
 
     def copy(self) -> Series:
-        """An independent copy; costs the buckets, not the points."""
+        """An independent copy; nothing is really copied until one of the two grows, and then buckets, not points."""
+        self._shared = True
         twin = Series(capacity=self._capacity)
-        for name in ("_width", "_step", "_end", "last", "last_time"):
+        for name in ("_width", "_step", "_end", "_seams", "_shared", "last", "last_time", *_FIELDS):
             setattr(twin, name, getattr(self, name))
-        for name in ("_seams", *_FIELDS):
-            setattr(twin, name, getattr(self, name)[:])
         return twin
+
+    def _unshare(self) -> None:
+        for name in ("_seams", *_FIELDS):
+            setattr(self, name, getattr(self, name)[:])
+        self._shared = False
 
     def smoothed(self, half_life: float) -> Series:
         """The running mean with exponential weights, which halve every `half_life` steps (> 0), free of start-up bias.
@@ -268,6 +351,7 @@ class Series:
         if not half_life > 0:
             raise ValueError(f"half_life must be positive, not {half_life}")
         curve = self.copy()
+        curve._unshare()
         total = weight = 0.0
         before = 0
         for i, (step, count) in enumerate(zip(self._first_step, self._count, strict=True)):

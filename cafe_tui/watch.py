@@ -6,10 +6,12 @@ Nothing here draws, and nothing here raises because a directory is torn, empty, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, compress, groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cafe_tui.series import Series
 from engine.contract import rundir
@@ -24,12 +26,15 @@ from engine.contract.records import (
     Scalars,
     StageChange,
     WarningNote,
+    to_floats,
 )
 from engine.contract.results import Paired, Results, Table, table
 from engine.contract.rundir import Info, RunDir, State, Status
 
 KEPT_NOTES = 200
 """Warnings and messages kept of a run; a run that warns every step must not fill the memory of its viewers."""
+READING_SECONDS = 0.05
+"""For how long a poll reads on, so that what there is of a long run is soon seen."""
 LEAST_PROGRESS = 0.02
 """Share of a run or stage that must be done before a time to go is guessed from it."""
 
@@ -108,11 +113,16 @@ class RunView:
 
 
 class RunFollower:
-    """Follows one run directory. `fresh` holds the records that the last poll brought."""
+    """Follows one run directory. With `keep`, `fresh` holds the records that the last poll brought.
 
-    def __init__(self, run: RunDir, *, clock: Callable[[], float] = time.time) -> None:
+    `behind` tells after a poll that there was more to read than it had time for.
+    """
+
+    def __init__(self, run: RunDir, *, clock: Callable[[], float] = time.time, keep: bool = False) -> None:
         self.run = run
         self.fresh: list[AnyRecord] = []
+        self.behind = False
+        self._keep = keep
         self._clock = clock
         self._reader = RecordReader(run.records_file)
         self._series: dict[tuple[str, str], Series] = {}
@@ -130,26 +140,29 @@ class RunFollower:
         self._newest: float | None = None
         self._idle = 0.0
         self._results: Results | None = None
+        self._results_read: object = None
         self._signature: object = None
         self._planned = False
         self.view = self._picture(State(state="starting"), Status("starting"))
 
-    def poll(self) -> RunView | None:
-        """The new picture, or None when nothing has changed (a running clock counts as a change each second)."""
+    def poll(self, seconds: float = READING_SECONDS) -> RunView | None:
+        """The new picture, or None when nothing has changed (a running clock counts as a change each second).
+
+        Of a long file it reads for about so many seconds, and the rest with the next polls.
+        """
         if not self._planned:
             self._plan()
-        self.fresh = self._reader.read()
-        for record in self.fresh:
-            self._take(record)
+        read = self._read(seconds)
         state = self.run.state()
         status = self.run.status(state, now=self._clock())
         if status.final:
             state = self.run.state()
-        if any(isinstance(record, Cell | StageChange) for record in self.fresh) or status.final:
-            self._results = self.run.results()
+        results = _signature(self.run.results_file)
+        if results != self._results_read:
+            self._results_read, self._results = results, self.run.results()
         elapsed = int(self._elapsed(state, status)) if not status.final else 0
-        signature = (state.state, state.stage, state.step, state.progress, state.error, status, elapsed)
-        if not self.fresh and signature == self._signature:
+        signature = (state.state, state.stage, state.step, state.progress, state.error, status, elapsed, results)
+        if not read and signature == self._signature:
             return None
         self._signature = signature
         self.view = self._picture(state, status)
@@ -173,10 +186,26 @@ class RunFollower:
         self._models = tuple(dict.fromkeys(name for stage in tables_planned for name in stage.models or ()))
         self._attacks = tuple(dict.fromkeys(name for stage in tables_planned for name in stage.attacks))
 
+    def _read(self, seconds: float) -> bool:
+        """Take in records for about so many seconds; whether there were any."""
+        self.fresh = []
+        until, before = time.monotonic() + seconds, self._reader.offset
+        while records := self._reader.read():
+            for kind, group in groupby(records, key=type):
+                if kind is Scalars:
+                    self._take_scalars(cast(Iterable[Scalars], group))
+                else:
+                    for record in group:
+                        self._take(record)
+            if self._keep:
+                self.fresh += records
+            if time.monotonic() > until:
+                break
+        self.behind = bool(records)
+        return self._reader.offset != before
+
     def _take(self, record: AnyRecord) -> None:
-        if isinstance(record, Scalars):
-            self._take_scalars(record)
-        elif isinstance(record, StageChange):
+        if isinstance(record, StageChange):
             self._take_stage(record)
         elif isinstance(record, Cell):
             self._cells.append(record)
@@ -191,12 +220,30 @@ class RunFollower:
             self._messages = [*self._messages, record.text][-KEPT_NOTES:]
         self._newest = record.t
 
-    def _take_scalars(self, record: Scalars) -> None:
-        for name, value in record.numbers().items():
-            key = (record.stage, name)
-            self._series.setdefault(key, Series()).append(record.step, value, record.t)
-            self._shown.pop(key, None)
-            self._latest[key] = value
+    def _take_scalars(self, records: Iterable[Scalars]) -> None:
+        """Add them to their series, in one go those that hold the same names of the same stage."""
+        for stage, group in groupby(records, key=attrgetter("stage")):
+            part = list(group)
+            sizes = [len(record.values) for record in part]
+            kinds = [list(compress(part, map(size.__eq__, sizes))) for size in dict.fromkeys(sizes)]
+            try:
+                columns = [_columns(alike) for alike in kinds]
+                apart = len(set(chain(*columns))) == sum(map(len, columns))
+            except KeyError:
+                apart = False
+            if not apart:  # the points of a series that is in records of several kinds must stay in order
+                kinds = [[record] for record in part]
+                columns = [_columns(alike) for alike in kinds]
+            for alike, named in zip(kinds, columns, strict=True):
+                self._extend(stage, alike, named)
+            self._newest = part[-1].t
+
+    def _extend(self, stage: str, records: Sequence[Scalars], columns: Mapping[str, list[float]]) -> None:
+        steps, times = [record.step for record in records], [record.t for record in records]
+        for name, values in columns.items():
+            self._series.setdefault((stage, name), Series()).extend(steps, values, times)
+            self._shown.pop((stage, name), None)
+            self._latest[stage, name] = values[-1]
 
     def _take_stage(self, record: StageChange) -> None:
         stage = self._stages.get(record.stage, StageView(record.stage, record.stage_kind))
@@ -332,6 +379,12 @@ class RunsFollower:
             return None
         self._rows = rows
         return rows
+
+
+def _columns(records: Sequence[Scalars]) -> dict[str, list[float]]:
+    """The values of each name of the first record in all of them, which hold as many; KeyError if they hold others."""
+    readings = [record.values for record in records]
+    return {name: to_floats([reading[name] for reading in readings]) for name in readings[0]}
 
 
 def _signature(path: Path) -> tuple[int, int] | None:

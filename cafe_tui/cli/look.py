@@ -215,7 +215,7 @@ def _whole_view(directory: RunDir) -> RunView:
 
     follower = RunFollower(directory)
     follower.poll()
-    while follower.fresh:
+    while follower.behind:
         follower.poll()
     return follower.view
 

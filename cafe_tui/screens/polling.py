@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import threading
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from textual import work
 from textual.screen import Screen
 
+BREATH: Final = 0.005
+"""Seconds for the UI thread between two readings of a long file."""
+
 
 class PollingScreen(Screen[None]):
-    """Calls `read` every `PERIOD` seconds, off the UI thread, from being shown until being covered or left."""
+    """Calls `read` every `PERIOD` seconds, off the UI thread, from being shown until being covered or left.
+
+    `read` returns True when there is more to read at once.
+    """
 
     PERIOD: ClassVar[float] = 1.0
 
@@ -19,7 +25,7 @@ class PollingScreen(Screen[None]):
         self._covered = threading.Event()
         self._reading = threading.Lock()
 
-    def read(self) -> None:
+    def read(self) -> bool | None:
         """Look at the disk and post what is new. Runs on the reader thread, never twice at once."""
         raise NotImplementedError
 
@@ -40,5 +46,5 @@ class PollingScreen(Screen[None]):
         # Each showing has an event of its own, so a reader that is slow to notice its end is never revived.
         while not covered.is_set():
             with self._reading:
-                self.read()
-            covered.wait(self.PERIOD)
+                more = self.read()
+            covered.wait(BREATH if more else self.PERIOD)

@@ -111,12 +111,13 @@ class RunScreen(PollingScreen):
     def on_mount(self) -> None:
         self.action_pane(self._pane)
 
-    def read(self) -> None:
+    def read(self) -> bool:
         """Look at the run directory (reader thread)."""
         if view := self._follower.poll():
             self.post_message(RunChanged(view))
         if lines := self._log.poll():
             self.post_message(LogGrew(lines))
+        return self._follower.behind
 
     def on_run_changed(self, message: RunChanged) -> None:
         before, self._view = self._view, message.view

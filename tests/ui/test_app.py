@@ -589,6 +589,8 @@ async def test_leaving_a_screen_ends_its_reader(tmp_path: Path) -> None:
     polls: list[RunDir] = []
 
     class Counted:
+        behind = False
+
         def __init__(self, run: RunDir) -> None:
             self.run = run
 

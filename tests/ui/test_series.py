@@ -193,3 +193,48 @@ def test_a_step_beyond_64_bits_changes_nothing() -> None:
         series.append(2**64, 2.0)
     assert series.x_range == (0, 0)
     assert series.last == 1.0
+
+
+BATCHES = st.lists(st.lists(st.tuples(st.integers(1, 50), VALUES), max_size=60), max_size=8)
+
+
+@settings(deadline=None)
+@given(batches=BATCHES, start=st.integers(-5, 5), capacity=st.integers(2, 40), rewind=st.integers(0, 200))
+def test_points_added_at_once_leave_what_points_added_one_by_one_leave(
+    batches: list[list[tuple[int, float]]], start: int, capacity: int, rewind: int
+) -> None:
+    single, bulk, step = Series(capacity=capacity), Series(capacity=capacity), start
+    for number, batch in enumerate(batches):
+        steps, values = [], []
+        step -= rewind if number == 3 else 0
+        for jump, value in batch:
+            step += jump
+            steps.append(step)
+            values.append(value)
+            single.append(step, value, 10.0 * step)
+        bulk.extend(steps, values, [10.0 * each for each in steps])
+        copy = bulk.copy()
+    if not len(single):
+        assert not len(bulk)
+        return
+    low, high = single.x_range or (0, 0)
+    assert (bulk.x_range, bulk.width, bulk.seams) == (single.x_range, single.width, single.seams)
+    assert (bulk.count, bulk.gaps, bulk.last_time) == (single.count, single.gaps, single.last_time)
+    for series in (bulk, copy):
+        assert repr(series.columns(low, high + 1, 37)) == repr(single.columns(low, high + 1, 37))
+        smooth, expected = (each.smoothed(7).columns(low, high + 1, 11) for each in (series, single))
+        for mine, theirs in zip(smooth, expected, strict=True):
+            assert (mine is None) == (theirs is None)
+            if mine and theirs:
+                assert mine.low == pytest.approx(theirs.low, rel=1e-9, abs=1e-6, nan_ok=True)
+
+
+def test_a_copy_and_its_original_go_their_own_ways() -> None:
+    original = Series((step, float(step)) for step in range(10))
+    copy = original.copy()
+    original.append(10, 100.0)
+    copy.append(3, -7.0)
+    assert original.x_range == (0, 10)
+    assert original.y_range(0, 11) == (0.0, 100.0)
+    assert copy.x_range == (0, 3)
+    assert copy.y_range(0, 11) == (-7.0, 2.0)

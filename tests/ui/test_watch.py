@@ -188,3 +188,23 @@ def test_the_log_is_followed_line_by_line(tmp_path: Path) -> None:
     assert log.poll() == ["anew"]
     os.unlink(run.log_file)
     assert log.poll() == []
+
+
+def test_a_long_file_is_read_in_several_polls_and_ends_the_same(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="game")
+    lines = [
+        encode(Scalars(stage="game", step=step, values={"psi": step / 7, **({"val_loss": 1.0} if step % 9 else {})}))
+        for step in range(1_000_000, 1_030_000)
+    ]
+    with run.records_file.open("ab") as file:
+        file.writelines(lines)
+    follower, polls = RunFollower(run), 1
+    follower.poll(0.0)
+    while follower.behind:
+        follower.poll(0.0)
+        polls += 1
+    assert polls > 1
+    psi = follower.view.series["game", "psi"]
+    assert (psi.x_range, psi.last) == ((2, 1_029_999), 1_029_999 / 7)
+    assert follower.view.series["game", "val_loss"].x_range == (1_000_000, 1_029_999)
+    assert follower.poll(0.0) is None
