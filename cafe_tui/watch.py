@@ -35,6 +35,8 @@ KEPT_NOTES = 200
 """Warnings and messages kept of a run; a run that warns every step must not fill the memory of its viewers."""
 READING_SECONDS = 0.05
 """For how long a poll reads on, so that what there is of a long run is soon seen."""
+SETTLED_NS = 4_000_000_000
+"""Nanoseconds after which the time of a folder tells every change."""
 LEAST_PROGRESS = 0.02
 """Share of a run or stage that must be done before a time to go is guessed from it."""
 
@@ -157,7 +159,7 @@ class RunFollower:
         status = self.run.status(state, now=self._clock())
         if status.final:
             state = self.run.state()
-        results = _signature(self.run.results_file)
+        results = self.run.signature()[1]
         if results != self._results_read:
             self._results_read, self._results = results, self.run.results()
         elapsed = int(self._elapsed(state, status)) if not status.final else 0
@@ -361,12 +363,14 @@ class RunsFollower:
         self._clock = clock
         self._known: dict[str, tuple[object, RunRow]] = {}
         self._rows: tuple[RunRow, ...] | None = None
+        self._listed: Sequence[RunDir] = ()
+        self._changed = 0
 
     def poll(self) -> tuple[RunRow, ...] | None:
         """All runs, newest first; None when nothing has changed. Raises UsageError when the folder is unreadable."""
         known: dict[str, tuple[object, RunRow]] = {}
-        for run in rundir.listing(self.runs):
-            signature = tuple(_signature(path) for path in (run.state_file, run.results_file, run.info_file))
+        for run in self._listing():
+            signature = run.signature()
             before = self._known.get(run.id)
             # A heartbeat that stops changes no file: the state of a run that is not final is judged each time.
             if before is None or before[0] != signature or before[1].state not in rundir.FINAL:
@@ -380,19 +384,22 @@ class RunsFollower:
         self._rows = rows
         return rows
 
+    def _listing(self) -> Sequence[RunDir]:
+        """The runs; those listed last if the folder has not changed since, which costs a long list nothing."""
+        try:
+            changed = self.runs.stat().st_mtime_ns
+        except OSError:
+            changed = 0
+        # A change soon after the listing may bear the same time, as some file systems count in seconds.
+        if changed != self._changed or time.time_ns() - changed < SETTLED_NS:
+            self._listed, self._changed = rundir.listing(self.runs), changed
+        return self._listed
+
 
 def _columns(records: Sequence[Scalars]) -> dict[str, list[float]]:
     """The values of each name of the first record in all of them, which hold as many; KeyError if they hold others."""
     readings = [record.values for record in records]
     return {name: to_floats([reading[name] for reading in readings]) for name in readings[0]}
-
-
-def _signature(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size
 
 
 class LogFollower:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -30,6 +32,8 @@ AGES_EVERY = 10.0
 """Seconds between looks at whether an age has become another text."""
 A_SCREENFUL = 60
 """Rows read and shown before the rest of a long list, which on a slow disk takes a while."""
+PATIENCE = 0.05
+"""Seconds that the first painting waits for them."""
 
 
 def newest_rows(runs: Path, count: int, now: float) -> tuple[RunRow, ...]:
@@ -47,6 +51,7 @@ class RunsScreen(PollingScreen):
     """The table of runs; `follower` reads the folder, `clock` gives unix seconds."""
 
     PERIOD = 2.0
+    AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("N", "new_run", "New run", key_display="N"),
         Binding("slash", "filter", "Filter", key_display="/"),
@@ -82,14 +87,21 @@ class RunsScreen(PollingScreen):
         yield KeyBar()
 
     def on_mount(self) -> None:
-        self.query_one(RunTable).focus()
         self.set_interval(AGES_EVERY, self._draw)
+        # The first painting has the newest runs in it, unless the disk is slow, and comes before what focus restyles.
+        reader = threading.Thread(target=self._read_newest, daemon=True)
+        reader.start()
+        reader.join(PATIENCE)
+        self._draw()
+        self.call_after_refresh(self.query_one(RunTable).focus)
+
+    def _read_newest(self) -> None:
+        with suppress(CafeError):  # `read` says what is wrong
+            self._rows = newest_rows(self._runs, A_SCREENFUL, self._clock())
 
     def read(self) -> None:
         """Look at the folder (reader thread)."""
         try:
-            if self._told is None and (newest := newest_rows(self._runs, A_SCREENFUL, self._clock())):
-                self._tell(RunsChanged(newest, complete=False))
             rows = self._follower.poll()
         except CafeError as error:
             self._tell(RunsChanged((), str(error)))

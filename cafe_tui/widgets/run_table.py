@@ -121,6 +121,7 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
         self._cursor = 0
         self._columns: list[tuple[Column, int]] = []
         self._gap = ""
+        self._arranged_for = -1  # a width
 
     @property
     def selected(self) -> RunRow | None:
@@ -142,7 +143,7 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
         self._cursor = places.get(chosen.id, old_cursor) if chosen else 0
         self._cursor = max(min(self._cursor, len(self._rows) - 1), 0)
         self.virtual_size = Size(self.size.width, len(self._rows) + 1)
-        self._arrange()
+        self._arranged_for = -1
         # A list that was scrolled keeps its cursor on the same line of the screen; one at its top shows what is new.
         if self._cursor != old_cursor and self.scroll_offset.y:
             self._scroll(self.scroll_offset.y + self._cursor - old_cursor)
@@ -178,10 +179,10 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     def on_resize(self, _: events.Resize) -> None:
         self.virtual_size = Size(self.size.width, len(self._rows) + 1)
-        self._arrange()
         self._keep_cursor_in_view()
 
     def render_line(self, y: int) -> Strip:
+        self._arrange()
         index = y - 1 + self.scroll_offset.y
         line = self._header() if y == 0 else self._line(index) if index < len(self._rows) else ()
         cursor = self.get_component_rich_style("cursor" if self.has_focus else "cursor-blurred")
@@ -196,6 +197,9 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     def _arrange(self) -> None:
         """Choose the columns that fit, each with its cells; the run column takes what is left, if ids need it."""
+        if self._arranged_for == self.size.width:  # asked here and not on the resize event, which follows the painting
+            return
+        self._arranged_for = self.size.width
         cells, kept = self.size.width, list(COLUMNS)
         self._gap = " " if cells < 100 else "  "
         while (needed := sum(column.cells + len(self._gap) for column in kept)) > cells + len(self._gap):
@@ -227,6 +231,7 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
         return tuple(pieces)
 
     def _picture(self) -> list[Line]:
+        self._arrange()
         top = self.scroll_offset.y
         return [self._header(), *map(self._line, range(top, min(top + self._visible_rows, len(self._rows))))]
 
