@@ -30,6 +30,9 @@ def _version(wanted: bool) -> None:
 def home(
     context: typer.Context,
     runs: Runs = None,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="For a slow line: the UI draws once a second, in sixteen colours.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
@@ -40,13 +43,15 @@ def home(
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         print(context.get_help())
         raise typer.Exit(2)
+    from cafe_tui.locations import runs_folder, slow_line
+
+    slow = slow_line(slow)
     from cafe_tui.app import open_ui
-    from cafe_tui.locations import runs_folder
 
-    raise typer.Exit(open_ui(runs_folder(runs)))
+    raise typer.Exit(open_ui(runs_folder(runs), slow=slow))
 
 
-from cafe_tui.cli import doctor, look, manage, profiles, run  # noqa: E402  (they register their verbs on `app`)
+from cafe_tui.cli import compare, doctor, look, manage, profiles, run  # noqa: E402  (they register their verbs on `app`)
 
-for module in (run, profiles, look, manage, doctor):
+for module in (run, profiles, look, compare, manage, doctor):
     module.register(app)

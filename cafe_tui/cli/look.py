@@ -35,7 +35,7 @@ def list_runs(
     state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only runs with this tag.")] = None,
     sort: Annotated[
-        Literal["age", "name", "state", "progress", "clean", "robust", "difference"],
+        Literal["age", "name", "profile", "state", "stage", "eta", "progress", "clean", "robust", "difference"],
         typer.Option(help="Order of the rows: words from A to Z, numbers from high to low."),
     ] = "age",
     json: Json = False,
@@ -267,7 +267,7 @@ def table(
     if not cells:
         return
     if format_ != "text":
-        print("\n".join({"markdown": _markdown, "latex": _latex, "csv": _csv}[format_](shown)))
+        print("\n".join(_in_format(shown, format_)))
         return
     width = console.console(sys.stdout).width if sys.stdout.isatty() else 200
     differences = views[0].differences if len(views) == 1 else ()
@@ -281,61 +281,9 @@ def _named(cell: Cell, view: RunView, with_run: bool) -> Cell:
     return replace(cell, model=f"{view.id}/{cell.model}") if with_run else cell
 
 
-def _markdown(shown: Table) -> list[str]:
-    from cafe_tui import format as fmt
+def _in_format(shown: Table, format_: str) -> list[str]:
+    from cafe_tui import exporting
 
-    def escaped(text: str) -> str:
-        return fmt.printable(text).replace("|", "\\|")
-
-    lines = [
-        f"| accuracy % | {' | '.join(map(escaped, shown.attacks))} |",
-        f"|:---|{'---:|' * len(shown.attacks)}",
-    ]
-    for model in shown.models:
-        found = [shown.cell(model, attack) for attack in shown.attacks]
-        texts = [f"{fmt.percent(c.accuracy)} {fmt.interval(c.low, c.high)}" if c else "" for c in found]
-        lines.append(f"| {escaped(model)} | {' | '.join(texts)} |")
-    return lines
-
-
-_LATEX = {
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-}
-
-
-def _latex(shown: Table) -> list[str]:
-    """A tabular for the booktabs package; intervals are small, so that the numbers stand out."""
-    from cafe_tui import format as fmt
-
-    def escaped(text: str) -> str:
-        return "".join(_LATEX.get(sign, sign) for sign in fmt.printable(text))
-
-    lines = [
-        f"\\begin{{tabular}}{{l{'r' * len(shown.attacks)}}}",
-        "\\toprule",
-        f"accuracy \\% & {' & '.join(map(escaped, shown.attacks))} \\\\",
-        "\\midrule",
-    ]
-    for model in shown.models:
-        found = [shown.cell(model, attack) for attack in shown.attacks]
-        cells = [
-            f"{fmt.percent(c.accuracy)} {{\\scriptsize {fmt.interval(c.low, c.high)}}}" if c else "" for c in found
-        ]
-        lines.append(f"{escaped(model)} & {' & '.join(cells)} \\\\")
-    return [*lines, "\\bottomrule", "\\end{tabular}"]
-
-
-def _csv(shown: Table) -> list[str]:
-    """A line for each cell, numbers in full."""
-    import csv
-    from io import StringIO
-
-    out = StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = ("model", "attack", "correct", "total", "accuracy", "low", "high", "seconds", "gradient_steps")
-    writer.writerow(names)
-    writer.writerows([getattr(cell, name) for name in names] for cell in shown.cells.values())
-    return out.getvalue().splitlines()
+    if format_ == "csv":
+        return exporting.cells_csv(shown)
+    return {"markdown": exporting.markdown, "latex": exporting.latex}[format_](exporting.robust_grid(shown))
