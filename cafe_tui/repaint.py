@@ -1,0 +1,222 @@
+"""Only cells that changed go to the terminal.
+
+Textual repaints a line from the left edge of a widget, and a scroll bar whole, whatever of them changed. Over a slow
+line that is most of what is sent. What it writes is a small language (move, style, text), so it can be read back into
+cells and compared with what the terminal shows already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import repeat
+from typing import Final
+
+from rich.cells import cell_len
+
+Cell = tuple[str, str]
+"""A character and the parameters of its style; the second half of a wide character is an empty string."""
+Row = list[Cell | None]
+"""The cells of a line; what is not known is None, and so is all behind its end."""
+
+NEAR: Final = 5
+"""Unchanged cells that cost less to send again than to jump over."""
+TOKENS: Final = re.compile(
+    r"(?P<move>\x1b\[(?P<row>\d*);?(?P<column>\d*)H)"
+    r"|\x1b\[(?P<style>[\d;:]*)m"
+    r"|(?P<sync>\x1b\[\?2026[hl])"
+    r"|(?P<other>\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[PX^_].*?\x1b\\|\x1b[^\[\]PX^_]"
+    r"|[\x00-\x09\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f])"
+    r"|(?P<return>\r)|(?P<line>\n)"
+    r"|(?P<text>[^\x00-\x1f\x7f]+)",
+    re.DOTALL,
+)
+HARMLESS: Final = re.compile(r"\x1b\[(\?[\d;]+([hl]|\$p)|[<>=?][\d;]*u|c|\d+n|\d*t|\d+ q)|\x1b\]|\x07")
+"""Sequences that change no cell: modes, queries, titles, the clipboard."""
+SCREENS: Final = re.compile(r"\x1b\[\?(47|1047|1049)[hl]")
+"""Modes that do: the alternate screen."""
+CURSOR: Final = {"\x1b[?25l": True, "\x1b[?25h": False}
+"""Whether it is hidden from then on."""
+BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
+
+
+class Repaint:
+    """What a terminal shows, and what it is to show.
+
+    `feed` takes what a program writes, `take` gives what is left of it. Anything that is not understood goes to the
+    terminal as it is, and everything is then painted anew.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: dict[int, Row] = {}
+        self._shown: dict[int, Row] = {}
+        self._touched: set[int] = set()
+        self._row = self._column = 0
+        self._style = ""
+        self._sync = False
+        self._hidden = False  # the cursor, which may then be anywhere
+        self._out: list[str] = []
+        self._rest = ""  # the beginning of a sequence that is not complete yet
+        self._at: tuple[int, int] | None = None  # where the terminal's cursor is, if that is known
+        self._worn: str | None = None  # the style that it has
+
+    def forget(self) -> None:
+        """The terminal may show anything now, as after a change of its size; what was fed before is void."""
+        self._wanted, self._shown, self._touched = {}, {}, set()
+        self._at = self._worn = None
+
+    def feed(self, text: str) -> None:
+        """Take what a program writes."""
+        text, self._rest = self._rest + text, ""
+        end = 0
+        for token in TOKENS.finditer(text):
+            if token.start() != end:
+                break
+            end = token.end()
+            self._obey(token)
+        if end < len(text):
+            self._rest = text[end:]
+            if len(self._rest) > 64 and not self._rest.startswith(("\x1b]", "\x1bP", "\x1b_", "\x1bX", "\x1b^")):
+                self._pass(self._rest)
+                self._rest = ""
+
+    def take(self) -> str:
+        """What the terminal needs, to show all that was fed."""
+        self._paint()
+        known = bool(self._out) or self._at is not None
+        if self._out:
+            self._undress()
+        if known and not self._hidden and (self._row, self._column) != self._at:
+            self._move(self._row, self._column)
+        text = "".join(self._out)
+        if text and self._sync:
+            text = f"{BEGIN}{text}{END}"
+        self._out, self._sync = [], False
+        return text
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def _obey(self, token: re.Match[str]) -> None:
+        kind = token.lastgroup
+        if kind == "text":
+            self._put(token["text"])
+        elif token["move"] is not None:
+            self._row, self._column = int(token["row"] or 1) - 1, int(token["column"] or 1) - 1
+        elif kind == "style":
+            # A program that adds to a style instead of setting it anew after a reset is followed too.
+            given = token["style"]
+            if given.startswith("0;") or given in ("", "0"):
+                self._style = given[2:]
+            else:
+                self._style = f"{self._style};{given}" if self._style else given
+        elif kind == "sync":
+            self._sync = True
+        elif kind == "return":
+            self._column = 0
+        elif kind == "line":
+            self._row += 1
+        else:
+            self._pass(token["other"])
+
+    def _pass(self, sequence: str) -> None:
+        self._paint()
+        self._undress()
+        harmless = HARMLESS.match(sequence) and not SCREENS.match(sequence)
+        if not harmless and (self._row, self._column) != self._at:
+            self._move(self._row, self._column)
+        self._out.append(sequence)
+        self._hidden = CURSOR.get(sequence, self._hidden)
+        if not harmless:
+            self.forget()
+
+    def _put(self, text: str) -> None:
+        row = self._wanted.setdefault(self._row, [])
+        start = self._column
+        if len(row) < start:
+            row.extend([None] * (start - len(row)))
+        if text.isascii() or cell_len(text) == len(text):
+            cells = list(zip(text, repeat(self._style)))
+        else:
+            cells = list(self._wide(text))
+        end = start + len(cells)
+        # What is left of a wide character that is half overwritten differs between terminals.
+        if start and row[start : start + 1] and (half := row[start]) and not half[0]:
+            row[start - 1] = None
+        if row[end : end + 1] and (half := row[end]) and not half[0]:
+            row[end] = None
+        row[start:end] = cells
+        self._touched.add(self._row)
+        self._column = end
+
+    def _wide(self, text: str) -> Iterator[Cell]:
+        held = ""
+        for character in text:
+            cells = cell_len(character)
+            if cells == 0 and held:
+                held += character
+                continue
+            if held:
+                yield from self._cells(held)
+            held = character
+        if held:
+            yield from self._cells(held)
+
+    def _cells(self, cluster: str) -> Iterator[Cell]:
+        yield cluster, self._style
+        if cell_len(cluster[0]) == 2:
+            yield "", self._style
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def _paint(self) -> None:
+        for row in sorted(self._touched):
+            wanted, shown = self._wanted.get(row, []), self._shown.get(row)
+            if wanted != shown:
+                for start, end in _runs(wanted, shown):
+                    self._write(row, start, wanted[start:end])
+                self._shown[row] = wanted[:]
+        self._touched = set()
+
+    def _write(self, row: int, column: int, cells: Row) -> None:
+        if (row, column) != self._at:
+            self._move(row, column)
+        for cell in cells:
+            assert cell is not None
+            text, style = cell
+            if style != self._worn:
+                self._out.append(f"\x1b[0;{style}m" if style else "\x1b[0m")
+                self._worn = style
+            self._out.append(text)
+        self._at = (row, column + len(cells))
+
+    def _undress(self) -> None:
+        """Leave no style behind, whatever may be written next by whom."""
+        if self._worn:
+            self._out.append("\x1b[0m")
+            self._worn = ""
+
+    def _move(self, row: int, column: int) -> None:
+        self._out.append(f"\x1b[{row + 1};{column + 1}H")
+        self._at = (row, column)
+
+
+def _runs(wanted: Row, shown: Row | None) -> Iterator[tuple[int, int]]:
+    """The runs of cells to be sent: all known ones where characters are wide, as terminals differ in what those are."""
+    shown = shown or []
+    if any(cell and len(cell[0]) != 1 for row in (wanted, shown) for cell in row):
+        changed = list(range(len(wanted)))
+    else:
+        changed = [i for i, (new, old) in enumerate(zip(wanted, shown, strict=False)) if new != old]
+        changed += range(len(shown), len(wanted))
+    start = end = None
+    for i in changed:
+        if wanted[i] is None:
+            continue
+        if start is None or end is None:
+            start = i
+        elif i > end + NEAR or None in wanted[end:i]:
+            yield start, end + 1
+            start = i
+        end = i
+    if start is not None and end is not None:
+        yield start, end + 1
