@@ -14,8 +14,8 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the locale cannot write must not end the command
     try:
-        if len(sys.argv) == 1 and sys.stdin.isatty() and sys.stdout.isatty():
-            sys.exit(_home())
+        if sys.argv[1:] in ([], ["--slow"]) and sys.stdin.isatty() and sys.stdout.isatty():
+            sys.exit(_home(slow="--slow" in sys.argv))
         from cafe_tui.cli import app
 
         app(prog_name="cafe")
@@ -34,12 +34,14 @@ def main() -> None:
         sys.exit(1)
 
 
-def _home() -> int:
+def _home(slow: bool) -> int:
     """`cafe` alone: the terminal UI, without loading the commands, which would take a quarter of its start."""
-    from cafe_tui.app import open_ui
-    from cafe_tui.locations import runs_folder
+    from cafe_tui.locations import runs_folder, slow_line
 
-    return open_ui(runs_folder())
+    slow = slow_line(slow)
+    from cafe_tui.app import open_ui
+
+    return open_ui(runs_folder(), slow=slow)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 SYMBOLS: Final = {
@@ -28,6 +29,9 @@ ASCII_SYMBOLS: Final = {
 }
 """The same for terminals that are not UTF-8."""
 
+BLOCKS: Final = "▁▂▃▄▅▆▇█"
+"""From low to high, for sparklines."""
+
 MEANINGS: Final = {
     "Adv": "what the network says of the attacked image",
     "CF": "counterfactual features: the test function's worst case",
@@ -47,6 +51,22 @@ def bar(share: float, cells: int, *, ascii_only: bool = False) -> str:
     full, empty = ("#", "-") if ascii_only else ("━", "─")
     done = round(min(max(share, 0.0), 1.0) * cells)
     return full * done + empty * (cells - done)
+
+
+def sparkline(values: Sequence[float], cells: int) -> str:
+    """The values in at most `cells` block characters, each the mean of an equal share; not finite ones are left out."""
+    kept = [value for value in values if math.isfinite(value)]
+    if not kept or cells < 1:
+        return ""
+    cells = min(cells, len(kept))
+    means = []
+    for i in range(cells):
+        part = kept[i * len(kept) // cells : (i + 1) * len(kept) // cells]
+        means.append(math.fsum(part) / len(part))
+    low, span = min(means), max(means) - min(means)
+    if not span:
+        return BLOCKS[len(BLOCKS) // 2] * cells
+    return "".join(BLOCKS[round((mean - low) / span * (len(BLOCKS) - 1))] for mean in means)
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 if TYPE_CHECKING:
+    from cafe_tui.origins import Resolved
     from cafe_tui.watch import RunRow, RunView
 
 
@@ -30,9 +31,10 @@ class RunsChanged(Message, bubble=False):
 
 @dataclass
 class RunChanged(Message, bubble=False):
-    """The run directory was read and there is news."""
+    """The run directory was read and there is news; not `complete` while older records are still being read."""
 
     view: RunView
+    complete: bool = True
 
     def can_replace(self, message: Message) -> bool:
         """Only the newest view is worth drawing."""
@@ -44,6 +46,13 @@ class LogGrew(Message, bubble=False):
     """The engine's log has new complete lines. Never replaced: each brings other lines."""
 
     lines: Sequence[str]
+
+
+@dataclass
+class ProfileResolved(Message, bubble=False):
+    """The run's profile was read, with what differs from its parent."""
+
+    profile: Resolved
 
 
 @dataclass

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from engine.contract.rundir import FINAL
 
 if TYPE_CHECKING:
     from cafe_tui.watch import RunRow
@@ -13,7 +16,10 @@ Key = Callable[["RunRow"], float | str | None]
 ORDERS: Final[dict[str, Key]] = {
     "age": lambda row: row.created,
     "name": lambda row: row.name,
+    "profile": lambda row: row.profile,
     "state": lambda row: row.state,
+    "stage": lambda row: row.stage,
+    "eta": lambda row: row.eta,
     "progress": lambda row: row.progress,
     "clean": lambda row: _number(row, "clean"),
     "robust": lambda row: _number(row, "robust"),
@@ -22,17 +28,51 @@ ORDERS: Final[dict[str, Key]] = {
 """What can be sorted by: words from A to Z, numbers from high to low (so the newest first), unknown ones last."""
 
 
-def ordered(rows: Sequence[RunRow], by: str) -> list[RunRow]:
-    """The rows in one of the ORDERS; those that are equal stay as they were."""
+def ordered(rows: Sequence[RunRow], by: str, *, backwards: bool = False) -> list[RunRow]:
+    """The rows in one of the ORDERS, or `backwards`; those that are equal stay as they were, unknown ones last."""
     key = ORDERS[by]
+    known = [row for row in rows if key(row) is not None]
+    unknown = [row for row in rows if key(row) is None]
 
-    def place(row: RunRow) -> tuple[bool, float, str]:
+    def place(row: RunRow) -> tuple[float, str]:
         value = key(row)
-        if isinstance(value, str):
-            return False, 0.0, value
-        return (True, 0.0, "") if value is None else (False, -value, "")
+        return (0.0, value) if isinstance(value, str) else (-(value or 0.0), "")
 
-    return sorted(rows, key=place)
+    known.sort(key=place)
+    return [*(reversed(known) if backwards else known), *unknown]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The heading of the runs of one profile: how many there are, how many go on, the best robust accuracy in percent.
+
+    `folded` leaves its runs out of the list.
+    """
+
+    profile: str
+    runs: int
+    going: int
+    best: float | None
+    folded: bool = False
+
+    @property
+    def id(self) -> str:
+        """Tells it from every run: no run id has a colon in front."""
+        return f":{self.profile}"
+
+
+def grouped(rows: Sequence[RunRow], folded: Container[str]) -> list[RunRow | Group]:
+    """The rows under headings by profile, in the order in which these first appear; those of `folded` ones hidden."""
+    by_profile: dict[str, list[RunRow]] = {}
+    for row in rows:
+        by_profile.setdefault(row.profile, []).append(row)
+    listed: list[RunRow | Group] = []
+    for profile, runs in by_profile.items():
+        going = sum(row.state not in FINAL for row in runs)
+        best = max((value for row in runs if (value := _number(row, "robust")) is not None), default=None)
+        listed.append(Group(profile, len(runs), going, best, profile in folded))
+        listed += [] if profile in folded else runs
+    return listed
 
 
 def _number(row: RunRow, name: str) -> float | None:

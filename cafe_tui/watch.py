@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, compress, groupby
 from operator import attrgetter
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 from cafe_tui.series import Series
+from cafe_tui.trends import trend
 from engine.contract import rundir
 from engine.contract.errors import CafeError
 from engine.contract.records import (
@@ -34,9 +35,15 @@ from engine.contract.rundir import Info, RunDir, State, Status
 KEPT_NOTES = 200
 """Warnings and messages kept of a run; a run that warns every step must not fill the memory of its viewers."""
 READING_SECONDS = 0.05
-"""For how long a poll reads on, so that what there is of a long run is soon seen."""
+"""For how long a look at many runs reads on."""
+READING_AT_FIRST, READING_AT_MOST = 0.015, 0.2
+"""For how long a poll of one run reads on: briefly at first, so that a curve is soon seen, then twice as long."""
 SETTLED_NS = 4_000_000_000
 """Nanoseconds after which the time of a folder tells every change."""
+RESUMED_SECONDS = 60.0
+"""An engine that began so much later than its run was made is not its first."""
+VALUED_OPTIONS = frozenset({"--set", "--name", "--tag", "--device", "--runs"})
+"""Of `cafe run`: the word after one of them is not the profile."""
 LEAST_PROGRESS = 0.02
 """Share of a run or stage that must be done before a time to go is guessed from it."""
 
@@ -125,6 +132,7 @@ class RunFollower:
         self.fresh: list[AnyRecord] = []
         self.behind = False
         self._keep = keep
+        self._patience = READING_AT_FIRST
         self._clock = clock
         self._reader = RecordReader(run.records_file)
         self._series: dict[tuple[str, str], Series] = {}
@@ -147,11 +155,13 @@ class RunFollower:
         self._planned = False
         self.view = self._picture(State(state="starting"), Status("starting"))
 
-    def poll(self, seconds: float = READING_SECONDS) -> RunView | None:
+    def poll(self, seconds: float | None = None) -> RunView | None:
         """The new picture, or None when nothing has changed (a running clock counts as a change each second).
 
-        Of a long file it reads for about so many seconds, and the rest with the next polls.
+        Of a long file it reads for about so many seconds, by default a little longer each time, and the rest later.
         """
+        if seconds is None:
+            seconds, self._patience = self._patience, min(2 * self._patience, READING_AT_MOST)
         if not self._planned:
             self._plan()
         read = self._read(seconds)
@@ -305,7 +315,10 @@ class RunFollower:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run in a list of runs; `created` in unix seconds, `progress` 0-1."""
+    """A run in a list of runs; `created` in unix seconds, `progress` 0-1.
+
+    `eta` is the seconds to go, None while unknown; `trend` the newest values of the headline metric, if it was read.
+    """
 
     id: str
     name: str
@@ -318,6 +331,9 @@ class RunRow:
     created: float
     tags: tuple[str, ...]
     headline: Mapping[str, float | str | None]
+    profile: str = ""
+    eta: float | None = None
+    trend: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The row of the `ls` document of the contract."""
@@ -352,11 +368,41 @@ def row_of(run: RunDir, now: float | None = None) -> RunRow:
         created=info.created,
         tags=tuple(info.tags),
         headline=dict(results.headline) if results else {},
+        profile=_profile_of(info),
+        eta=_eta(info, state, time.time() if now is None else now) if not status.final else None,
     )
 
 
+def profile_reference(info: Info) -> str:
+    """What the command that started the run named as its profile; empty when that is not known."""
+    words = iter(info.command[2:] if info.command[1:2] == ["run"] else ())
+    for word in words:
+        if not word.startswith("-"):
+            return word
+        if word in VALUED_OPTIONS:
+            next(words, None)
+    return ""
+
+
+def _profile_of(info: Info) -> str:
+    """The name of the profile that the run was started from; where that is an earlier run's, its own name."""
+    named = PurePath(profile_reference(info))
+    return info.name if named.name in ("", "profile.toml") else named.stem
+
+
+def _eta(info: Info, state: State, now: float) -> float | None:
+    """Seconds to go by the mean speed so far; None early on and for an engine that went on with an older one's work."""
+    began = state.pid_started
+    if state.progress < LEAST_PROGRESS or began is None or abs(began - info.created) > RESUMED_SECONDS:
+        return None
+    return max(now - began, 0.0) * (1 - state.progress) / state.progress
+
+
 class RunsFollower:
-    """Follows the runs folder: runs whose files did not change are not read again."""
+    """Follows the runs folder: runs whose files did not change are not read again.
+
+    Of the runs whose ids are `visible`, the trend is read too. `behind` tells after a poll that some is still missing.
+    """
 
     def __init__(self, runs: Path, *, clock: Callable[[], float] = time.time) -> None:
         self.runs = runs
@@ -365,10 +411,14 @@ class RunsFollower:
         self._rows: tuple[RunRow, ...] | None = None
         self._listed: Sequence[RunDir] = ()
         self._changed = 0
+        self._trends: dict[str, tuple[object, tuple[float, ...]]] = {}
+        self.visible: frozenset[str] = frozenset()
+        self.behind = False
 
     def poll(self) -> tuple[RunRow, ...] | None:
         """All runs, newest first; None when nothing has changed. Raises UsageError when the folder is unreadable."""
         known: dict[str, tuple[object, RunRow]] = {}
+        until, self.behind = time.monotonic() + READING_SECONDS, False
         for run in self._listing():
             signature = run.signature()
             before = self._known.get(run.id)
@@ -378,11 +428,28 @@ class RunsFollower:
             else:
                 known[run.id] = before
         self._known = known
-        rows = tuple(row for _, row in known.values())
+        visible = [run for run in self._listed if run.id in self.visible]
+        self._trends = {run.id: self._trends[run.id] for run in visible if run.id in self._trends}
+        for run in visible:
+            self._look_at_trend(run, until)
+        rows = tuple(self._with_trend(row) for _, row in known.values())
         if rows == self._rows:
             return None
         self._rows = rows
         return rows
+
+    def _look_at_trend(self, run: RunDir, until: float) -> None:
+        """Read the trend of a run if its records changed and there is time, until a moment of the monotonic clock."""
+        changed = run.records_signature()
+        if run.id not in self._trends or self._trends[run.id][0] != changed:
+            if time.monotonic() > until:
+                self.behind = True
+            else:
+                self._trends[run.id] = (changed, trend(run))
+
+    def _with_trend(self, row: RunRow) -> RunRow:
+        found = self._trends.get(row.id)
+        return replace(row, trend=found[1]) if found and found[1] else row
 
     def _listing(self) -> Sequence[RunDir]:
         """The runs; those listed last if the folder has not changed since, which costs a long list nothing."""

@@ -8,6 +8,8 @@ from typing import ClassVar, Final
 from textual import work
 from textual.screen import Screen
 
+from cafe_tui.pace import USUAL, Pace
+
 BREATH: Final = 0.005
 """Seconds for the UI thread between two readings of a long file."""
 
@@ -23,7 +25,18 @@ class PollingScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._covered = threading.Event()
+        self._woken = threading.Event()
         self._reading = threading.Lock()
+
+    def wake(self) -> None:
+        """Read at once instead of at the end of the period."""
+        self._woken.set()
+
+    @property
+    def period(self) -> float:
+        """Seconds between two readings: no shorter than what the line to the terminal takes."""
+        pace = getattr(self.app, "pace", None)
+        return max(self.PERIOD, pace.interval) if isinstance(pace, Pace) and pace.interval > USUAL else self.PERIOD
 
     def read(self) -> bool | None:
         """Look at the disk and post what is new. Runs on the reader thread, never twice at once."""
@@ -31,20 +44,26 @@ class PollingScreen(Screen[None]):
 
     def on_screen_resume(self) -> None:
         # After the first painting: two threads that both want the interpreter would delay it severalfold.
-        self._covered.set()
+        self._leave()
         self._covered = threading.Event()
-        self.call_after_refresh(self._poll, self._covered)
+        self._poll(self._covered)
 
     def on_screen_suspend(self) -> None:
-        self._covered.set()
+        self._leave()
 
     def on_unmount(self) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         self._covered.set()
+        self.wake()
 
     @work(thread=True, group="reader")
     def _poll(self, covered: threading.Event) -> None:
         # Each showing has an event of its own, so a reader that is slow to notice its end is never revived.
         while not covered.is_set():
+            self._woken.clear()
             with self._reading:
                 more = self.read()
-            covered.wait(BREATH if more else self.PERIOD)
+            if not covered.is_set():
+                self._woken.wait(BREATH if more else self.period)

@@ -1,22 +1,26 @@
-"""One run, live: stages, the game's curves, the four accuracies, the robust-accuracy table, the log."""
+"""One run, live: stages, curves, the four accuracies of the game, the robust-accuracy table, log and profile."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widget import Widget
 
-from cafe_tui.messages import LogGrew, RunChanged
+from cafe_tui import format as fmt
+from cafe_tui.memory import Memory
+from cafe_tui.messages import LogGrew, ProfileResolved, RunChanged
 from cafe_tui.screens.polling import PollingScreen
 from cafe_tui.widgets.accuracies import Accuracies
 from cafe_tui.widgets.game_curves import GameCurves
 from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.lines import Line, Lines, Piece
 from cafe_tui.widgets.log_view import LogView
+from cafe_tui.widgets.profile_view import ProfileView
 from cafe_tui.widgets.robust_table import RobustData, RobustTable
 from cafe_tui.widgets.run_header import RunHeader
 from cafe_tui.widgets.scrolling import ScrollPane
@@ -26,14 +30,14 @@ from engine.contract.rundir import RunDir
 if TYPE_CHECKING:
     from cafe_tui.watch import LogFollower, RunFollower, RunView, StageView
 
-PANES: Final = ("curves", "results", "log")
-"""What `tab` goes through; on a low terminal one of them is shown at a time."""
+PANES: Final = ("curves", "results", "log", "profile")
+"""What `tab` goes through; on a low terminal one of them is shown at a time, and the profile is always alone."""
 HEIGHTS: Final = [(0, "-low"), (34, "-high")]
 WIDTHS: Final = [(0, "-narrow"), (150, "-wide")]
 
 
 class PaneTabs(Lines):
-    """Names of the panes, for terminals that show one at a time."""
+    """Names of the panes and the keys that go there; a click does too."""
 
     _shown = PANES[0]
 
@@ -49,6 +53,13 @@ class PaneTabs(Lines):
             shown = name == self._shown
             pieces += [(f"[{number} {name}]" if shown else f" {number} {name} ", "accent" if shown else "dim")]
         return [tuple(pieces)]
+
+    def on_click(self, event: events.Click) -> None:
+        x = event.x - self.gutter.left
+        for number, name in enumerate(PANES, 1):
+            if 0 <= x < len(name) + 4:
+                self.app.simulate_key(str(number))
+            x -= len(name) + 4
 
 
 W = TypeVar("W", bound=Widget)
@@ -69,10 +80,35 @@ def stage_to_show(stages: Sequence[StageView], with_curves: Container[str]) -> s
     return best[-1].id if best else ""
 
 
+Severity = Literal["information", "warning", "error"]
+TOLD_AT_ONCE: Final = 3
+"""Warnings that are shown one by one; more are counted."""
+
+
+def news(before: RunView, after: RunView) -> list[tuple[str, Severity]]:
+    """What has happened between two pictures of a run that is worth interrupting somebody for."""
+    told: list[tuple[str, Severity]] = []
+    known = {stage.id: stage.state for stage in before.stages}
+    for stage in after.stages:
+        if stage.state == "finished" and known.get(stage.id) == "running":
+            spent = f" in {fmt.duration(stage.finished - stage.started)}" if stage.started and stage.finished else ""
+            told.append((f"{stage.id} finished{spent}", "information"))
+    warnings = after.warnings[len(before.warnings) :] if after.warnings != before.warnings else ()
+    told += [(text, "warning") for text in warnings[:TOLD_AT_ONCE]]
+    if len(warnings) > TOLD_AT_ONCE:
+        told.append((f"and {len(warnings) - TOLD_AT_ONCE} more warnings", "warning"))
+    if after.status.state != before.status.state:
+        bad = after.status.state in ("failed", "lost")
+        said = f"{after.id} is {after.status.state}" + (f": {after.error}" if bad and after.error else "")
+        told.append((said, "error" if bad else "information"))
+    return [(fmt.printable(text), severity) for text, severity in told]
+
+
 class RunScreen(PollingScreen):
-    """Follows `run` with the two followers it is given."""
+    """Follows `run` with the two followers it is given; `memory` keeps the pane in which one watches live runs."""
 
     PERIOD = 0.25
+    AUTO_FOCUS = ""
     VERTICAL_BREAKPOINTS = HEIGHTS
     HORIZONTAL_BREAKPOINTS = WIDTHS
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -85,16 +121,22 @@ class RunScreen(PollingScreen):
         Binding("z", "zoom", "Zoom"),
         Binding("p", "samples", "Samples"),
         Binding("s", "stop", "Stop"),
+        Binding("Y", "copy", "Copy", key_display="Y", show=False),
+        Binding("S", "app.system", "System", key_display="S", show=False),
     ]
 
-    def __init__(self, run: RunDir, follower: RunFollower, log: LogFollower) -> None:
+    def __init__(self, run: RunDir, follower: RunFollower, log: LogFollower, memory: Memory | None = None) -> None:
         super().__init__()
+        self._memory = memory or Memory()
         self._run = run
         self._follower = follower
         self._log = log
         self._view: RunView | None = None
         self._stage = ""  # chosen by key; empty while the screen follows the run
-        self._pane = PANES[0]
+        self._pane = self._memory.pane if self._memory.pane in PANES else PANES[0]
+        self.add_class(f"-{self._pane}")  # before anything is styled for the first time
+        self._complete = False  # whether all that was there at first has been read
+        self._resolved = False  # the reader thread's
 
     def compose(self) -> ComposeResult:
         yield RunHeader(id="header")
@@ -106,26 +148,52 @@ class RunScreen(PollingScreen):
             with titled(ScrollPane(id="results"), "robust accuracy %, 95% intervals"):
                 yield RobustTable()
             yield titled(LogView(id="log"), "log")
+            with titled(ScrollPane(id="profile"), "profile as resolved"):
+                yield ProfileView()
         yield KeyBar()
 
     def on_mount(self) -> None:
-        self.action_pane(self._pane)
+        self.query_one(PaneTabs).show(self._pane)
 
     def read(self) -> bool:
         """Look at the run directory (reader thread)."""
         if view := self._follower.poll():
-            self.post_message(RunChanged(view))
+            self.post_message(RunChanged(view, complete=not self._follower.behind))
         if lines := self._log.poll():
             self.post_message(LogGrew(lines))
+        if not self._resolved and not self._follower.behind and self._run.profile_file.exists():
+            from cafe_tui.origins import resolved  # 20 ms that come after the first picture
+
+            self._resolved = True
+            self.post_message(ProfileResolved(resolved(self._run)))
         return self._follower.behind
 
     def on_run_changed(self, message: RunChanged) -> None:
         before, self._view = self._view, message.view
-        if before is None and self._view.status.state == "finished":
-            self.action_pane("results")
+        if before is None:  # styling the focus takes longer than drawing the first curve, which comes first
+            self.call_after_refresh(self.action_pane, self._pane)
+        if self._complete and before:
+            for text, severity in news(before, message.view):
+                self.notify(text, severity=severity, markup=False)
+        elif message.complete:
+            self._complete = True
+            state = message.view.status.state
+            self.action_pane({"finished": "results", "failed": "log", "lost": "log"}.get(state, self._pane))
         if before is None or before.status.final != self._view.status.final:
             self.refresh_bindings()  # there is something, or no longer anything, to stop
         self._draw()
+
+    def on_profile_resolved(self, message: ProfileResolved) -> None:
+        self.query_one(ProfileView).show(message.profile)
+
+    def on_search_asked(self) -> None:
+        from cafe_tui.screens.prompt import Prompt
+
+        log = self.query_one(LogView)
+        self.app.push_screen(
+            Prompt("Find in the log", "Enter finds it; n goes to earlier ones, N to later ones."),
+            lambda text: None if text is None else log.find(text),
+        )
 
     def on_log_grew(self, message: LogGrew) -> None:
         self.query_one(LogView).append(message.lines)
@@ -152,6 +220,8 @@ class RunScreen(PollingScreen):
     def action_pane(self, pane: str) -> None:
         """Show and focus a pane."""
         self._pane = pane
+        if self._view and not self._view.status.final:
+            self._memory.pane = pane
         for name in PANES:
             self.set_class(name == pane, f"-{name}")
         self.query_one(PaneTabs).show(pane)
@@ -181,6 +251,22 @@ class RunScreen(PollingScreen):
 
         # A follower of its own: this screen's may still be read, and would later lack what the other one has taken.
         self.app.push_screen(CurvesScreen(RunFollower(self._run), self._stage))
+
+    def action_copy(self) -> None:
+        """Copy the table as Markdown, the log in view, or the run's id, by what has the focus."""
+        view = self._view
+        if view is None:
+            return
+        if self._pane == "results" and view.table.cells:
+            from cafe_tui.exporting import markdown, robust_grid
+
+            what, text = "the table as Markdown", "\n".join(markdown(robust_grid(view.table)))
+        elif self._pane == "log":
+            what, text = "the log in view", self.query_one(LogView).text()
+        else:
+            what, text = view.id, view.id
+        self.app.copy_to_clipboard(text)
+        self.notify(f"copied {what}", markup=False)
 
     def action_samples(self) -> None:
         """Show the pictures of this run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,12 +15,13 @@ from textual.content import Content
 from textual.widgets import Static
 
 from cafe_tui import format as fmt
+from cafe_tui.memory import Memory
 from cafe_tui.messages import RunsChanged
-from cafe_tui.ordering import ORDERS, ordered
+from cafe_tui.ordering import ORDERS, Group, grouped, ordered
 from cafe_tui.screens.polling import PollingScreen
 from cafe_tui.watch import row_of
 from cafe_tui.widgets.key_bar import KeyBar
-from cafe_tui.widgets.run_table import RunTable
+from cafe_tui.widgets.run_table import GroupToggled, RunTable, SortAsked
 from engine.contract.errors import CafeError
 from engine.contract.rundir import FINAL, RunDir, listing
 
@@ -41,32 +43,42 @@ def newest_rows(runs: Path, count: int, now: float) -> tuple[RunRow, ...]:
     return tuple(row_of(run, now) for run in listing(runs)[:count])
 
 
+def preload() -> None:
+    """Import what an opened run needs while nobody waits for it: a tenth of a second that opening it then lacks."""
+    for module in ("cafe_tui.screens.run", "cafe_tui.origins", "engine.contract.plan"):
+        import_module(module)
+
+
 def matches(row: RunRow, words: Sequence[str]) -> bool:
-    """Whether every word (lower case) occurs in the run's id, name, state, stage or tags."""
-    text = " ".join((row.id, row.name, row.state, row.stage, *row.tags)).lower()
+    """Whether every word (lower case) occurs in the run's id, name, profile, state, stage or tags."""
+    text = " ".join((row.id, row.name, row.profile, row.state, row.stage, *row.tags)).lower()
     return all(word in text for word in words)
 
 
 class RunsScreen(PollingScreen):
-    """The table of runs; `follower` reads the folder, `clock` gives unix seconds."""
+    """The table of runs; `follower` reads the folder, `clock` gives unix seconds, `memory` keeps order and grouping."""
 
     PERIOD = 2.0
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q", "app.quit", "Quit"),
         Binding("N", "new_run", "New run", key_display="N"),
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("o", "sort", "Sort"),
-        Binding("space", "mark", "Mark", show=False),
+        Binding("O", "reverse", "Sort the other way round", key_display="O", show=False),
+        Binding("p", "group", "Group by profile", show=False),
+        Binding("space", "mark", "Mark"),
+        Binding("c", "compare", "Compare"),
         Binding("s", "manage('stop')", "Stop"),
         Binding("r", "manage('resume')", "Resume"),
         Binding("t", "manage('tag')", "Tag"),
         Binding("n", "manage('note')", "Note", show=False),
         Binding("d", "manage('delete')", "Delete"),
+        Binding("S", "app.system", "System", key_display="S"),
         Binding("escape", "clear_filter", "Clear filter"),
-        Binding("q", "app.quit", "Quit"),
     ]
 
-    def __init__(self, runs: Path, follower: RunsFollower, clock: Callable[[], float]) -> None:
+    def __init__(self, runs: Path, follower: RunsFollower, clock: Callable[[], float], memory: Memory) -> None:
         super().__init__()
         self._runs = runs
         self._follower = follower
@@ -75,7 +87,9 @@ class RunsScreen(PollingScreen):
         self._problem = ""
         self._complete = False
         self._wanted = ""
-        self._order = "age"
+        self._memory = memory
+        if memory.order not in ORDERS:
+            memory.order = "age"
         self._marked: frozenset[str] = frozenset()
         self._read_rows: Sequence[RunRow] = ()  # the reader thread's
         self._told: RunsChanged | None = None
@@ -99,15 +113,19 @@ class RunsScreen(PollingScreen):
         with suppress(CafeError):  # `read` says what is wrong
             self._rows = newest_rows(self._runs, A_SCREENFUL, self._clock())
 
-    def read(self) -> None:
+    def read(self) -> bool:
         """Look at the folder (reader thread)."""
         try:
             rows = self._follower.poll()
         except CafeError as error:
             self._tell(RunsChanged((), str(error)))
-            return
-        self._read_rows = self._read_rows if rows is None else rows
+            return False
+        if rows is not None:
+            self._read_rows = rows
+        elif not self._follower.behind:
+            preload()
         self._tell(RunsChanged(self._read_rows))
+        return self._follower.behind
 
     def _tell(self, news: RunsChanged) -> None:
         if news != self._told:
@@ -118,10 +136,21 @@ class RunsScreen(PollingScreen):
         self._rows, self._problem, self._complete = message.rows, message.problem, message.complete
         self._draw()
 
+    def on_idle(self) -> None:
+        """Let the reader look at the trends of what is in view now."""
+        visible = self.query_one(RunTable).on_screen
+        if visible != self._follower.visible:
+            self._follower.visible = visible
+            self.wake()
+
     def _draw(self) -> None:
         rows = [row for row in self._rows if matches(row, self._wanted.lower().split())]
         self._marked &= {row.id for row in self._rows}
-        self.query_one(RunTable).show(ordered(rows, self._order), self._clock(), self._marked)
+        sorting = (self._memory.order, self._memory.backwards)
+        in_order = ordered(rows, self._memory.order, backwards=self._memory.backwards)
+        listed: Sequence[RunRow | Group] = grouped(in_order, self._memory.folded) if self._memory.grouped else in_order
+        table = self.query_one(RunTable)
+        table.show(listed, self._clock(), self._marked, sorting if sorting != ("age", False) else ("", False))
         self._say("#title", self._title(len(rows)))
         self._say("#empty", self._why_empty())
         self.set_class(not rows and self._complete, "-empty")
@@ -138,7 +167,8 @@ class RunsScreen(PollingScreen):
         going = sum(row.state not in FINAL for row in self._rows)
         count = f"{shown} of {total} runs" if self._wanted.strip() else f"{total} run{'s' * (total != 1)}"
         extras = [f"{going} going on"] * bool(going)
-        extras += [f"by {self._order}"] * (self._order != "age")
+        extras += [f"by {self._memory.order}"] * (self._memory.order != "age")
+        extras += ["backwards"] * self._memory.backwards
         extras += [f"{len(self._marked)} marked"] * bool(self._marked)
         return fmt.printable(", ".join([f"cafe  {self._runs}  {count}", *extras]))
 
@@ -193,8 +223,42 @@ class RunsScreen(PollingScreen):
     def action_sort(self) -> None:
         """Sort by the next thing that can be sorted by."""
         names = list(ORDERS)
-        self._order = names[(names.index(self._order) + 1) % len(names)]
+        self._memory.order = names[(names.index(self._memory.order) + 1) % len(names)]
         self._draw()
+
+    def action_reverse(self) -> None:
+        """Turn the order round."""
+        self._memory.backwards = not self._memory.backwards
+        self._draw()
+
+    def on_sort_asked(self, message: SortAsked) -> None:
+        if message.order == self._memory.order:
+            self.action_reverse()
+        else:
+            self._memory.order, self._memory.backwards = message.order, False
+            self._draw()
+
+    def action_group(self) -> None:
+        """Put the runs under their profiles, or all in one list again."""
+        self._memory.grouped = not self._memory.grouped
+        self._draw()
+
+    def on_group_toggled(self, message: GroupToggled) -> None:
+        self._memory.folded = sorted({message.profile} ^ set(self._memory.folded))
+        self._draw()
+
+    def action_compare(self) -> None:
+        """Compare the marked runs or, with one or none marked, the one under the cursor with it."""
+        from cafe_tui.screens.compare import CompareScreen
+
+        chosen = self.query_one(RunTable).selected
+        ids = [row.id for row in self._rows if row.id in self._marked]
+        if len(ids) < 2 and chosen and chosen.id not in ids:
+            ids.append(chosen.id)
+        if len(ids) < 2:
+            self.notify("mark the runs to compare with space, two at least", markup=False)
+            return
+        self.app.push_screen(CompareScreen([RunDir(self._runs / run_id) for run_id in ids]))
 
     def action_mark(self) -> None:
         """Mark the run under the cursor, or take its mark away, and go on to the next."""

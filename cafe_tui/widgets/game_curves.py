@@ -1,13 +1,15 @@
-"""The curves of one stage in two charts; for the game: the two players, and psi, which they play for."""
+"""The curves of one stage in up to four charts; for the game: the two players, and psi, which they play for, first."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
+from textual import events
 from textual.app import ComposeResult
-from textual.containers import Horizontal
+from textual.binding import Binding, BindingType
+from textual.containers import Container
 from textual.content import Content
 
 from cafe_tui import format as fmt
@@ -17,56 +19,120 @@ from cafe_tui.widgets.chart import Chart
 
 Names = Sequence[tuple[str, str]]
 """What one chart shows: scalars, each with the name its curve bears."""
+MOST: Final = 4
+NARROW: Final = 60
+"""Cells below which charts are not put side by side."""
+LOW: Final = 16
+"""Lines below which they are not put one above the other."""
 
 
 @dataclass(frozen=True)
 class Charts:
-    """What is worth seeing of a kind of stage."""
+    """What is worth seeing of a kind of stage, the most telling first; `title` says it in words."""
 
     title: str
-    first: Names
-    second: Names
+    charts: tuple[Names, ...]
+
+    @property
+    def first(self) -> Names:
+        """The most telling chart."""
+        return self.charts[0]
 
 
 ACCURACY: Final[Names] = (("accuracy", "train"), ("val_accuracy", "val"), ("val_robust_accuracy", "val robust"))
-TRAINING: Final = Charts("loss, accuracy %", (("loss", "train"), ("val_loss", "val")), ACCURACY)
+PACE: Final[tuple[Names, ...]] = ((("lr", "learning rate"),), (("images_per_second", "images/s"),))
+TRAINING: Final = Charts(
+    "loss, accuracy %, learning rate, images/s", ((("loss", "train"), ("val_loss", "val")), ACCURACY, *PACE)
+)
 CHARTS: Final[Mapping[str, Charts]] = {
     "train": TRAINING,
     "game": Charts(
-        "the players' losses, psi",
-        (("hypothesis_loss", "hypothesis"), ("test_function_loss", "test function")),
-        (("psi", "psi"),),
+        "the players' losses, psi, cross-entropies, accuracy %",
+        (
+            (("hypothesis_loss", "hypothesis"), ("test_function_loss", "test function")),
+            (("psi", "psi"), ("regulariser", "regulariser")),
+            (("accuracy_ac", "AC"), ("accuracy_cf", "CF"), ("accuracy_cc", "CC"), ("accuracy_adv", "Adv")),
+            (("ce_ac", "CE of AC"), ("ce_cf", "CE of CF"), ("ce_cc", "CE of CC")),
+        ),
     ),
     "inoculate": Charts(
-        "losses, accuracy %", (("defence_loss", "defence"), ("inoculation_loss", "inoculation")), ACCURACY
+        "losses, accuracy %, learning rate, images/s",
+        ((("defence_loss", "defence"), ("inoculation_loss", "inoculation")), ACCURACY, *PACE),
     ),
 }
 
 
-class GameCurves(Horizontal, can_focus=True):
-    """Two charts side by side, or only the first where there is little room."""
+class GameCurves(Container, can_focus=True):
+    """As many charts as there is room for, four at most; `v` goes on to the others."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("v", "turn", "More curves")]
     DEFAULT_CSS = """
+    GameCurves { layout: grid; grid-size: 1; grid-gutter: 0 2; }
+    GameCurves.-two-across { grid-size: 2; }
     GameCurves Chart { width: 1fr; height: 1fr; }
-    GameCurves #second { margin-left: 2; }
     """
 
     BORDER_TITLE = "curves"
-    _stage = ""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self._shown: tuple[str, str, Mapping[str, Series]] = ("", "", {})
+        self._first = 0  # the chart that is shown first
+        self._room = 0
+        self._names: list[Names] = []
 
     def compose(self) -> ComposeResult:
-        yield Chart(id="first")
-        yield Chart(id="second")
+        for _ in range(MOST):
+            yield Chart()
 
     def show(self, stage: str, kind: str, series: Mapping[str, Series]) -> None:
         """Show what belongs to a stage of this kind, out of its series by scalar name."""
-        charts = CHARTS.get(kind, TRAINING)
+        if stage != self._shown[0]:
+            self._first = 0
+            self._names = []
+            for chart in self.query(Chart):
+                chart.reset_axes()
+        self._shown = (stage, kind, series)
+        self._draw()
+
+    def action_turn(self) -> None:
+        """Show the charts for which there was no room."""
+        available = len(self._available())
+        if self._room < available:
+            self._first = (self._first + self._room) % available
+            self._draw()
+
+    def _available(self) -> list[Names]:
+        """The charts of the stage of which there is any curve; the first one in any case."""
+        _, kind, series = self._shown
+        charts = CHARTS.get(kind, TRAINING).charts
+        return [names for i, names in enumerate(charts) if not i or any(scalar in series for scalar, _ in names)]
+
+    def _draw(self) -> None:
+        stage, kind, series = self._shown
+        available = self._available()
+        chosen = [available[(self._first + i) % len(available)] for i in range(min(self._room, len(available)))]
+        self._title(stage, kind, len(available) > len(chosen))
         widgets = list(self.query(Chart))
-        if stage != self._stage:
-            self._stage = stage
-            self.border_title = Content(fmt.printable(f"{stage}: {charts.title}"))
-            for widget in widgets:
+        for place, widget in enumerate(widgets):
+            widget.display = place < len(chosen)
+        for place, (widget, names) in enumerate(zip(widgets, chosen, strict=False)):
+            if self._names[place : place + 1] != [names]:
                 widget.reset_axes()
-        for widget, names in zip(widgets, (charts.first, charts.second), strict=True):
-            present = [(scalar, name) for scalar, name in names if scalar in series]
-            widget.update([Curve(name, series[scalar], 1 + i) for i, (scalar, name) in enumerate(present)])
+            present = [(scalar, name, 1 + i) for i, (scalar, name) in enumerate(names) if scalar in series]
+            widget.update([Curve(name, series[scalar], colour) for scalar, name, colour in present])
+        self._names = chosen
+
+    def _title(self, stage: str, kind: str, more: bool) -> None:
+        if stage:
+            title = Content(fmt.printable(f"{stage}: {CHARTS.get(kind, TRAINING).title}{'; v for more' * more}"))
+            if title != self.border_title:
+                self.border_title = title
+
+    def on_resize(self, event: events.Resize) -> None:
+        across, down = 1 + (event.size.width >= NARROW), 1 + (event.size.height >= LOW)
+        self.set_class(across == 2, "-two-across")
+        if self._room != across * down:
+            self._room = across * down
+            self._first = 0
+            self._draw()

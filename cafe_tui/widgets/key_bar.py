@@ -19,19 +19,24 @@ class KeyBar(Lines):
         self.show_changes()
 
     def compose_lines(self, cells: int) -> list[Line]:
-        """One line, cut at the end of the terminal."""
+        """One line; where not all keys fit, the last of them are left out, but never the one for help."""
         pieces: list[Piece] = []
-        for key, description, _ in self._keys():
+        for key, description, _ in self._fitting(cells):
             pieces += [(key, "accent"), (f" {description}  ", "")]
         return [tuple(pieces)]
 
     def on_click(self, event: events.Click) -> None:
         x = event.x - self.gutter.left
-        for key, description, press in self._keys():
-            cells = cell_len(key) + cell_len(description) + 3
-            if 0 <= x < cells - 2:
-                self.app.simulate_key(press)
-            x -= cells
+        for key in self._fitting(self.content_size.width):
+            if 0 <= x < _cells(key) - 2:
+                self.app.simulate_key(key[2])
+            x -= _cells(key)
+
+    def _fitting(self, cells: int) -> list[tuple[str, str, str]]:
+        keys = self._keys()
+        while len(keys) > 2 and sum(map(_cells, keys)) - 2 > cells:
+            del keys[-2]
+        return keys
 
     def _keys(self) -> list[tuple[str, str, str]]:
         """Shown key, description and key to press; of several keys for one action the first."""
@@ -41,3 +46,8 @@ class KeyBar(Lines):
             if binding.show and binding.description and active.enabled:
                 found.setdefault(binding.action, (self.app.get_key_display(binding), binding.description, press))
         return list(found.values())
+
+
+def _cells(key: tuple[str, str, str]) -> int:
+    """What a key takes, with the two cells behind it."""
+    return cell_len(key[0]) + cell_len(key[1]) + 3

@@ -64,6 +64,11 @@ def wrap(text: str, cells: int) -> list[str]:
     return lines
 
 
+def wrap_exactly(text: str, cells: int) -> list[str]:
+    """`text` cut into lines of at most `cells` cells (1 and up), every space kept; at least one line."""
+    return [text] if cell_len(text) <= cells else chop_cells(text, max(cells, 2))
+
+
 def paint(line: Line, cells: int, base: Style, styles: Mapping[str, Style]) -> Strip:
     """The line as `cells` cells, padded or cropped."""
     segments = [Segment(text, styles[role] if role else base) for text, role in line if text]

@@ -10,11 +10,13 @@ from rich.cells import cell_len
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
+from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from cafe_tui import format as fmt
 from cafe_tui.messages import RunOpened
+from cafe_tui.ordering import Group
 from cafe_tui.widgets.lines import ROLE_CSS, ROLES, Line, Piece, changes, fit, paint, plain, role_styles, width
 from cafe_tui.widgets.pieces import difference_piece, state_piece
 from engine.contract.rundir import FINAL
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A column `cells` wide; on a narrow terminal those with the highest `rank` are left out first."""
+    """A column `cells` wide; on a narrow terminal those with the highest `rank` are left out first.
+
+    A click on its title sorts by `order`, one of `ordering.ORDERS`, if it has one.
+    """
 
     title: str
     cells: int
     rank: int
     show: Callable[[RunRow, float], Piece]
+    order: str = ""
     right: bool = False
 
 
@@ -73,17 +79,43 @@ def _difference(row: RunRow, _: float) -> Piece:
     return difference_piece(_number(row, "difference"))
 
 
-RUN: Final = Column("run", 16, 0, lambda row, _: (fmt.printable(row.id), "strong"))
+def _to_go(row: RunRow, _: float) -> Piece:
+    return ("" if row.eta is None else fmt.age(row.eta)), ""
+
+
+def _trend(row: RunRow, _: float) -> Piece:
+    return fmt.sparkline(row.trend, TREND_CELLS), "" if row.state not in FINAL else "dim"
+
+
+TREND_CELLS: Final = 8
+RUN: Final = Column("run", 16, 0, lambda row, _: (fmt.printable(row.id), "strong"), "name")
 COLUMNS: Final = (
-    Column("state", 10, 0, _state),
+    Column("state", 10, 0, _state, "state"),
     RUN,
-    Column("stage", 10, 3, _stage),
-    Column("progress", 11, 2, _progress),
-    Column("age", 4, 4, _age, right=True),
-    Column("clean", 5, 6, _clean, right=True),
-    Column("robust", 14, 1, _robust),
-    Column("vs base", 7, 5, _difference, right=True),
+    Column("stage", 10, 3, _stage, "stage"),
+    Column("progress", 11, 2, _progress, "progress"),
+    Column("to go", 5, 5, _to_go, "eta", right=True),
+    Column("trend", TREND_CELLS, 6, _trend),
+    Column("age", 4, 4, _age, "age", right=True),
+    Column("clean", 5, 8, _clean, "clean", right=True),
+    Column("robust", 14, 1, _robust, "robust"),
+    Column("vs base", 7, 7, _difference, "difference", right=True),
 )
+UP, DOWN = "▴", "▾"
+
+
+@dataclass
+class SortAsked(Message):
+    """The title of a column that can be sorted by was clicked."""
+
+    order: str
+
+
+@dataclass
+class GroupToggled(Message):
+    """The heading of a group was chosen."""
+
+    profile: str
 
 
 class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
@@ -115,7 +147,8 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
-        self._rows: tuple[RunRow, ...] = ()
+        self._rows: tuple[RunRow | Group, ...] = ()
+        self._sorting = ("", False)
         self._marked: frozenset[str] = frozenset()
         self._now = 0.0
         self._cursor = 0
@@ -125,20 +158,35 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     @property
     def selected(self) -> RunRow | None:
-        """The run under the cursor, or None in an empty table."""
-        return self._rows[self._cursor] if self._rows else None
+        """The run under the cursor, or None in an empty table and on the heading of a group."""
+        row = self._rows[self._cursor] if self._rows else None
+        return None if isinstance(row, Group) else row
+
+    @property
+    def on_screen(self) -> frozenset[str]:
+        """Ids of the runs that are in view."""
+        top = self.scroll_offset.y
+        return frozenset(row.id for row in self._rows[top : top + self._visible_rows] if not isinstance(row, Group))
 
     def text(self) -> str:
         """What is shown, without styles."""
         return "\n".join(plain(line) for line in self._picture())
 
-    def show(self, rows: Sequence[RunRow], now: float, marked: frozenset[str] = frozenset()) -> None:
+    def show(
+        self,
+        rows: Sequence[RunRow | Group],
+        now: float,
+        marked: frozenset[str] = frozenset(),
+        sorting: tuple[str, bool] = ("", False),
+    ) -> None:
         """Show these rows, ages counted up to `now` (unix seconds), with a sign on those whose ids are `marked`.
 
-        Repaints only what looks different.
+        `sorting` is the order whose column gets an arrow, and whether it is backwards. Repaints only what looks
+        different.
         """
-        before, chosen, old_cursor = self._picture(), self.selected, self._cursor
-        self._rows, self._now, self._marked = tuple(rows), now, marked
+        before, old_cursor = self._picture(), self._cursor
+        chosen = self._rows[self._cursor] if self._rows else None
+        self._rows, self._now, self._marked, self._sorting = tuple(rows), now, marked, sorting
         places = {row.id: index for index, row in enumerate(self._rows)}
         self._cursor = places.get(chosen.id, old_cursor) if chosen else 0
         self._cursor = max(min(self._cursor, len(self._rows) - 1), 0)
@@ -164,12 +212,17 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.action_move(pages * max(self._visible_rows - 1, 1))
 
     def action_open(self) -> None:
-        """Open the run under the cursor."""
-        if row := self.selected:
+        """Open the run under the cursor; fold or unfold the group."""
+        row = self._rows[self._cursor] if self._rows else None
+        if isinstance(row, Group):
+            self.post_message(GroupToggled(row.profile))
+        elif row:
             self.post_message(RunOpened(row.id))
 
     def on_click(self, event: events.Click) -> None:
         index = event.y - 1 + self.scroll_offset.y
+        if event.y < 1:
+            self._sort_by_title(event.x)
         if event.y < 1 or index >= len(self._rows):
             return
         if index == self._cursor:
@@ -189,6 +242,12 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
         styles = {**role_styles(self), "cursor": cursor, "header": self.get_component_rich_style("header")}
         return paint(line, self.size.width, self.rich_style, styles)
 
+    def _sort_by_title(self, x: int) -> None:
+        for column, cells in self._columns:
+            if 0 <= x < cells and column.order:
+                self.post_message(SortAsked(column.order))
+            x -= cells + len(self._gap)
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     @property
@@ -206,16 +265,27 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
             if len(kept) == 1:
                 break
             kept.remove(max(kept, key=lambda column: column.rank))
-        widest = max((cell_len(row.id) for row in self._rows), default=0)
+        widest = max((cell_len(row.id) for row in self._rows if not isinstance(row, Group)), default=0)
         run = max(min(RUN.cells + cells + len(self._gap) - needed, widest), RUN.cells)
         self._columns = [(column, run if column is RUN else column.cells) for column in kept]
 
     def _header(self) -> Line:
-        titles = [(column.title.rjust(n) if column.right else column.title.ljust(n)) for column, n in self._columns]
-        return ((self._gap.join(titles), "header"),)
+        titles = [self._title(column) for column, _ in self._columns]
+        padded = [
+            title.rjust(n) if column.right else title.ljust(n)
+            for title, (column, n) in zip(titles, self._columns, strict=True)
+        ]
+        return ((self._gap.join(padded), "header"),)
+
+    def _title(self, column: Column) -> str:
+        order, backwards = self._sorting
+        arrow = (UP if backwards else DOWN) if column.order == order and order else ""
+        return f"{column.title[: column.cells - len(arrow)]}{arrow}"
 
     def _line(self, index: int) -> Line:
         row, pieces = self._rows[index], list[Piece]()
+        if isinstance(row, Group):
+            return self._heading(row, index == self._cursor)
         for column, cells in self._columns:
             text, role = column.show(row, self._now)
             if column is RUN and cells < cell_len(text):
@@ -229,6 +299,13 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
             rest = " " * (self.size.width - width(tuple(pieces)))
             return tuple((text, "cursor") for text, _ in [*pieces, (rest, "")])
         return tuple(pieces)
+
+    def _heading(self, group: Group, chosen: bool) -> Line:
+        count = f"{group.runs} run{'s' * (group.runs != 1)}"
+        facts = [count, *([f"{group.going} going on"] * bool(group.going))]
+        facts += [] if group.best is None else [f"best robust {fmt.percent(group.best)}"]
+        text = f"{'▸' if group.folded else '▾'} {fmt.printable(group.profile)}  {', '.join(facts)}"
+        return ((fit(text, self.size.width), "cursor" if chosen else "accent"),)
 
     def _picture(self) -> list[Line]:
         self._arrange()

@@ -167,6 +167,34 @@ def to_dict(record: Record) -> dict[str, Any]:
     return dict(msgspec.to_builtins(record))
 
 
+def decode_lines(chunk: bytes) -> list[AnyRecord]:
+    """The records of complete lines; lines that are none are passed over."""
+    return _decode(chunk)[0]
+
+
+def _decode(chunk: bytes) -> tuple[list[AnyRecord], int]:
+    """The records of complete lines, and how many lines are none."""
+    try:
+        records: list[AnyRecord] = _decoder.decode_lines(chunk)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_each(chunk)
+    # It also takes a record broken over lines, though only where a chunk holds all of it.
+    return (records, 0) if len(records) == chunk.count(b"\n") else _decode_each(chunk)
+
+
+def _decode_each(chunk: bytes) -> tuple[list[AnyRecord], int]:
+    records: list[AnyRecord] = []
+    skipped = 0
+    for line in chunk.split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            records.append(_decoder.decode(line))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            skipped += 1
+    return records, skipped
+
+
 class RecordReader:
     """Reads what was appended to a records file since the last call.
 
@@ -202,24 +230,6 @@ class RecordReader:
             return []
         end = chunk.rfind(b"\n") + 1
         self.offset += end
-        return self._decode(chunk[:end])
-
-    def _decode(self, chunk: bytes) -> list[AnyRecord]:
-        try:
-            records: list[AnyRecord] = _decoder.decode_lines(chunk)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._decode_each(chunk)
-        # It also takes a record broken over lines, though only where a chunk holds all of it.
-        return records if len(records) == chunk.count(b"\n") else self._decode_each(chunk)
-
-    def _decode_each(self, chunk: bytes) -> list[AnyRecord]:
-        """The same, passing over lines that are no records."""
-        records: list[AnyRecord] = []
-        for line in chunk.split(b"\n"):
-            if not line.strip():
-                continue
-            try:
-                records.append(_decoder.decode(line))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                self.skipped += 1
+        records, skipped = _decode(chunk[:end])
+        self.skipped += skipped
         return records

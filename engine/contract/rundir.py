@@ -141,6 +141,10 @@ class RunDir:
         """Changes when state.json, results.json or run.json does."""
         return tuple(_signature(f"{self._root}/{name}") for name in ("state.json", "results.json", "run.json"))
 
+    def records_signature(self) -> object:
+        """Changes when records.jsonl does."""
+        return _signature(f"{self._root}/records.jsonl")
+
     def write_state(self, state: State) -> None:
         """Replace state.json; raises DiskError when the disk refuses."""
         write_atomically(self.state_file, to_json(state))

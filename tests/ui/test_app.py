@@ -28,12 +28,13 @@ from cafe_tui.widgets.accuracies import Accuracies
 from cafe_tui.widgets.chart import Chart
 from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.log_view import LogView
+from cafe_tui.widgets.profile_view import ProfileView
 from cafe_tui.widgets.robust_table import RobustTable
 from cafe_tui.widgets.run_header import RunHeader
 from cafe_tui.widgets.run_table import MARK, RunTable
 from cafe_tui.widgets.stage_bar import StageBar
 from engine.contract.errors import UsageError
-from engine.contract.records import Message, Scalars, WarningNote, encode
+from engine.contract.records import Message, Scalars, StageChange, WarningNote, encode
 from engine.contract.rundir import RunDir, State, annotate
 from tests.recorded import START, record_run
 
@@ -62,6 +63,9 @@ def row(number: int, **changes: object) -> RunRow:
 
 class GivenRows:
     """A follower of the runs folder that says, one poll after the other, what the test gives it."""
+
+    behind = False
+    visible: frozenset[str] = frozenset()
 
     def __init__(self, *rows: RunRow) -> None:
         self.polls = 0
@@ -126,7 +130,20 @@ async def test_lists_runs_with_state_progress_age_and_headline(tmp_path: Path) -
     async with app_with(given).run_test(size=(160, 20)) as pilot:
         await until(pilot, lambda: "run0005" in table(pilot).text())
         header, running, finished = table(pilot).text().splitlines()
-        assert header.split() == ["state", "run", "stage", "progress", "age", "clean", "robust", "vs", "base"]
+        assert header.split() == [
+            "state",
+            "run",
+            "stage",
+            "progress",
+            "to",
+            "go",
+            "trend",
+            "age",
+            "clean",
+            "robust",
+            "vs",
+            "base",
+        ]
         assert "running" in running
         assert "game" in running
         assert "25%" in running
@@ -173,9 +190,9 @@ async def test_keys_in_the_bottom_line_can_be_clicked() -> None:
     async with app_with(GivenRows(row(1), row(2))).run_test(size=(100, 20)) as pilot:
         await until(pilot, lambda: bool(table(pilot).selected))
         keys = pilot.app.screen.query_one(KeyBar)
-        assert [word for word in keys.text().split() if len(word) > 1] == [
-            *("Open", "New", "run", "Filter", "Sort", "Stop", "Resume", "Tag", "Delete", "Quit", "Help")
-        ]
+        shown = [word for word in keys.text().split() if len(word) > 1]
+        assert shown[:4] == ["Open", "Quit", "New", "run"]
+        assert shown[-1] == "Help", "the key that tells all others is never left out"
         await pilot.click(KeyBar, offset=(2 + keys.text().index("Help"), 0))
         await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
 
@@ -321,6 +338,57 @@ async def test_sorting_goes_through_all_orders_and_keeps_the_cursor_on_its_run()
         assert [line[-4:] for line in seen["age"]] == ["0000", "0001", "0002"]
 
 
+async def test_a_click_on_a_title_sorts_by_it_and_again_turns_the_order_round() -> None:
+    robust = [{"robust": value, "attack": "pgd"} for value in (50.0, 70.0)]
+    given = GivenRows(row(0, headline=robust[0]), row(1, headline=robust[1]), row(2, headline={}))
+    async with app_with(given).run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: "3 runs" in str(pilot.app.screen.query_one("#title", Static).content))
+        names = lambda: [line.split()[2][-4:] for line in table(pilot).text().splitlines()[1:]]  # noqa: E731
+        title = 1 + table(pilot).text().splitlines()[0].index("robust")
+        await pilot.click(RunTable, offset=(title, 0))
+        await until(pilot, lambda: names() == ["0001", "0000", "0002"])
+        assert "robust▾" in table(pilot).text()
+        await pilot.click(RunTable, offset=(title, 0))
+        await until(pilot, lambda: names() == ["0000", "0001", "0002"])
+        assert "robust▴" in table(pilot).text()
+        await pilot.press("O")
+        await until(pilot, lambda: names() == ["0001", "0000", "0002"])
+
+
+async def test_runs_are_grouped_by_profile_under_headings_that_fold() -> None:
+    given = GivenRows(row(0, profile="a"), row(1, profile="b [b]"), row(2, profile="a", state="running"))
+    async with app_with(given).run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: "3 runs" in str(pilot.app.screen.query_one("#title", Static).content))
+        await pilot.press("p")
+        lines = table(pilot).text().splitlines()[1:]
+        assert [line.split()[:2] for line in (lines[0], lines[3])] == [["▾", "a"], ["▾", "b"]]
+        assert "2 runs, 1 going on, best robust 61.2" in lines[0]
+        assert ["run0000" in lines[1], "run0002" in lines[2], "run0001" in lines[4]] == [True] * 3
+        assert table(pilot).selected is not None
+        await pilot.press("g")
+        assert table(pilot).selected is None, "a heading is no run"
+        await pilot.press("s", "space", "c")
+        await pilot.press("enter")
+        assert [line.split()[0] for line in table(pilot).text().splitlines()[1:]] == ["▸", "▾", "✓"]
+        await pilot.press("enter", "p")
+        assert len(table(pilot).text().splitlines()) == 4
+
+
+async def test_trends_and_times_to_go_are_read_for_the_runs_in_view(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="train", state="running")
+    state = run.state()
+    state.pid, state.pid_started, state.host = 1, START + 1, "elsewhere"
+    state.progress, state.heartbeat = 0.25, START + 60
+    run.write_state(state)
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: "█" in table(pilot).text())
+        assert " 2m " in table(pilot).text(), "59 s for a quarter leave 177 s"
+        with run.records_file.open("ab") as file:
+            for step, value in enumerate((1, 9, 1, 9)):
+                file.write(encode(Scalars(stage="game", step=step, values={"accuracy_ac": float(value)})))
+        await until(pilot, lambda: "▁█▁█" in table(pilot).text())
+
+
 async def test_marked_runs_are_tagged_together(tmp_path: Path) -> None:
     for i in range(3):
         record_run(tmp_path, run_id=f"20260921-14400{i}-quickstart-k3f9")
@@ -444,7 +512,9 @@ async def test_a_run_shows_stages_curves_accuracies_table_and_log(tmp_path: Path
         await until(pilot, lambda: len(screen.query_one(LogView).lines) == 2)
         assert run.id in screen.query_one(RunHeader).text()
         assert all(stage in screen.query_one(StageBar).text() for stage in ("train", "[game]", "inoculate", "evaluate"))
-        first, second = screen.query(Chart)
+        first, second, accuracies, errors = screen.query(Chart)
+        assert "AC" in accuracies.text()
+        assert "CE of CF" in errors.text()
         assert "hypothesis" in first.text()
         assert "test function" in first.text()
         assert "psi" in second.text()
@@ -490,7 +560,7 @@ async def test_low_terminals_show_one_pane_at_a_time_and_high_ones_all(tmp_path:
     record_run(tmp_path, upto="game", state="running")
     async with app_on(tmp_path).run_test(size=(80, 24)) as pilot:
         screen = await open_run(pilot)
-        panes = ("curves", "results", "log")
+        panes = ("curves", "results", "log", "profile")
         for shown in (*panes, *panes):
             assert [pane for pane in panes if screen.query_one(f"#{pane}").region] == [shown]
             assert f" {shown}]" in screen.query_one(PaneTabs).text()
@@ -499,8 +569,11 @@ async def test_low_terminals_show_one_pane_at_a_time_and_high_ones_all(tmp_path:
         await pilot.press("3", "shift+tab")
         assert screen.query_one("#results").has_focus
         await pilot.resize_terminal(120, 40)
-        assert all(screen.query_one(f"#{pane}").region for pane in panes)
-        assert not screen.query_one(PaneTabs).region
+        assert [pane for pane in panes if screen.query_one(f"#{pane}").region] == ["curves", "results", "log"]
+        await pilot.press("4")
+        assert [pane for pane in panes if screen.query_one(f"#{pane}").region] == ["profile"]
+        await pilot.click(PaneTabs, offset=(3, 0))
+        await until(pilot, lambda: screen.query_one("#curves").has_focus)
 
 
 async def test_other_stages_can_be_looked_at_and_the_screen_follows_again(tmp_path: Path) -> None:
@@ -611,3 +684,60 @@ async def test_leaving_a_screen_ends_its_reader(tmp_path: Path) -> None:
         read = len(polls)
         await pilot.pause(0.3)
         assert len(polls) == read
+
+
+async def test_what_happens_to_an_open_run_is_told_but_not_what_had_happened(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="game", state="running")
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        await open_run(pilot)
+        await pilot.pause(0.3)
+        told = lambda: [(toast.message, toast.severity) for toast in pilot.app._notifications]  # noqa: E731
+        assert told() == []
+        with run.records_file.open("ab") as file:
+            file.write(encode(StageChange(stage="game", stage_kind="game", state="finished", t=START + 50)))
+            for i in range(5):
+                file.write(encode(WarningNote(text=f"[b]warning {i}")))
+        run.write_state(State(state="failed", error="disk full"))
+        await until(pilot, lambda: len(told()) == 6)
+        assert told()[0][0].startswith("game finished in ")
+        assert told()[1:4] == [(f"[b]warning {i}", "warning") for i in range(3)]
+        assert told()[4:] == [("and 2 more warnings", "warning"), (f"{run.id} is failed: disk full", "error")]
+
+
+async def test_the_profile_shows_what_differs_from_its_parent(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    text = run.profile_file.read_text()
+    run.profile_file.write_text(text.replace("seed = 0", "seed = 41"))
+    async with app_on(tmp_path).run_test(size=(80, 60)) as pilot:
+        screen = await open_run(pilot)
+        await pilot.press("4")
+        profile = screen.query_one(ProfileView)
+        await until(pilot, lambda: "1 key differs from quickstart" in profile.text())
+        changed = [line for line in profile.text().splitlines() if line.startswith("●")]
+        assert [line.split() for line in changed] == [["●", "seed", "41", "was", "0"]]
+        assert "threat.eps" in profile.text()
+
+
+async def test_a_small_screen_goes_through_the_curves_by_key(tmp_path: Path) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=(80, 24)) as pilot:
+        screen = await open_run(pilot)
+        await pilot.press("1")
+        texts = lambda: "\n".join(chart.text() for chart in screen.query(Chart) if chart.display)  # noqa: E731
+        await until(pilot, lambda: "hypothesis" in texts())
+        assert "CE of AC" not in texts()
+        await pilot.press("v")
+        await until(pilot, lambda: "CE of AC" in texts() and "hypothesis" not in texts())
+        await pilot.press("v")
+        await until(pilot, lambda: "hypothesis" in texts())
+
+
+async def test_copying_takes_what_the_focused_pane_shows(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        await open_run(pilot)
+        await pilot.press("2", "Y")
+        assert pilot.app.clipboard.startswith("| accuracy % |")
+        assert "pgd" in pilot.app.clipboard
+        await pilot.press("1", "Y")
+        assert pilot.app.clipboard == run.id
