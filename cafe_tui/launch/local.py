@@ -80,7 +80,9 @@ def _environment() -> dict[str, str]:
     home = Path(rundir.__file__).resolve().parents[2]
     paths = [str(home)] if (home / "pyproject.toml").exists() else []
     paths += [path for path in (os.environ.get("PYTHONPATH", ""),) if path]
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
+    # GPUs are counted as the driver does, and so as every list of them that a person has seen.
+    order = {"CUDA_DEVICE_ORDER": os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}
+    return {**os.environ, **order, "PYTHONUNBUFFERED": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
 def _check_device(device: str) -> None:

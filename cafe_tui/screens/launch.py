@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -32,6 +33,7 @@ from engine.contract.errors import CafeError
 from engine.contract.profile import Loaded
 
 WIDTHS: Final = [(0, "-narrow"), (100, "-wide")]
+DEVICE: Final = "compute.device"
 
 _engines: list[subprocess.Popen[bytes]] = []
 """Engines started from here: their parent must ask for their exit codes, or they stay zombies."""
@@ -43,6 +45,13 @@ class ChoicesRead(Message, bubble=False):
 
     choices: Sequence[Choice]
     problem: str = ""
+
+
+@dataclass
+class DevicesSeen(Message, bubble=False):
+    """The devices of this host, each with how free it is."""
+
+    devices: Mapping[str, str]
 
 
 @dataclass
@@ -92,7 +101,7 @@ class LaunchScreen(Screen[None]):
         #profiles { width: 38; height: 1fr; border: none; background: transparent; padding: 0 1; }
         #right { display: none; width: 1fr; padding: 0 1; }
         ProfileForm { height: 1fr; }
-        #meaning { height: 2; color: $text-muted; }
+        #meaning { height: auto; min-height: 2; max-height: 5; color: $text-muted; }
         #editor { display: none; background: $boost; }
         #said { height: auto; max-height: 6; }
         #cost { height: auto; max-height: 2; color: $text-muted; }
@@ -123,6 +132,7 @@ class LaunchScreen(Screen[None]):
         self._settled = -1  # the edition that `_outcome` speaks of
         self._before: tuple[Field, str] | None = None  # the edit of the key being edited, for escape
         self._starting = False
+        self._devices: Mapping[str, str] = {}
 
     def compose(self) -> ComposeResult:
         yield Static("New run: pick a profile", id="title")
@@ -142,6 +152,19 @@ class LaunchScreen(Screen[None]):
     def on_mount(self) -> None:
         self.query_one(OptionList).focus()
         self._list()
+        self._look_at_devices()
+
+    @work(thread=True, group="devices")
+    def _look_at_devices(self) -> None:
+        from cafe_tui import system
+
+        if sample := system.look(self._runs.absolute()):
+            self.post_message(DevicesSeen(system.devices(sample, os.environ.get("CUDA_VISIBLE_DEVICES"))))
+
+    def on_devices_seen(self, message: DevicesSeen) -> None:
+        self._devices = message.devices
+        if self._choice:
+            self._draw()
 
     # --- picking -----------------------------------------------------------------------------------------------------
 
@@ -205,11 +228,15 @@ class LaunchScreen(Screen[None]):
 
     def _as_edited(self, field: Field) -> Field:
         _, text = self._edits.get(field.key, (field, field.text))
-        return Field(**{**field.__dict__, "text": text})
+        choices = tuple(self._devices) if field.key == DEVICE and self._devices else field.choices
+        return replace(field, text=text, choices=choices)
 
     def _explain(self) -> None:
         if field := self.query_one(ProfileForm).selected:
-            self._say("#meaning", f"{field.key}: {field.meaning}\n{field.allowed}")
+            allowed = field.allowed
+            if field.key == DEVICE and self._devices:
+                allowed = "; ".join(f"{name}: {how}" for name, how in self._devices.items())
+            self._say("#meaning", f"{field.key}: {field.meaning}\n{allowed}")
 
     def _say(self, selector: str, text: str) -> None:
         static = self.query_one(selector, Static)

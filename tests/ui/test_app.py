@@ -6,7 +6,6 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from engine.contract.errors import UsageError
 from engine.contract.records import Message, Scalars, StageChange, WarningNote, encode
 from engine.contract.rundir import RunDir, State, annotate
 from tests.recorded import START, record_run
+from tests.ui.waiting import until
 
 READINGS = {"val_accuracy_adv": 60.0, "val_accuracy_cf": 30.0, "val_accuracy_cc": 85.0, "val_accuracy_ac": 87.6}
 NOW = 1_800_000_000.0
@@ -96,15 +96,6 @@ def app_on(runs: Path) -> CafeApp:
 def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunsScreen, "PERIOD", 0.05)
     monkeypatch.setattr(RunScreen, "PERIOD", 0.05)
-
-
-async def until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
-    """Let the app go on until something holds; fails after ten seconds."""
-    for _ in range(500):
-        await pilot.pause(0.02)
-        if true():
-            return
-    raise AssertionError("did not happen within ten seconds")
 
 
 def table(pilot: Pilot[None]) -> RunTable:

@@ -20,7 +20,8 @@ from cafe_tui.series import Column, Series
 from cafe_tui.widgets.curve_view import CurveView, half_life, reading
 from engine.contract.records import Scalars, encode
 from tests.recorded import START, record_run
-from tests.ui.test_app import app_on, open_run, until
+from tests.ui.test_app import app_on, open_run
+from tests.ui.waiting import until
 
 SIZES = [(60, 20), (80, 24), (120, 40), (200, 60)]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
-from cafe_tui import forms
+from cafe_tui import forms, system
 from cafe_tui.app import CafeApp
 from cafe_tui.forms import Choice
 from cafe_tui.launch import local
@@ -19,26 +19,20 @@ from cafe_tui.screens.confirm import Confirm
 from cafe_tui.screens.launch import LaunchScreen, Verdict
 from cafe_tui.screens.run import RunScreen
 from cafe_tui.screens.runs import RunsScreen
+from cafe_tui.system import Gpu, Sample
 from cafe_tui.widgets.profile_form import Editor, ProfileForm
 from engine.contract import profile as profiles
 from engine.contract.errors import UsageError
 from engine.contract.profile import Loaded
 from engine.contract.rundir import RunDir
 from tests.recorded import record_run
-
-
-async def until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
-    """Let the app go on until something holds; fails after ten seconds."""
-    for _ in range(500):
-        await pilot.pause(0.02)
-        if true():
-            return
-    raise AssertionError("did not happen within ten seconds")
+from tests.ui.waiting import until
 
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(system, "look", lambda _: None)
 
 
 def said(pilot: Pilot[None]) -> str:
@@ -130,6 +124,20 @@ async def test_words_are_turned_and_taken_back_without_typing(tmp_path: Path) ->
         assert "* augment" in form(pilot).text()
         await pilot.press("backspace")
         await until(pilot, lambda: said(pilot) == "as in the profile")
+
+
+async def test_devices_are_offered_and_told_with_how_free_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = (Gpu(name="A100 [b]", use=90.0, memory_used=30 << 30, memory_total=40 << 30), Gpu(name="T4"))
+    monkeypatch.setattr(system, "look", lambda _: Sample(t=0.0, cores=[0.0] * 8, load=(2.5, 0, 0), gpus=gpus))
+    async with CafeApp(tmp_path).run_test(size=(120, 40)) as pilot:
+        await open_form(pilot)
+        await go_to(pilot, "compute.device")
+        await until(pilot, lambda: "cuda:0: A100 [b], 90% busy, 10 of 40 GiB free" in line(pilot, "#meaning"))
+        assert "cpu: 8 cores, load 2.5" in line(pilot, "#meaning")
+        await pilot.press("right")
+        await until(pilot, lambda: "compute.device: auto -> cuda:1" in said(pilot))
 
 
 async def test_starts_what_the_form_says_and_opens_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.sample_grid import KINDS, Example, SampleGrid
 from engine.contract.rundir import RunDir
 from tests.recorded import START, record_run
+from tests.ui.waiting import until
 
 BLACK, WHITE, RED = (0, 0, 0), (255, 255, 255), (255, 0, 0)
 
@@ -33,15 +33,6 @@ def _quick_polls_and_many_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SamplesScreen, "PERIOD", 0.05)
     monkeypatch.setattr("textual.constants.COLOR_SYSTEM", "truecolor")
     monkeypatch.delenv("NO_COLOR", raising=False)
-
-
-async def until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
-    """Let the app go on until something holds; fails after ten seconds."""
-    for _ in range(500):
-        await pilot.pause(0.02)
-        if true():
-            return
-    raise AssertionError("did not happen within ten seconds")
 
 
 async def open_samples(pilot: Pilot[None]) -> SamplesScreen:
