@@ -115,8 +115,7 @@ class CafeApp(App[None]):
         self._choose_theme(slow)
 
     def _choose_theme(self, slow: bool) -> None:
-        few = self.console.color_system == "standard"  # what TERM and COLORTERM say
-        if (slow or few) and not self.memory.theme.startswith("ansi"):
+        if slow and not self.memory.theme.startswith("ansi"):
             self.theme = SIXTEEN_COLOURS
         elif self.memory.theme in self.available_themes:
             self.theme = self.memory.theme
@@ -200,5 +199,7 @@ class CafeApp(App[None]):
 def open_ui(runs: Path, *, slow: bool = False) -> int:
     """Run the terminal UI on a folder of runs until it is left; its exit code."""
     app = CafeApp(runs, memory=place(), slow=slow)
+    if app.console.color_system == "standard" and not app.memory.theme:  # what TERM and COLORTERM say
+        app.theme = SIXTEEN_COLOURS
     app.run()
     return app.return_code or 0

@@ -65,6 +65,45 @@ class StepAxis:
         start = -(-self.low // jump) * jump
         return list(range(start, self.high, jump))[: max(most, 1)]
 
+    def label(self, tick: int, jump: int) -> str:
+        """A step in as few characters as tell it from one `jump` away."""
+        return label(tick, jump)
+
+
+class TimeAxis(StepAxis):
+    """The same over milliseconds; its labels are lengths of time."""
+
+    def ticks(self, most: int) -> list[int]:
+        """At most `most` (>= 1) round moments in [low, high)."""
+        least = (self.high - self.low) / max(most, 1)
+        days = DAY * round(_nice(max(least / DAY, 1)))
+        jump = next((jump for jump in JUMPS if jump >= least), days)
+        start = -(-self.low // jump) * jump
+        return list(range(start, self.high, jump))[: max(most, 1)]
+
+    def label(self, tick: int, jump: int) -> str:
+        """`0s`, `1m30s`, `2h05m`, `3d`, or `0.25s` where the jump is short."""
+        if jump < 1000:
+            return f"{_strip(f'{tick / 1000:.3f}')}s"
+        seconds = tick // 1000
+        days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+        parts = [(days, "d"), (hours, "h"), (minutes, "m"), (seconds % 60, "s")]
+        while len(parts) > 1 and not parts[0][0]:
+            del parts[0]
+        while len(parts) > 1 and not parts[-1][0]:
+            del parts[-1]
+        return "".join(f"{count:02}{unit}" if place else f"{count}{unit}" for place, (count, unit) in enumerate(parts))
+
+
+DAY: Final = 86_400_000
+JUMPS: Final = (
+    *(1, 2, 5, 10, 20, 50, 100, 200, 500),
+    *(1000 * seconds for seconds in (1, 2, 5, 10, 15, 30)),
+    *(60_000 * minutes for minutes in (1, 2, 5, 10, 15, 30)),
+    *(3_600_000 * hours for hours in (1, 2, 3, 6, 12, 24)),
+)
+"""Round lengths of time in milliseconds."""
+
 
 def _dyadic(first: int, last: int) -> tuple[int, int]:
     """The smallest span of 2**k steps, starting at a multiple of a quarter of it, that holds both."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import Final, Literal, NamedTuple
 
-from cafe_tui.axes import StepAxis, ValueAxis, label, short
+from cafe_tui.axes import StepAxis, ValueAxis, short
 from cafe_tui.series import Series
 
 Charset = Literal["braille", "ascii"]
@@ -320,7 +320,7 @@ def _x_labels(x: StepAxis, gutter: int, cells: int) -> str:
     jump = ticks[1] - ticks[0] if len(ticks) > 1 else 1
     line = ""
     for tick in ticks:
-        text = label(tick, jump)
+        text = x.label(tick, jump)
         middle = gutter + (tick - x.low) * cells // (x.high - x.low)
         start = max(min(middle - len(text) // 2, gutter + cells - len(text)), 0)
         if start >= len(line) + 2 or not line:

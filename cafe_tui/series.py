@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from math import exp2, inf, isfinite, nan
 from operator import add, lt
 from typing import Final, NamedTuple, TypeVar
@@ -281,6 +281,11 @@ class Series:
         return tuple(self._seams)
 
     @property
+    def first_time(self) -> float:
+        """Unix seconds of the oldest value whose time is known; NaN when none is."""
+        return next((t for t in self._time if t == t), nan)
+
+    @property
     def x_range(self) -> tuple[int, int] | None:
         """Lowest and highest step; None when empty."""
         return (self._first_step[0], self._last_step[-1]) if self._first_step else None
@@ -365,6 +370,44 @@ class Series:
             for column in (curve._first, curve._last, curve._low, curve._high):
                 column[i] = curve.last
         return curve
+
+    def part(self, low: int, high: int) -> Series:
+        """What there is at steps in [low, high)."""
+        curve = self.copy()
+        curve._unshare()
+        kept = slice(bisect_left(self._first_step, low), bisect_left(self._first_step, high))
+        for name in _FIELDS:
+            setattr(curve, name, getattr(self, name)[kept])
+        curve._seams = [seam for seam in self._seams if low <= seam < high]
+        return curve
+
+    def by_time(self, origin: float) -> Series:
+        """The same values over the milliseconds since unix time `origin`; points without a time are left out.
+
+        A bucket lies where its first point does. A clock that was set back stands still until it is caught up.
+        """
+        curve = self.copy()
+        curve._unshare()
+        kept = [i for i, t in enumerate(self._time) if t == t]
+        for name in _FIELDS:
+            column = getattr(self, name)
+            setattr(curve, name, array(column.typecode, [column[i] for i in kept]))
+        moments = list(accumulate((max(round(1000 * (self._time[i] - origin)), 0) for i in kept), max))
+        curve._first_step = array("q", moments)
+        ends = [*moments[1:], max(moments[-1], round(1000 * (self.last_time - origin)))] if moments else []
+        curve._last_step = array("q", ends)
+        places = [bisect_left(self._first_step, seam) for seam in self._seams]
+        curve._seams = sorted({moments[kept.index(i)] for i in places if i in kept})
+        return curve
+
+    def means(self) -> list[tuple[int, float]]:
+        """The mean of each bucket that has finite values, with the step of its first one; every point while there is
+        room for all."""
+        return [
+            (step, total / count)
+            for step, total, count in zip(self._first_step, self._total, self._count, strict=True)
+            if count
+        ]
 
 
 def _sums(column: array[Number], pairs: list[tuple[int, int]]) -> list[Number]:

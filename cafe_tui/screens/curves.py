@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -16,15 +16,19 @@ from textual.message import Message
 from textual.strip import Strip
 
 from cafe_tui import format as fmt
+from cafe_tui.exact import ExactReader
+from cafe_tui.memory import Memory
 from cafe_tui.messages import RunChanged
 from cafe_tui.raster import Curve
 from cafe_tui.screens.polling import PollingScreen
 from cafe_tui.screens.run import stage_to_show
+from cafe_tui.series import Series
 from cafe_tui.widgets.chart import COLOURS, CURVE_CLASSES, CURVE_CSS, curve_style
 from cafe_tui.widgets.curve_view import CurveView
 from cafe_tui.widgets.game_curves import CHARTS, TRAINING
 from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.lines import ROLES, Line, Lines, fit, paint, role_styles
+from cafe_tui.widgets.phase_view import PhaseView
 
 if TYPE_CHECKING:
     from cafe_tui.watch import RunFollower, RunView
@@ -34,6 +38,15 @@ Key = tuple[str, str]
 SWATCH: Final = "●"
 NONE_YET: Final = "no curves yet"
 WIDTHS: Final = [(0, "-narrow"), (76, "-broad")]
+
+
+@dataclass
+class DetailRead(Message, bubble=False):
+    """Every point of some series at the steps [low, high)."""
+
+    low: int
+    high: int
+    series: Mapping[Key, Series]
 
 
 @dataclass
@@ -155,14 +168,17 @@ def defaults(view: RunView, stage: str) -> dict[Key, int]:
     return {key: number for number, key in enumerate([key for key in keys if key in view.series], 1)}
 
 
+def names_of(keys: Iterable[Key]) -> dict[Key, str]:
+    """What the curves of these series are called: by name, and by stage too where there are several stages."""
+    known = list(keys)
+    several = len({stage for stage, _ in known}) > 1
+    return {key: fmt.printable(f"{key[0]}/{key[1]}" if several else key[1]) for key in known}
+
+
 def curves_of(view: RunView, colours: Mapping[Key, int]) -> list[Curve]:
-    """The chosen series that there are; their names tell the stage where several are shown."""
-    keys: Sequence[Key] = [key for key in colours if key in view.series]
-    several = len({stage for stage, _ in keys}) > 1
-    return [
-        Curve(fmt.printable(f"{key[0]}/{key[1]}" if several else key[1]), view.series[key], colours[key])
-        for key in keys
-    ]
+    """The chosen series that there are."""
+    names = names_of(key for key in colours if key in view.series)
+    return [Curve(name, view.series[key], colours[key]) for key, name in names.items()]
 
 
 class CurvesScreen(PollingScreen):
@@ -176,7 +192,10 @@ class CurvesScreen(PollingScreen):
     CurvesScreen {
         & ListPane { width: 26; height: 1fr; margin-right: 1; scrollbar-size: 1 1; }
         & Horizontal { height: 1fr; padding: 0 1; }
-        & CurveView { width: 1fr; }
+        & CurveView, & PhaseView { width: 1fr; }
+        & PhaseView { display: none; }
+        &.-phase CurveView { display: none; }
+        &.-phase PhaseView { display: block; }
         &.-narrow ListPane { width: 19; }
     }
     """
@@ -193,10 +212,16 @@ class CurvesScreen(PollingScreen):
         Binding("f", "follow", "Follow"),
         Binding("y", "log", "Log"),
         Binding("s", "smooth", "Mean"),
+        Binding("t", "time", "Time"),
+        Binding("x", "phase", "Phase"),
     ]
 
-    def __init__(self, follower: RunFollower, stage: str = "") -> None:
+    def __init__(self, follower: RunFollower, stage: str = "", memory: Memory | None = None) -> None:
         super().__init__()
+        self._memory = memory or Memory()
+        self._exact = ExactReader(follower.run.records_file)
+        self._wanted: tuple[int, int] | None = None  # steps of which every point is wanted; for the reader thread
+        self._given: tuple[int, int] | None = None
         self._follower = follower
         self._stage = stage
         self._view: RunView | None = None
@@ -207,15 +232,40 @@ class CurvesScreen(PollingScreen):
             with ListPane():
                 yield SeriesList()
             yield CurveView()
+            yield PhaseView()
         yield KeyBar()
 
     def on_mount(self) -> None:
         self.query_one(SeriesList).focus()
+        self.query_one(CurveView).set_modes(self._memory.log_axis, self._memory.smoothing, self._memory.time_axis)
 
-    def read(self) -> None:
-        """Look at the run directory (reader thread)."""
+    def read(self) -> bool:
+        """Look at the run directory, and for points that are wanted one by one (reader thread)."""
         if view := self._follower.poll():
-            self.post_message(RunChanged(view))
+            self.post_message(RunChanged(view, complete=not self._follower.behind))
+        wanted, picture = self._wanted, view or self._follower.view
+        if wanted and (wanted != self._given or view):
+            self._given = wanted
+            span = wanted[1] - wanted[0]
+            low, high = max(wanted[0] - span, 0), wanted[1] + span
+            keys = list(self._colours(picture))
+            if found := self._exact.read(keys, low, high):
+                self.post_message(DetailRead(low, high, found))
+        return self._follower.behind
+
+    def on_detail_read(self, message: DetailRead) -> None:
+        if self._view is None:
+            return
+        names = names_of(message.series)
+        detail = {names[key]: series for key, series in message.series.items()}
+        self.query_one(CurveView).set_detail(message.low, message.high, detail)
+
+    def on_idle(self) -> None:
+        """Ask for every point of what is in view, where buckets are too coarse for it."""
+        wanted = self.query_one(CurveView).wanted_detail()
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self.wake()
 
     def on_run_changed(self, message: RunChanged) -> None:
         self._view = message.view
@@ -241,7 +291,9 @@ class CurvesScreen(PollingScreen):
         places = {stage.id: place for place, stage in enumerate(view.stages)}
         keys = sorted(view.series, key=lambda key: (places.get(key[0], len(places)), key[0]))
         self.query_one(SeriesList).show(keys, colours)
-        self.query_one(CurveView).update(curves_of(view, colours))
+        curves = curves_of(view, colours)
+        self.query_one(CurveView).update(curves, [view.info.created] * len(curves))
+        self.query_one(PhaseView).update(curves)
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -269,6 +321,22 @@ class CurvesScreen(PollingScreen):
         """Make the value axis logarithmic, or linear again."""
         self.query_one(CurveView).toggle_log()
 
+        self._remember()
+
     def action_smooth(self) -> None:
         """Go on to the next smoothing."""
         self.query_one(CurveView).next_smoothing()
+        self._remember()
+
+    def action_time(self) -> None:
+        """Count steps, or the time since the run began."""
+        self.query_one(CurveView).toggle_time()
+        self._remember()
+
+    def action_phase(self) -> None:
+        """Show the first two curves against each other, or all over the steps again."""
+        self.toggle_class("-phase")
+
+    def _remember(self) -> None:
+        memory = self._memory
+        memory.log_axis, memory.smoothing, memory.time_axis = self.query_one(CurveView).modes

@@ -9,13 +9,16 @@ from typing import Final
 from rich.style import Style
 from textual import events
 
-from cafe_tui.axes import SMALLEST_SPAN, short
+from cafe_tui import format as fmt
+from cafe_tui.axes import SMALLEST_SPAN, TimeAxis, short
 from cafe_tui.raster import FAINT, GLYPHS, Curve, Entry, Plot, Row, draw, fit_values, follow, step_range
 from cafe_tui.series import Column, Series
 from cafe_tui.widgets.chart import Chart, curve_style
 
 CURSOR: Final = 0x80
 """Added to the colour numbers of the cells under the cursor."""
+RAW: Final = 0x40
+"""Added to those of the values themselves, which are drawn faint behind their mean."""
 CURSOR_LINE: Final = {"braille": "│", "ascii": "|"}
 SMOOTHINGS: Final = (None, 64, 16)
 """The shown steps hold so many half-lives at least; their length is a power of two, so that it changes seldom."""
@@ -47,6 +50,7 @@ class CurveView(Chart):
     """
 
     _part: tuple[int, int] | None = None
+    _by_time = False
     _legend_height = 2
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
@@ -54,15 +58,29 @@ class CurveView(Chart):
         self._cursor: int | None = None  # a step
         self._smoothing = 0
         self._smoothed: dict[str, tuple[Series, int, Series]] = {}
+        self._origins: Sequence[float] = ()
+        self._timed: dict[tuple[str, bool], tuple[Series, float, Series]] = {}
+        self._detail: tuple[int, int, dict[str, Series]] | None = None
+        self._faint: tuple[Curve, ...] = ()  # the values behind their means, as drawn
         self._shown: tuple[Curve, ...] = ()  # the curves as drawn
         self._left = self._cells = 0  # first cell and width of the field inside the axes
 
     def reset_axes(self) -> None:
         """Fit the values anew; a part of the steps that was chosen stays."""
         super().reset_axes()
+        if self._by_time:
+            self._x = TimeAxis(self._window)
         self._legend_height = 2
         if self._part:
             self._x.low, self._x.high = self._part
+
+    def update(self, curves: Sequence[Curve], origins: Sequence[float] = ()) -> None:
+        """Show these curves; `origins` are the unix times from which the time axis counts, one for each curve.
+
+        Without them it counts from the first point of all.
+        """
+        self._origins = origins
+        super().update(curves)
 
     # --- the cursor --------------------------------------------------------------------------------------------------
 
@@ -165,6 +183,54 @@ class CurveView(Chart):
     def _keep_to_newest(self, span: int) -> None:
         self._part, self._window = None, max(span * 4 // 5, 1)  # the axis adds a quarter of its window
 
+    @property
+    def by_time(self) -> bool:
+        """Whether the horizontal axis is time."""
+        return self._by_time
+
+    @property
+    def modes(self) -> tuple[bool, int, bool]:
+        """Whether the value axis is logarithmic, which smoothing is on, whether the horizontal axis is time."""
+        return self._logarithmic, self._smoothing, self._by_time
+
+    def set_modes(self, log: bool, smoothing: int, by_time: bool) -> None:
+        """Take on modes as `modes` gives them."""
+        self._logarithmic, self._by_time = log, by_time
+        self._smoothing = smoothing if 0 <= smoothing < len(SMOOTHINGS) else 0
+        self.reset_axes()
+        self._answer()
+
+    def toggle_time(self) -> None:
+        """Make the horizontal axis wall-clock time, or steps again; all of it is shown."""
+        self._by_time = not self._by_time
+        self._part, self._window, self._cursor = None, None, None
+        self.reset_axes()
+        self._answer()
+
+    # --- every point -------------------------------------------------------------------------------------------------
+
+    def wanted_detail(self) -> tuple[int, int] | None:
+        """The steps in view, if a column of the picture is narrower than a bucket and detail would be drawn."""
+        low, high = self._x.low, self._x.high
+        if self._by_time or self._half_life() or not self._cells:
+            return None
+        coarse = any(curve.series.width > 1 and curve.series.width * self._cells > high - low for curve in self._curves)
+        return (low, high) if coarse else None
+
+    def set_detail(self, low: int, high: int, series: dict[str, Series]) -> None:
+        """Draw these series, by curve name, wherever the view lies inside the steps [low, high)."""
+        self._detail = (low, high, series)
+        self._answer()
+
+    def _detailed(self, curves: Sequence[Curve]) -> tuple[Curve, ...]:
+        """The curves with every point, as far as these are known for what is in view."""
+        if self._detail is None or self._part is None or self.wanted_detail() is None:
+            return tuple(curves)
+        low, high, known = self._detail
+        if not (low <= self._x.low and self._x.high <= high):
+            return tuple(curves)
+        return tuple(curve._replace(series=known.get(curve.name, curve.series)) for curve in curves)
+
     # --- the values --------------------------------------------------------------------------------------------------
 
     def toggle_log(self) -> None:
@@ -208,18 +274,41 @@ class CurveView(Chart):
         width, height = self.content_size
         if not width or not height:
             return []
-        self._shown = self._smooth(self._curves)
+        means = self._smooth(self._curves)
+        self._faint = tuple(self._over_time(self._raw(), faint=True)) if self._half_life() else ()
+        self._shown = tuple(self._over_time(self._detailed(means)))
+        everything = [*self._faint, *self._shown]
         if self._part is None:
-            follow(self._shown, self._x, self._y)
+            follow(everything, self._x, self._y)
         else:
-            fit_values(self._shown, self._x, self._y)
+            fit_values(everything, self._x, self._y)
         while not (lines := self._lines_under(self._legend_height, width, height)):
             pass  # the legend has become higher, up to a third of the height
         return lines
 
+    def _raw(self) -> list[Curve]:
+        return [curve._replace(colour=(curve.colour & ~RAW) | RAW) for curve in self._curves]
+
+    def _over_time(self, curves: Sequence[Curve], *, faint: bool = False) -> Sequence[Curve]:
+        """The curves over milliseconds, if that is the axis."""
+        if not self._by_time:
+            return curves
+        firsts = [curve.series.first_time for curve in self._curves]
+        begin = min((first for first in firsts if first == first), default=0.0)
+        known, timed = self._timed, []
+        for i, curve in enumerate(curves):
+            origin = self._origins[i] if i < len(self._origins) else begin
+            before = known.get((curve.name, faint))
+            if before is None or before[0] is not curve.series or before[1] != origin:
+                before = (curve.series, origin, curve.series.by_time(origin))
+            known[curve.name, faint] = before
+            timed.append(curve._replace(series=before[2]))
+        return timed
+
     def _lines_under(self, legend_height: int, width: int, height: int) -> list[Row]:
         """The picture under a legend of so many lines; none, after making more room, if it does not fit there."""
-        plot = draw(self._shown, self._x, self._y, width, height - legend_height, charset=self._charset)
+        drawn = [*self._faint, *self._shown]
+        plot = draw(drawn, self._x, self._y, width, height - legend_height, charset=self._charset)
         self._left = len(plot.y_labels[0]) if plot.y_labels else 0
         self._cells = len(plot.rows[0].text) if plot.rows else 0
         legend = self._legend_lines(plot, width)
@@ -246,7 +335,7 @@ class CurveView(Chart):
         cell = self._cursor_cell()
         head = SEPARATOR.join(self._modes(cell))
         lines, text, colours = [_padded(head, bytes(len(head)), width)], "", b""
-        for curve, entry in zip(self._shown, plot.legend, strict=True):
+        for curve, entry in zip(self._shown, plot.legend[len(self._faint) :], strict=True):
             piece = self._piece(curve, entry, cell)
             if text and len(text) + 2 + len(piece) > width:
                 lines.append(_padded(text, colours, width))
@@ -267,11 +356,18 @@ class CurveView(Chart):
         modes = ["newest values"]
         if cell is not None:
             first, last = self._first_step(cell), self._first_step(cell + 1) - 1
-            modes = [f"step {first}" if first == last else f"steps {first}-{last}"]
+            if self._by_time:
+                modes = [f"at {fmt.duration(first / 1000)}"]
+            else:
+                modes = [f"step {first}" if first == last else f"steps {first}-{last}"]
         if length := self._half_life():
             modes.append(f"mean, half-life {length}")
         if self._logarithmic:
             modes.append("log")
+        if self._by_time:
+            modes.append("time")
+        if self._detailed(self._curves) != tuple(self._curves):
+            modes.append("every point")
         if self._part is not None:
             modes.append("frozen")
         elif self._window is not None:
@@ -280,8 +376,9 @@ class CurveView(Chart):
 
     def _style(self, colour: int) -> Style:
         """Under the cursor the dots are reversed: its line alone would vanish in a dense curve."""
-        style = curve_style(self, colour & ~CURSOR)
-        return style + Style(reverse=True) if colour > CURSOR else style
+        style = curve_style(self, colour & ~(CURSOR | RAW))
+        style = style + Style(dim=True) if colour & RAW else style
+        return style + Style(reverse=True) if colour & CURSOR else style
 
     # --- the mouse ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafe_tui.axes import SMALLEST_SPAN, StepAxis, ValueAxis, label, short
+from cafe_tui.axes import SMALLEST_SPAN, StepAxis, TimeAxis, ValueAxis, label, short
 
 STEPS = st.integers(-(10**9), 10**9)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -194,3 +194,30 @@ def test_label(value: float, jump: float, text: str) -> None:
 )
 def test_short(value: float, text: str) -> None:
     assert short(value) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "labels"),
+    [
+        (0, 16, 4, ["0s", "0.005s", "0.01s", "0.015s"]),
+        (0, 65_536, 5, ["0s", "15s", "30s", "45s", "1m"]),
+        (0, 9_000_000, 6, ["0s", "30m", "1h", "1h30m", "2h"]),
+        (0, 10 * 86_400_000, 6, ["0s", "2d", "4d", "6d", "8d"]),
+        (90_000, 95_000, 3, ["1m30s", "1m32s", "1m34s"]),
+    ],
+)
+def test_a_time_axis_has_round_moments(low: int, high: int, most: int, labels: list[str]) -> None:
+    axis = TimeAxis(low=low, high=high)
+    ticks = axis.ticks(most)
+    jump = ticks[1] - ticks[0]
+    assert [axis.label(tick, jump) for tick in ticks] == labels
+
+
+@given(low=st.integers(0, 10**12), span=st.integers(16, 10**12), most=st.integers(1, 20))
+def test_ticks_of_time_are_in_view_and_tell_each_other_apart(low: int, span: int, most: int) -> None:
+    axis = TimeAxis(low=low, high=low + span)
+    ticks = axis.ticks(most)
+    assert len(ticks) <= most
+    assert all(low <= tick < low + span for tick in ticks)
+    jump = ticks[1] - ticks[0] if len(ticks) > 1 else 1
+    assert len({axis.label(tick, jump) for tick in ticks}) == len(ticks)

@@ -13,11 +13,13 @@ from textual.events import MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
 from textual.pilot import Pilot
 
+from cafe_tui.app import CafeApp
 from cafe_tui.axes import SMALLEST_SPAN
 from cafe_tui.raster import Curve
 from cafe_tui.screens.curves import CurvesScreen, SeriesList, free_colour
 from cafe_tui.series import Column, Series
-from cafe_tui.widgets.curve_view import CurveView, half_life, reading
+from cafe_tui.widgets.curve_view import RAW, CurveView, half_life, reading
+from cafe_tui.widgets.phase_view import PhaseView
 from engine.contract.records import Scalars, encode
 from tests.recorded import START, record_run
 from tests.ui.test_app import app_on, open_run
@@ -341,3 +343,75 @@ async def test_nothing_is_repainted_when_nothing_changed() -> None:
             app.view.update([curve])
             await pilot.pause(0.3)
         assert app.view.asked == 0
+
+
+async def test_the_values_stay_faint_behind_their_mean(tmp_path: Path) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        _, view = await open_curves(pilot)
+        colours = lambda: {colour for row in view._lines for colour in row.colours}  # noqa: E731
+        assert not any(colour & RAW for colour in colours())
+        await pilot.press("s")
+        assert any(colour & RAW for colour in colours())
+        assert "mean, half-life" in head(view)
+
+
+async def test_the_time_axis_counts_from_the_start_of_the_run_and_shows_its_gaps(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    with run.records_file.open("ab") as file:
+        for step in range(5):  # two hours later, as after a stop
+            file.write(encode(Scalars(stage="game", step=5000 + step, t=START + 7200, values={"hypothesis_loss": 1.0})))
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        _, view = await open_curves(pilot)
+        await pilot.press("t")
+        assert "time" in head(view)
+        assert "2h" in view.text().splitlines()[-1]
+        await pilot.press("left")
+        assert head(view).startswith(("at 1h 5", "at 2h 00m")), "a column is two minutes wide"
+        await pilot.press("left")
+        assert head(view).startswith("at 0s"), "the column before the gap"
+        await pilot.press("t")
+        assert "5.0k" in view.text().splitlines()[-1] or "5000" in view.text().splitlines()[-1]
+
+
+async def test_x_shows_the_losses_against_each_other_and_back(tmp_path: Path) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        _, view = await open_curves(pilot)
+        phase = pilot.app.screen.query_one(PhaseView)
+        await pilot.press("x")
+        await until(pilot, lambda: "across: hypothesis_loss  up: test_function_loss" in phase.text())
+        assert not view.region
+        await pilot.press("x")
+        await until(pilot, lambda: bool(view.region) and not phase.region)
+
+
+async def test_zooming_into_a_long_run_shows_every_point(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="game")
+    with run.records_file.open("ab") as file:
+        for step in range(1000, 60_000):
+            spike = 50.0 if step == 40_001 else 0.0
+            file.write(encode(Scalars(stage="game", step=step, values={"hypothesis_loss": step % 2 + spike})))
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        _, view = await open_curves(pilot)
+        await until(pilot, lambda: view._x.high > 59_999)
+        view.zoom(0.001, around=40_001)
+        await until(pilot, lambda: "every point" in head(view))
+        low, high = view._x.low, view._x.high
+        shown = view._shown[0].series
+        assert (shown.width, shown.y_range(40_001, 40_002)) == (1, (51.0, 51.0))
+        assert len(shown.part(low, high)) == high - low
+
+
+async def test_the_ways_of_looking_are_remembered(tmp_path: Path) -> None:
+    record_run(tmp_path / "runs")
+    memory = tmp_path / "state" / "ui.json"
+    for first in (True, False):
+        app = CafeApp(tmp_path / "runs", clock=lambda: START + 60, memory=memory)
+        async with app.run_test(size=(120, 40)) as pilot:
+            _, view = await open_curves(pilot)
+            if first:
+                await pilot.press("y", "s", "t")
+                app.theme = "high-contrast"
+            assert view.modes == (True, 1, True)
+            assert app.theme == "high-contrast"
