@@ -14,7 +14,8 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the locale cannot write must not end the command
     try:
-        if sys.argv[1:] in ([], ["--slow"]) and sys.stdin.isatty() and sys.stdout.isatty():
+        shown = sys.stdin.isatty() and sys.stdout.isatty()
+        if sys.argv[1:] in ([], ["--slow"]) and (shown or "TEXTUAL_DRIVER" in os.environ):  # a browser is no terminal
             sys.exit(_home(slow="--slow" in sys.argv))
         from cafe_tui.cli import app
 

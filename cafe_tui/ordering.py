@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from engine.contract.rundir import FINAL
@@ -31,15 +32,12 @@ ORDERS: Final[dict[str, Key]] = {
 def ordered(rows: Sequence[RunRow], by: str, *, backwards: bool = False) -> list[RunRow]:
     """The rows in one of the ORDERS, or `backwards`; those that are equal stay as they were, unknown ones last."""
     key = ORDERS[by]
-    known = [row for row in rows if key(row) is not None]
-    unknown = [row for row in rows if key(row) is None]
-
-    def place(row: RunRow) -> tuple[float, str]:
-        value = key(row)
-        return (0.0, value) if isinstance(value, str) else (-(value or 0.0), "")
-
-    known.sort(key=place)
-    return [*(reversed(known) if backwards else known), *unknown]
+    valued = [(key(row), row) for row in rows]
+    known = [(value, row) for value, row in valued if value is not None]
+    # A value is a word in all rows or a number in all rows; numbers go from high to low. Equal ones stay as they were.
+    known.sort(key=itemgetter(0), reverse=bool(known) and not isinstance(known[0][0], str))
+    placed = [row for _, row in known]
+    return [*(reversed(placed) if backwards else placed), *(row for value, row in valued if value is None)]
 
 
 @dataclass(frozen=True)

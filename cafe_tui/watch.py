@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, compress, groupby
 from operator import attrgetter
 from pathlib import Path, PurePath
@@ -334,6 +335,11 @@ class RunRow:
     profile: str = ""
     eta: float | None = None
     trend: tuple[float, ...] = ()
+
+    @cached_property
+    def words(self) -> str:
+        """All that the run is found by, in lower case."""
+        return " ".join((self.id, self.name, self.profile, self.state, self.stage, *self.tags)).lower()
 
     def to_json(self) -> dict[str, Any]:
         """The row of the `ls` document of the contract."""

@@ -49,10 +49,11 @@ def preload() -> None:
         import_module(module)
 
 
-def matches(row: RunRow, words: Sequence[str]) -> bool:
-    """Whether every word (lower case) occurs in the run's id, name, profile, state, stage or tags."""
-    text = " ".join((row.id, row.name, row.profile, row.state, row.stage, *row.tags)).lower()
-    return all(word in text for word in words)
+def matching(rows: Sequence[RunRow], words: Sequence[str]) -> list[RunRow]:
+    """The rows in which every word (lower case) occurs in the run's id, name, profile, state, stage or tags."""
+    for word in words:
+        rows = [row for row in rows if word in row.words]
+    return list(rows)
 
 
 class RunsScreen(PollingScreen):
@@ -144,8 +145,9 @@ class RunsScreen(PollingScreen):
             self.wake()
 
     def _draw(self) -> None:
-        rows = [row for row in self._rows if matches(row, self._wanted.lower().split())]
-        self._marked &= {row.id for row in self._rows}
+        rows = matching(self._rows, self._wanted.lower().split())
+        if self._marked:
+            self._marked &= {row.id for row in self._rows}
         sorting = (self._memory.order, self._memory.backwards)
         in_order = ordered(rows, self._memory.order, backwards=self._memory.backwards)
         listed: Sequence[RunRow | Group] = grouped(in_order, self._memory.folded) if self._memory.grouped else in_order

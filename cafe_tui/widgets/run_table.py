@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from rich.cells import cell_len
@@ -265,7 +266,7 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
             if len(kept) == 1:
                 break
             kept.remove(max(kept, key=lambda column: column.rank))
-        widest = max((cell_len(row.id) for row in self._rows if not isinstance(row, Group)), default=0)
+        widest = max(map(len, map(attrgetter("id"), self._rows)), default=0)
         run = max(min(RUN.cells + cells + len(self._gap) - needed, widest), RUN.cells)
         self._columns = [(column, run if column is RUN else column.cells) for column in kept]
 

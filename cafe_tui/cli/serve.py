@@ -1,0 +1,55 @@
+"""cafe serve: the terminal UI in a browser."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cafe_tui.cli.options import Runs
+from cafe_tui.locations import runs_folder
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `cafe`."""
+    app.command(
+        "serve", epilog="Example: cafe serve --port 8000, then ssh -L 8000:localhost:8000 from your own machine"
+    )(serve)
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    runs: Runs = None,
+) -> None:
+    """Serve the terminal UI to a browser, on this machine only unless another address is given."""
+    from engine.contract.errors import UsageError
+
+    try:
+        from cafe_tui.serving import UiServer
+    except ImportError:
+        raise UsageError("serving needs textual-serve", "pip install 'cafe-tui[serve]' brings it.") from None
+    if not _loopback(host):
+        print(
+            f"warning: whoever reaches {host}:{port} can start, stop and delete runs here, and nobody is asked who "
+            "they are; 127.0.0.1 and ssh -L are safer",
+            file=sys.stderr,
+        )
+    os.environ["CAFE_RUNS"] = str(runs_folder(runs).absolute())  # a shell starts the UI: no name passes through it
+    try:
+        UiServer(host, port).run()
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}", "Choose another --port."
+        ) from None
+
+
+def _loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
