@@ -171,7 +171,7 @@ class RunScreen(PollingScreen):
     def on_run_changed(self, message: RunChanged) -> None:
         before, self._view = self._view, message.view
         if before is None:  # styling the focus takes longer than drawing the first curve, which comes first
-            self.call_after_refresh(self.action_pane, self._pane)
+            self.call_after_refresh(lambda: self.action_pane(self._pane))
         if self._complete and before:
             for text, severity in news(before, message.view):
                 self.notify(text, severity=severity, markup=False)

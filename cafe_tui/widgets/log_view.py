@@ -138,7 +138,12 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
         self.virtual_size = Size(self._cells, len(self._rows))
         self.scroll_to(y=len(self._rows) if following else row, animate=False, force=True, immediate=True)
         self._following = following
+        self.call_after_refresh(self._place_scrollbar)
         self.refresh()
+
+    def _place_scrollbar(self) -> None:
+        """Textual moves it only while it is shown, which after the first lines it is not yet."""
+        self.vertical_scrollbar.position = self.scroll_y
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)

@@ -16,7 +16,7 @@ from engine.contract import profile as profiles
 from tests.recorded import record_run
 
 VERBS = ["run", "watch", "stop", "resume", "profiles", "profile", "ls", "show", "logs", "plot", "table", "compare"]
-VERBS += ["rm", "tag", "note", "doctor"]
+VERBS += ["rm", "tag", "note", "serve", "doctor"]
 RUN = "20260921-144000-quickstart-k3f9"
 
 

@@ -1,19 +1,32 @@
-"""Pictures of both screens on recorded runs. After a change that is meant: pytest tests/ui --snapshot-update."""
+"""Pictures of every screen on recorded runs. After a change that is meant: pytest tests/ui --snapshot-update."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
+from textual.screen import Screen
+from textual.widgets import OptionList
 
+from cafe_tui import system
 from cafe_tui.app import CafeApp
+from cafe_tui.screens.compare import CompareScreen
+from cafe_tui.screens.confirm import Confirm
+from cafe_tui.screens.curves import CurvesScreen
+from cafe_tui.screens.launch import LaunchScreen
 from cafe_tui.screens.run import RunScreen
+from cafe_tui.screens.runs import RunsScreen
+from cafe_tui.screens.samples import SamplesScreen
+from cafe_tui.screens.system import SystemScreen
 from cafe_tui.widgets.chart import Chart
 from cafe_tui.widgets.log_view import LogView
 from cafe_tui.widgets.run_table import RunTable
 from tests.recorded import START, record_run
+from tests.ui.test_system import NOW, SAMPLE, GivenSamples
+from tests.ui.waiting import until
 
 Snapshot = Callable[..., bool]
 SIZES = [(80, 24), (160, 50)]
@@ -54,7 +67,7 @@ def opened(down: int, *keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
         await pilot.press(*["j"] * down, "enter")
         while not isinstance(pilot.app.screen, RunScreen) or not pilot.app.screen.query_one(LogView).lines:
             await pilot.pause(0.02)
-        while any("no values" in chart.text() for chart in pilot.app.screen.query(Chart)):
+        while any("no values" in chart.text() for chart in pilot.app.screen.query(Chart) if chart.region):
             await pilot.pause(0.02)
         await pilot.press(*keys)
         await pilot.pause(0.4)
@@ -75,6 +88,107 @@ def test_finished_run(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int
 @pytest.mark.parametrize("size", SIZES)
 def test_running_evaluation(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int]) -> None:
     assert snap_compare(app, terminal_size=size, run_before=opened(1))
+
+
+def shown(screen: type[Screen[None]], keys: Sequence[str], ready: str) -> Callable[[Pilot[None]], Awaitable[None]]:
+    """Press keys in the list of runs, then wait for a screen that says `ready`."""
+
+    async def run(pilot: Pilot[None]) -> None:
+        await listed(pilot)
+        for key in keys:
+            await pilot.press(key)
+            await pilot.pause(0.1)
+        await until(pilot, lambda: isinstance(pilot.app.screen, screen) and ready in text_of(pilot.app.screen))
+        await pilot.pause(0.6)
+
+    return run
+
+
+def text_of(screen: Screen[None]) -> str:
+    """All that the widgets of a screen say they show."""
+    return "\n".join(str(widget.text()) for widget in screen.query("*") if hasattr(widget, "text"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_curves(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int]) -> None:
+    keys = (*"jjj", "enter", "z", "s", "left")
+    assert snap_compare(app, terminal_size=size, run_before=shown(CurvesScreen, keys, "hypothesis_loss"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_phase(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int]) -> None:
+    keys = (*"jjj", "enter", "z", "x")
+    assert snap_compare(app, terminal_size=size, run_before=shown(CurvesScreen, keys, "across: hypothesis_loss"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("pane", "ready"), [("1", "hypothesis"), ("2", "pgd"), ("3", "profile")])
+def test_compare(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int], pane: str, ready: str) -> None:
+    keys = (*"jjj", "space", "k", "k", "space", "c", pane)
+    assert snap_compare(app, terminal_size=size, run_before=shown(CompareScreen, keys, ready))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_profile(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int]) -> None:
+    keys = (*"jjj", "enter", "4")
+    assert snap_compare(app, terminal_size=size, run_before=shown(RunScreen, keys, "threat.eps"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_launch(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "look", lambda _: None)
+
+    async def form(pilot: Pilot[None]) -> None:
+        await shown(LaunchScreen, ["N"], "")(pilot)
+        await until(pilot, lambda: pilot.app.screen.query_one(OptionList).option_count > 1)
+        await pilot.press("enter")
+        await until(pilot, lambda: "threat.eps" in text_of(pilot.app.screen) or "seed" in text_of(pilot.app.screen))
+        await pilot.pause(0.6)
+
+    assert snap_compare(app, terminal_size=size, run_before=form)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_samples(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int]) -> None:
+    async def empty(pilot: Pilot[None]) -> None:
+        await shown(RunScreen, [*"jjj", "enter"], "pgd")(pilot)
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(pilot.app.screen, SamplesScreen))
+        await pilot.pause(0.4)
+
+    assert snap_compare(app, terminal_size=size, run_before=empty)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_system(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int]) -> None:
+    async def system_screen(pilot: Pilot[None]) -> None:
+        await listed(pilot)
+        samples = [msgspec.structs.replace(SAMPLE, t=NOW + 2 * i, gpus_t=NOW + 2 * i) for i in range(30)]
+        given = GivenSamples(*samples)
+        pilot.app.push_screen(SystemScreen(Path("runs"), given, clock=lambda: NOW + 60))  # type: ignore[arg-type]
+        await until(pilot, lambda: "H100" in text_of(pilot.app.screen))
+        await pilot.pause(0.6)
+
+    assert snap_compare(app, terminal_size=size, run_before=system_screen)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_groups(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int]) -> None:
+    assert snap_compare(app, terminal_size=size, run_before=shown(RunsScreen, ["p"], "best robust"))
+
+
+def test_confirm(app: CafeApp, snap_compare: Snapshot) -> None:
+    assert snap_compare(app, run_before=shown(Confirm, [*"jjj", "d"], ""))
+
+
+def test_high_contrast(app: CafeApp, snap_compare: Snapshot) -> None:
+    app.theme = "high-contrast"
+    assert snap_compare(app, run_before=opened(3))
+
+
+def test_light(app: CafeApp, snap_compare: Snapshot) -> None:
+    app.theme = "textual-light"
+    assert snap_compare(app, run_before=opened(3))
 
 
 def test_failed_run(app: CafeApp, snap_compare: Snapshot) -> None:
