@@ -157,7 +157,7 @@ class RunFollower:
         self.view = self._picture(State(state="starting"), Status("starting"))
 
     def poll(self, seconds: float | None = None) -> RunView | None:
-        """The new picture, or None when nothing has changed (a running clock counts as a change each second).
+        """The new picture, or None when nothing has changed (a running clock and having caught up count as changes).
 
         Of a long file it reads for about so many seconds, by default a little longer each time, and the rest later.
         """
@@ -165,7 +165,7 @@ class RunFollower:
             seconds, self._patience = self._patience, min(2 * self._patience, READING_AT_MOST)
         if not self._planned:
             self._plan()
-        read = self._read(seconds)
+        was_behind, read = self.behind, self._read(seconds)
         state = self.run.state()
         status = self.run.status(state, now=self._clock())
         if status.final:
@@ -175,7 +175,7 @@ class RunFollower:
             self._results_read, self._results = results, self.run.results()
         elapsed = int(self._elapsed(state, status)) if not status.final else 0
         signature = (state.state, state.stage, state.step, state.progress, state.error, status, elapsed, results)
-        if not read and signature == self._signature:
+        if not read and signature == self._signature and not was_behind:
             return None
         self._signature = signature
         self.view = self._picture(state, status)

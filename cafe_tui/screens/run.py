@@ -135,7 +135,8 @@ class RunScreen(PollingScreen):
         self._stage = ""  # chosen by key; empty while the screen follows the run
         self._pane = self._memory.pane if self._memory.pane in PANES else PANES[0]
         self.add_class(f"-{self._pane}")  # before anything is styled for the first time
-        self._complete = False  # whether all that was there at first has been read
+        self.complete = False
+        """Whether all that was there at first has been read."""
         self._resolved = False  # the reader thread's
 
     def compose(self) -> ComposeResult:
@@ -172,11 +173,11 @@ class RunScreen(PollingScreen):
         before, self._view = self._view, message.view
         if before is None:  # styling the focus takes longer than drawing the first curve, which comes first
             self.call_after_refresh(lambda: self.action_pane(self._pane))
-        if self._complete and before:
+        if self.complete and before:
             for text, severity in news(before, message.view):
                 self.notify(text, severity=severity, markup=False)
         elif message.complete:
-            self._complete = True
+            self.complete = True
             state = message.view.status.state
             self.action_pane({"finished": "results", "failed": "log", "lost": "log"}.get(state, self._pane))
         if before is None or before.status.final != self._view.status.final:

@@ -65,8 +65,8 @@ def opened(down: int, *keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
     async def run(pilot: Pilot[None]) -> None:
         await listed(pilot)
         await pilot.press(*["j"] * down, "enter")
-        while not isinstance(pilot.app.screen, RunScreen) or not pilot.app.screen.query_one(LogView).lines:
-            await pilot.pause(0.02)
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen) and pilot.app.screen.complete)
+        await until(pilot, lambda: pilot.app.screen.query_one(LogView).lines)
         while any("no values" in chart.text() for chart in pilot.app.screen.query(Chart) if chart.region):
             await pilot.pause(0.02)
         await pilot.press(*keys)
@@ -98,6 +98,8 @@ def shown(screen: type[Screen[None]], keys: Sequence[str], ready: str) -> Callab
         for key in keys:
             await pilot.press(key)
             await pilot.pause(0.1)
+            if key == "enter":
+                await until(pilot, lambda: getattr(pilot.app.screen, "complete", True))
         await until(pilot, lambda: isinstance(pilot.app.screen, screen) and ready in text_of(pilot.app.screen))
         await pilot.pause(0.6)
 

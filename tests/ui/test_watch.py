@@ -208,3 +208,12 @@ def test_a_long_file_is_read_in_several_polls_and_ends_the_same(tmp_path: Path) 
     assert (psi.x_range, psi.last) == ((2, 1_029_999), 1_029_999 / 7)
     assert follower.view.series["game", "val_loss"].x_range == (1_000_000, 1_029_999)
     assert follower.poll(0.0) is None
+
+
+def test_having_caught_up_is_told_even_if_nothing_more_was_there(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    follower = RunFollower(run)
+    assert follower.poll(0.0) is not None
+    while follower.behind:
+        assert follower.poll(0.0) is not None, "whoever waits for all of it would wait for ever"
+    assert follower.poll(0.0) is None
