@@ -61,7 +61,8 @@ async def open_comparison(pilot: Pilot[None], runs: Sequence[RunDir]) -> Compare
 async def turn_to(pilot: Pilot[None], screen: CompareScreen, name: str, shows: str) -> str:
     """Show a pane and wait until it shows something; its text."""
     await pilot.press(str(PANES.index(name) + 1))
-    await until(pilot, lambda: shows in pane(screen, name).text())
+    wanted = shows.split()  # lines may be broken between any words
+    await until(pilot, lambda: " ".join(wanted) in " ".join(pane(screen, name).text().split()))
     return pane(screen, name).text()
 
 
