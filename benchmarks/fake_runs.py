@@ -105,5 +105,6 @@ class Engine:
     def stop(self) -> None:
         """End; the run stays as it is, without a final state."""
         self._stopped.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._file.close()

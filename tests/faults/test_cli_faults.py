@@ -60,7 +60,9 @@ def trained(runs: Path) -> bool:
 def terminal(*arguments: str, runs: Path, **environment: str) -> pexpect.spawn:
     command = [*CAFE, *arguments, "--runs", str(runs)]
     env = {**os.environ, "TERM": "xterm-256color", **environment}
-    return pexpect.spawn(command[0], command[1:], env=env, dimensions=(24, 80), encoding="utf-8", timeout=90)
+    return pexpect.spawn(
+        command[0], command[1:], env=env, dimensions=(24, 80), encoding="utf-8", codec_errors="replace", timeout=90
+    )
 
 
 def test_ctrl_c_stops_with_a_checkpoint_and_exit_130(runs: Path) -> None:
