@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import Final, Literal, NamedTuple
 
-from cafe_tui.axes import StepAxis, ValueAxis, short
+from cafe_tui.axes import StepAxis, TimeAxis, ValueAxis, short
 from cafe_tui.series import Series
 
 Charset = Literal["braille", "ascii"]
@@ -25,6 +25,8 @@ CELLS_PER_LABEL: Final = 12
 EMPTY: Final = "no values yet"
 NOT_POSITIVE: Final = "no positive values"
 NOT_HERE: Final = "no values at these steps"
+PAUSE: Final = 10
+"""Usual distances between points over which no line is drawn on a time axis: the run stood still."""
 
 LEFT_DOTS: Final = (0x40, 0x04, 0x02, 0x01)  # of a Braille cell, from the bottom
 RIGHT_DOTS: Final = (0x80, 0x20, 0x10, 0x08)
@@ -215,6 +217,7 @@ class _Field:
         if not self._dots or not self.height:
             return
         before: tuple[int, int] | None = None  # column and dot row of the last point that can be joined
+        reach = self._reach(curve.series)
         for at, column in enumerate(curve.series.columns(self._x.low, self._x.high, len(self._dots))):
             if column is None:
                 continue
@@ -222,7 +225,7 @@ class _Field:
                 low, high = self.dot(column.low), self.dot(column.high)
                 if before and before[0] == at - 1:
                     low, high = min(low, before[1] + 1), max(high, before[1] - 1)
-                elif before:
+                elif before and at - before[0] <= reach:
                     self._join(*before, at, self.dot(column.first), curve.colour)
                 self._span(at, low, high, curve.colour)
                 before = (at, self.dot(column.last))
@@ -231,6 +234,12 @@ class _Field:
             if column.gap:
                 before = None
                 self._sign(self.height - 1, at // self.glyphs.across, self.glyphs.gap, curve.colour)
+
+    def _reach(self, series: Series) -> int:
+        """Columns that a line may cross."""
+        if not isinstance(self._x, TimeAxis):
+            return len(self._dots)
+        return 1 + PAUSE * series.distance * len(self._dots) // (self._x.high - self._x.low)
 
     def _span(self, column: int, low: int, high: int, colour: int) -> None:
         self._dots[column] |= (2 << high) - (1 << low)

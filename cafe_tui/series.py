@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 from math import exp2, inf, isfinite, nan
-from operator import add, lt
+from operator import add, lt, sub
 from typing import Final, NamedTuple, TypeVar
 
 CAPACITY: Final = 4096
@@ -284,6 +284,12 @@ class Series:
     def first_time(self) -> float:
         """Unix seconds of the oldest value whose time is known; NaN when none is."""
         return next((t for t in self._time if t == t), nan)
+
+    @property
+    def distance(self) -> int:
+        """Steps from one bucket to the next, the median of all; 0 for fewer than two."""
+        distances = sorted(map(sub, self._first_step[1:], self._first_step))
+        return distances[(len(distances) - 1) // 2] if distances else 0
 
     @property
     def x_range(self) -> tuple[int, int] | None:

@@ -37,6 +37,9 @@ Key = tuple[str, str]
 """Stage and name of a series."""
 SWATCH: Final = "●"
 NONE_YET: Final = "no curves yet"
+LOSSES: Final = ("hypothesis_loss", "test_function_loss")
+OVER_STEPS: Final = {"cursor", "zoom", "pan", "all", "follow", "log", "smooth", "time"}
+"""Actions that mean nothing in the phase plot."""
 WIDTHS: Final = [(0, "-narrow"), (76, "-broad")]
 
 
@@ -181,6 +184,19 @@ def curves_of(view: RunView, colours: Mapping[Key, int]) -> list[Curve]:
     return [Curve(name, view.series[key], colours[key]) for key, name in names.items()]
 
 
+def phase_pair(view: RunView, shown: Iterable[Key]) -> list[Key]:
+    """The players' losses of the first shown stage that is a game; else the first two shown series of one stage."""
+    stages: dict[str, list[Key]] = {}
+    for key in shown:
+        if key in view.series:
+            stages.setdefault(key[0], []).append(key)
+    for stage in view.stages:
+        losses = [(stage.id, name) for name in LOSSES]
+        if stage.kind == "game" and stage.id in stages and all(key in view.series for key in losses):
+            return losses
+    return next((keys[:2] for keys in stages.values() if len(keys) > 1), [])
+
+
 class CurvesScreen(PollingScreen):
     """Shows the series of the run that `follower` follows, at first those of `stage` (empty: whatever the run is at).
 
@@ -204,12 +220,12 @@ class CurvesScreen(PollingScreen):
         Binding("q,escape", "app.pop_screen", "Back"),
         Binding("left,h", "cursor(-1)", "Read", key_display="←→"),
         Binding("right,l", "cursor(1)", "Cursor to the right", show=False),
-        Binding("plus,equals_sign", "zoom(0.5)", "Zoom", key_display="+-"),
+        Binding("plus,equals_sign", "zoom(0.5)", "Zoom", key_display="+-<>"),
         Binding("minus", "zoom(2.0)", "Zoom out", show=False),
-        Binding("less_than_sign,comma", "pan(-1)", "Pan", key_display="<>"),
+        Binding("less_than_sign,comma", "pan(-1)", "Pan to earlier steps", show=False),
         Binding("greater_than_sign,full_stop", "pan(1)", "Pan to later steps", show=False),
         Binding("0", "all", "All steps", show=False),
-        Binding("f", "follow", "Follow"),
+        Binding("f", "follow", "Freeze the axis, or follow", show=False),
         Binding("y", "log", "Log"),
         Binding("s", "smooth", "Mean"),
         Binding("t", "time", "Time"),
@@ -221,7 +237,7 @@ class CurvesScreen(PollingScreen):
         self._memory = memory or Memory()
         self._exact = ExactReader(follower.run.records_file)
         self._wanted: tuple[int, int] | None = None  # steps of which every point is wanted; for the reader thread
-        self._given: tuple[int, int] | None = None
+        self._given: object = None  # what the points that were read last were read for; for the reader thread
         self._follower = follower
         self._stage = stage
         self._view: RunView | None = None
@@ -244,14 +260,22 @@ class CurvesScreen(PollingScreen):
         if view := self._follower.poll():
             self.post_message(RunChanged(view, complete=not self._follower.behind))
         wanted, picture = self._wanted, view or self._follower.view
-        if wanted and (wanted != self._given or view):
-            self._given = wanted
-            span = wanted[1] - wanted[0]
-            low, high = max(wanted[0] - span, 0), wanted[1] + span
-            keys = list(self._colours(picture))
-            if found := self._exact.read(keys, low, high):
-                self.post_message(DetailRead(low, high, found))
+        if wanted:
+            self._read_detail(*wanted, picture)
         return self._follower.behind
+
+    def _read_detail(self, first: int, end: int, view: RunView) -> None:
+        """Read every point in view, and half as much on either side for panning, unless nothing new is there."""
+        margin = (end - first) // 2
+        low, high = max(first - margin, 0), end + margin
+        shown = {key: view.series[key] for key in self._colours(view) if key in view.series}
+        # What is appended behind these steps changes nothing here; a resume that overwrote some leaves its seam.
+        ends = [(key, series.seams, min(series.x_range[1], high)) for key, series in shown.items() if series.x_range]
+        if (low, high, ends) == self._given:
+            return
+        self._given = low, high, ends
+        if found := self._exact.read(shown, low, high):
+            self.post_message(DetailRead(low, high, found))
 
     def on_detail_read(self, message: DetailRead) -> None:
         if self._view is None:
@@ -270,6 +294,14 @@ class CurvesScreen(PollingScreen):
     def on_run_changed(self, message: RunChanged) -> None:
         self._view = message.view
         self._draw()
+
+    def on_curve_view_name_clicked(self, message: CurveView.NameClicked) -> None:
+        if self._view is not None:
+            colours = self._colours(self._view)
+            names = names_of(key for key in colours if key in self._view.series)
+            for key, name in names.items():
+                if name == message.name:
+                    self.post_message(SeriesToggled(key))
 
     def on_series_toggled(self, message: SeriesToggled) -> None:
         if self._view is None:
@@ -293,7 +325,12 @@ class CurvesScreen(PollingScreen):
         self.query_one(SeriesList).show(keys, colours)
         curves = curves_of(view, colours)
         self.query_one(CurveView).update(curves, [view.info.created] * len(curves))
-        self.query_one(PhaseView).update(curves)
+        pair = dict.fromkeys(phase_pair(view, colours), 1)
+        self.query_one(PhaseView).update(curves_of(view, pair))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The keys of the step axis work where it is."""
+        return action not in OVER_STEPS or not self.has_class("-phase")
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -320,7 +357,6 @@ class CurvesScreen(PollingScreen):
     def action_log(self) -> None:
         """Make the value axis logarithmic, or linear again."""
         self.query_one(CurveView).toggle_log()
-
         self._remember()
 
     def action_smooth(self) -> None:
@@ -334,8 +370,9 @@ class CurvesScreen(PollingScreen):
         self._remember()
 
     def action_phase(self) -> None:
-        """Show the first two curves against each other, or all over the steps again."""
+        """Show the losses of the players, or the first two curves, against each other, or all over the steps again."""
         self.toggle_class("-phase")
+        self.refresh_bindings()
 
     def _remember(self) -> None:
         memory = self._memory

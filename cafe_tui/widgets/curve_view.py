@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from rich.style import Style
 from textual import events
+from textual.message import Message
 
 from cafe_tui import format as fmt
-from cafe_tui.axes import SMALLEST_SPAN, TimeAxis, short
-from cafe_tui.raster import FAINT, GLYPHS, Curve, Entry, Plot, Row, draw, fit_values, follow, step_range
+from cafe_tui.axes import SMALLEST_SPAN, StepAxis, TimeAxis, short
+from cafe_tui.raster import FAINT, GLYPHS, Curve, Entry, Plot, Row, draw, fit_values, step_range
 from cafe_tui.series import Column, Series
 from cafe_tui.widgets.chart import Chart, curve_style
 
@@ -49,6 +51,12 @@ class CurveView(Chart):
     Keys and clicks are answered at once; new values wait as in any chart.
     """
 
+    @dataclass
+    class NameClicked(Message):
+        """The name of a curve above the picture was clicked."""
+
+        name: str
+
     _part: tuple[int, int] | None = None
     _by_time = False
     _legend_height = 2
@@ -62,7 +70,9 @@ class CurveView(Chart):
         self._timed: dict[tuple[str, bool], tuple[Series, float, Series]] = {}
         self._detail: tuple[int, int, dict[str, Series]] | None = None
         self._faint: tuple[Curve, ...] = ()  # the values behind their means, as drawn
-        self._shown: tuple[Curve, ...] = ()  # the curves as drawn
+        self._whole: tuple[Curve, ...] = ()  # the curves over all steps
+        self._shown: tuple[Curve, ...] = ()  # the same as drawn, in a part with every point
+        self._entries: list[tuple[int, int, int, str]] = []  # line, first cell and end of each name above the picture
         self._left = self._cells = 0  # first cell and width of the field inside the axes
 
     def reset_axes(self) -> None:
@@ -131,7 +141,7 @@ class CurveView(Chart):
         """
         low, span = self._x.low, self._x.high - self._x.low
         wanted = max(round(span * factor), SMALLEST_SPAN)
-        steps = step_range(self._shown)
+        steps = step_range(self._whole)
         if steps is None or wanted == span:
             return
         if factor > 1 and wanted > steps[1] - steps[0]:
@@ -150,7 +160,7 @@ class CurveView(Chart):
     def pan(self, direction: int) -> None:
         """Show the steps a quarter of the axis later (1) or earlier (-1), at most to the ends of the curves."""
         low, span = self._x.low, self._x.high - self._x.low
-        steps = step_range(self._shown)
+        steps = step_range(self._whole)
         if steps is not None and span <= steps[1] - steps[0]:
             self._choose(low + direction * max(span // 4, 1), span, steps)
             self._x.low, self._x.high = self._part or (low, low + span)
@@ -165,7 +175,7 @@ class CurveView(Chart):
     def toggle_following(self) -> None:
         """Keep the steps that are shown now; or, if they are kept, go with the newest again."""
         low, high = self._x.low, self._x.high
-        steps = step_range(self._shown)
+        steps = step_range(self._whole)
         if self._part is None:
             self._part = (low, high)
         elif steps is None or (low <= steps[0] and steps[1] < high):
@@ -224,11 +234,13 @@ class CurveView(Chart):
 
     def _detailed(self, curves: Sequence[Curve]) -> tuple[Curve, ...]:
         """The curves with every point, as far as these are known for what is in view."""
-        if self._detail is None or self._part is None or self.wanted_detail() is None:
+        if self._detail is None or self.wanted_detail() is None:
             return tuple(curves)
         low, high, known = self._detail
         if not (low <= self._x.low and self._x.high <= high):
             return tuple(curves)
+        if any(_newest(curve, self._x) != _newest(curve, self._x, known) for curve in curves):
+            return tuple(curves)  # the run has grown since; it will be read again
         return tuple(curve._replace(series=known.get(curve.name, curve.series)) for curve in curves)
 
     # --- the values --------------------------------------------------------------------------------------------------
@@ -276,12 +288,11 @@ class CurveView(Chart):
             return []
         means = self._smooth(self._curves)
         self._faint = tuple(self._over_time(self._raw(), faint=True)) if self._half_life() else ()
-        self._shown = tuple(self._over_time(self._detailed(means)))
-        everything = [*self._faint, *self._shown]
-        if self._part is None:
-            follow(everything, self._x, self._y)
-        else:
-            fit_values(everything, self._x, self._y)
+        self._whole = tuple(self._over_time(means))
+        if self._part is None and (steps := step_range(self._whole)):
+            self._x.update(*steps)
+        self._shown = self._detailed(self._whole)
+        fit_values([*self._faint, *self._shown], self._x, self._y)
         while not (lines := self._lines_under(self._legend_height, width, height)):
             pass  # the legend has become higher, up to a third of the height
         return lines
@@ -335,6 +346,7 @@ class CurveView(Chart):
         cell = self._cursor_cell()
         head = SEPARATOR.join(self._modes(cell))
         lines, text, colours = [_padded(head, bytes(len(head)), width)], "", b""
+        self._entries = []
         for curve, entry in zip(self._shown, plot.legend[len(self._faint) :], strict=True):
             piece = self._piece(curve, entry, cell)
             if text and len(text) + 2 + len(piece) > width:
@@ -342,6 +354,7 @@ class CurveView(Chart):
                 text, colours = "", b""
             gap = "  " if text else ""
             text += gap + piece
+            self._entries.append((len(lines), len(text) - len(piece), len(text), curve.name))
             colours += bytes(len(gap)) + bytes([entry.colour]) * len(piece)
         return [*lines, _padded(text, colours, width)] if text else lines
 
@@ -383,7 +396,12 @@ class CurveView(Chart):
     # --- the mouse ---------------------------------------------------------------------------------------------------
 
     def on_click(self, event: events.Click) -> None:
-        if (cell := self._pointed(event)) is not None:
+        at = event.get_content_offset(self)
+        if at is not None and at.y < self._legend_height:
+            name = next((name for y, start, end, name in self._entries if y == at.y and start <= at.x < end), None)
+            if name is not None:
+                self.post_message(self.NameClicked(name))
+        elif (cell := self._pointed(event)) is not None:
             self._put_cursor(cell)
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
@@ -401,6 +419,12 @@ class CurveView(Chart):
         """The cell column of the field at which the mouse is."""
         cell = event.x - self.gutter.left - self._left
         return cell if 0 <= cell < self._cells else None
+
+
+def _newest(curve: Curve, x: StepAxis, known: Mapping[str, Series] | None = None) -> int | None:
+    """The highest step of a curve if it ends in view, else what is the same for all that do not."""
+    steps = (known or {}).get(curve.name, curve.series).x_range
+    return min(steps[1], x.high) if steps and steps[1] >= x.low else None
 
 
 def _padded(text: str, colours: bytes, width: int) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import atan2, hypot, pi, sqrt
+from textwrap import wrap
 from typing import Final, NamedTuple
 
 from cafe_tui.axes import ValueAxis, short
@@ -90,8 +91,8 @@ class PhaseView(Chart):
         points = pairs(across.series, up.series)
         if not points:
             return self._message(f"{across.name} and {up.name} have no step in common", width, height)
-        head = [_row(said(swing(points)), width), _row(f"across: {across.name}  up: {up.name}", width)]
-        head = head[: max(height - 3, 0)]
+        texts = (said(swing(points)), f"across: {across.name}  up: {up.name}")
+        head = [_row(line, width) for text in texts for line in wrap(text, width)][: max(height - 3, 0)]
         self._across.update(min(p[1] for p in points), max(p[1] for p in points))
         self._y.update(min(p[2] for p in points), max(p[2] for p in points))
         return [*head, *self._field(points, width, height - len(head))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from textual.pilot import Pilot
 
 from cafe_tui.app import CafeApp
 from cafe_tui.axes import SMALLEST_SPAN
+from cafe_tui.exact import ExactReader
 from cafe_tui.raster import Curve
-from cafe_tui.screens.curves import CurvesScreen, SeriesList, free_colour
+from cafe_tui.screens.curves import CurvesScreen, Key, SeriesList, free_colour
 from cafe_tui.series import Column, Series
 from cafe_tui.widgets.curve_view import RAW, CurveView, half_life, reading
+from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.phase_view import PhaseView
 from engine.contract.records import Scalars, encode
 from tests.recorded import START, record_run
@@ -415,3 +418,101 @@ async def test_the_ways_of_looking_are_remembered(tmp_path: Path) -> None:
                 app.theme = "high-contrast"
             assert view.modes == (True, 1, True)
             assert app.theme == "high-contrast"
+
+
+async def test_a_click_on_a_name_above_the_picture_hides_its_curve(tmp_path: Path) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        series, view = await open_curves(pilot)
+        line = next(y for y, text in enumerate(view.text().splitlines()) if "test_function_loss" in text)
+        at = view.text().splitlines()[line].index("test_function_loss")
+        await pilot.click(CurveView, offset=(at + 3, line))
+        await until(pilot, lambda: "test_function_loss" not in view.text())
+        assert "hypothesis_loss" in view.text()
+        assert series.text().count("●") == 1
+        await pilot.click(CurveView, offset=(60, 0))  # no name
+        await pilot.pause()
+        assert head(view).startswith("newest values")
+
+
+async def test_zooming_in_on_the_newest_steps_shows_every_point_and_reads_them_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = record_run(tmp_path, upto="game", state="stopped")
+    with run.records_file.open("ab") as file:
+        for step in range(1000, 30_000):
+            file.write(encode(Scalars(stage="game", step=step, values={"hypothesis_loss": 1.0, "psi": step % 2})))
+    monkeypatch.setattr(CurvesScreen, "PERIOD", 0.02)
+    reads: list[tuple[int, int]] = []
+
+    def counted(reader: ExactReader, keys: Iterable[Key], low: int, high: int) -> dict[Key, Series] | None:
+        reads.append((low, high))
+        return read(reader, keys, low, high)
+
+    read = ExactReader.read
+    monkeypatch.setattr(ExactReader, "read", counted)
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        _, view = await open_curves(pilot)
+        await until(pilot, lambda: view._curves[0].series.x_range == (2, 29_999))
+        await pilot.press(*["plus"] * 8)
+        await until(pilot, lambda: "every point · following" in head(view))
+        await pilot.pause(0.2)
+        reads.clear()
+        with run.records_file.open("ab") as file:
+            file.write(encode(Scalars(stage="game", step=30_000, values={"hypothesis_loss": 7.0})))
+        await until(pilot, lambda: view._shown[0].series.y_range(30_000, 30_001) == (7.0, 7.0))
+        await pilot.press("left", *["less_than_sign"] * 8)  # now in a part that does not grow
+        await until(pilot, lambda: "every point · frozen" in head(view))
+        await pilot.pause(0.2)
+        reads.clear()
+        with run.records_file.open("ab") as file:
+            file.write(encode(Scalars(stage="game", step=30_001, values={"hypothesis_loss": 7.0})))
+        await until(pilot, lambda: view._curves[0].series.x_range == (2, 30_001))
+        await pilot.pause(0.1)
+        assert not reads
+        await pilot.press("less_than_sign")
+        await until(pilot, lambda: bool(reads))
+
+
+async def test_the_phase_plot_has_the_losses_of_the_game_whatever_else_is_shown_and_no_keys_of_the_steps(
+    tmp_path: Path,
+) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        _, view = await open_curves(pilot)
+        await pilot.press("home", "space")
+        await until(pilot, lambda: "train/loss" in view.text())
+        await pilot.press("x")
+        phase = pilot.app.screen.query_one(PhaseView)
+        await until(pilot, lambda: "across: hypothesis_loss  up: test_function_loss" in phase.text())
+        assert "Zoom" not in pilot.app.screen.query_one(KeyBar).text()
+        axis = (view._x.low, view._x.high)
+        await pilot.press("plus", "t", "x")
+        assert (view._x.low, view._x.high, view.by_time) == (*axis, False)
+
+
+async def test_the_phase_plot_needs_two_series_of_one_stage(tmp_path: Path) -> None:
+    record_run(tmp_path, upto="train")
+    async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
+        await open_run(pilot)
+        await pilot.press("z")
+        await until(pilot, lambda: isinstance(pilot.app.screen, CurvesScreen))
+        series = pilot.app.screen.query_one(SeriesList)
+        await until(pilot, lambda: "● loss" in series.text())
+        while series.text().count("●") > 1:
+            hidden = next(text for text in series.text().splitlines() if "●" in text and "● loss" not in text)
+            await pilot.click(SeriesList, offset=(4, series.text().splitlines().index(hidden)))
+            await pilot.pause()
+        await pilot.press("x")
+        phase = pilot.app.screen.query_one(PhaseView)
+        await until(pilot, lambda: "needs two curves" in phase.text())
+        await pilot.click(SeriesList, offset=(4, 2))
+        await until(pilot, lambda: "across: loss" in phase.text())
+
+
+async def test_the_key_bar_has_the_time_axis_and_the_phase_plot_at_80_columns(tmp_path: Path) -> None:
+    record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=(80, 24)) as pilot:
+        await open_curves(pilot)
+        bar = pilot.app.screen.query_one(KeyBar)
+        await until(pilot, lambda: all(key in bar.text() for key in ("Zoom", "Mean", "t Time", "x Phase", "? Help")))

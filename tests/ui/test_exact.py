@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +17,12 @@ KEY = ("game", "psi")
 
 
 def write(path: Path, points: list[tuple[int, float]], stage: str = "game") -> None:
+    newest = 0
     with path.open("ab") as file:
         for number, (step, value) in enumerate(points):
+            if step < newest:
+                file.write(encode(StageChange(stage=stage, stage_kind=stage, state="resumed")))
+            newest = step
             if number % 7 == 0:
                 file.write(encode(Message(text="x" * (number % 50))))
             file.write(encode(Scalars(stage=stage, step=step, values={"psi": value, "other": -value})))
@@ -81,6 +86,33 @@ def test_a_part_of_a_long_file_is_found_while_it_grows_and_shrinks(tmp_path: Pat
     assert len(found[KEY]) == 10
     path.unlink()
     assert reader.read([KEY], 0, 100) is None
+
+
+def test_a_resume_within_a_piece_of_the_file_overwrites_what_an_earlier_piece_has(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    points = [(step, float(number)) for number, step in enumerate([*range(5000), *range(4300, 12_000)])]
+    write(path, points)
+    for low in range(4000, 5400, 50):
+        found = ExactReader(path).read([KEY], low, low + 50)
+        assert found is not None
+        assert seen(found[KEY], low, low + 50) == seen(whole(points), low, low + 50)
+
+
+@pytest.mark.parametrize("cut", range(900, 1300, 25))
+def test_a_line_that_was_torn_when_it_was_indexed_is_read_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    monkeypatch.setattr(exact, "PIECE", 1000)
+    path = tmp_path / "records.jsonl"
+    write(path, [(step, 1.0) for step in range(100)])
+    data = path.read_bytes()
+    path.write_bytes(data[:cut])
+    reader = ExactReader(path)
+    reader.read([KEY], 0, 100)
+    path.write_bytes(data)
+    found = reader.read([KEY], 0, 100)
+    assert found is not None
+    assert len(found[KEY]) == 100
 
 
 def test_too_much_is_left_coarse(tmp_path: Path) -> None:

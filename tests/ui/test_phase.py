@@ -89,5 +89,14 @@ async def test_it_fills_its_place_at_every_size(size: tuple[int, int]) -> None:
             assert {len(line) for line in lines} == {size[0]}
             assert len(lines) == size[1]
         if size[0] >= 60:
-            assert "about their mean" in lines[0]
+            assert "swing 100% of" in lines[0]
             assert sum("●" in line for line in lines) == 1
+
+
+async def test_what_is_said_of_the_swing_is_never_cut_off() -> None:
+    curves = [Curve(name, Series((i, p[axis]) for i, *p in points(circle(3))), axis) for axis, name in enumerate("ab")]
+    async with PhaseApp().run_test(size=(38, 17)) as pilot:
+        view = pilot.app.query_one(PhaseView)
+        view.update(curves)
+        await until(pilot, lambda: "of the range" in view.text())
+        assert "across: a  up: b" in view.text()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafe_tui.axes import StepAxis, ValueAxis
+from cafe_tui.axes import StepAxis, TimeAxis, ValueAxis
 from cafe_tui.plotting import fitted_axes, picture, to_rich, to_svg
 from cafe_tui.raster import BRAILLE, Charset, Curve, Plot, charset_for, draw, follow
 from cafe_tui.series import Series
@@ -218,3 +218,18 @@ def test_svg_takes_any_values(points: list[tuple[int, float]], log: bool) -> Non
 def test_svg_refuses_sizes_without_a_field() -> None:
     with pytest.raises(ValueError, match="pixels"):
         to_svg("t", [], 100, 100)
+
+
+def test_a_time_axis_draws_no_line_over_a_standstill() -> None:
+    times = [*range(100), *range(1000, 1100)]  # seconds: the run was stopped for a quarter of an hour
+    series = Series()
+    for step, t in enumerate(times):
+        series.append(step, 0.5, float(t))
+    x = TimeAxis(low=0, high=1_100_000)
+    over_time = draw([Curve("a", series.by_time(0.0))], x, ValueAxis(), 115, 10).rows
+    drawn = [cell for cell in range(len(over_time[0].text)) if any(row.colours[cell] for row in over_time)]
+    assert drawn[0] == 0
+    assert not set(drawn) & set(range(12, 98))
+    assert max(drawn) == len(over_time[0].text) - 1
+    over_steps = draw([Curve("a", series)], StepAxis(low=0, high=200), ValueAxis(), 115, 10).rows
+    assert all(any(row.colours[cell] for row in over_steps) for cell in range(len(over_steps[0].text)))

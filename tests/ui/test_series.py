@@ -238,3 +238,10 @@ def test_a_copy_and_its_original_go_their_own_ways() -> None:
     assert original.y_range(0, 11) == (0.0, 100.0)
     assert copy.x_range == (0, 3)
     assert copy.y_range(0, 11) == (-7.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "distance"), [([], 0), ([4], 0), ([4, 9], 5), ([1, 2, 3, 900], 1), ([0, 1, 901], 1), ([0, 10, 20], 10)]
+)
+def test_the_distance_of_points_is_the_median(steps: list[int], distance: int) -> None:
+    assert Series((step, 1.0) for step in steps).distance == distance
