@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path, PurePath
 from typing import Any, cast
 
-from cafe_tui.series import Series
+from cafe_tui.series import CAPACITY, Series
 from cafe_tui.trends import trend
 from engine.contract import rundir
 from engine.contract.errors import CafeError
@@ -125,11 +125,14 @@ class RunView:
 class RunFollower:
     """Follows one run directory. With `keep`, `fresh` holds the records that the last poll brought.
 
-    `behind` tells after a poll that there was more to read than it had time for.
+    `behind` tells after a poll that there was more to read than it had time for. `capacity` bounds each series.
     """
 
-    def __init__(self, run: RunDir, *, clock: Callable[[], float] = time.time, keep: bool = False) -> None:
+    def __init__(
+        self, run: RunDir, *, clock: Callable[[], float] = time.time, keep: bool = False, capacity: int = CAPACITY
+    ) -> None:
         self.run = run
+        self._capacity = capacity
         self.fresh: list[AnyRecord] = []
         self.behind = False
         self._keep = keep
@@ -254,9 +257,14 @@ class RunFollower:
     def _extend(self, stage: str, records: Sequence[Scalars], columns: Mapping[str, list[float]]) -> None:
         steps, times = [record.step for record in records], [record.t for record in records]
         for name, values in columns.items():
-            self._series.setdefault((stage, name), Series()).extend(steps, values, times)
+            self._series_of(stage, name).extend(steps, values, times)
             self._shown.pop((stage, name), None)
             self._latest[stage, name] = values[-1]
+
+    def _series_of(self, stage: str, name: str) -> Series:
+        if (stage, name) not in self._series:
+            self._series[stage, name] = Series(capacity=self._capacity)
+        return self._series[stage, name]
 
     def _take_stage(self, record: StageChange) -> None:
         stage = self._stages.get(record.stage, StageView(record.stage, record.stage_kind))

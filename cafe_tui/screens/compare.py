@@ -32,6 +32,8 @@ from engine.contract.rundir import RunDir
 if TYPE_CHECKING:
     from cafe_tui.watch import RunView
 
+KEPT_BUCKETS: Final = 2048
+"""Of each series: four for each dot column of a wide chart. Twenty runs with all their series take memory."""
 PANES: Final = ("curves", "tables", "profiles", "paired")
 CURVE_ACTIONS: Final = frozenset({"stage", "single_out", "read_at", "zoom", "pan", "all", "follow", "log", "smooth"})
 """What only the curves can do."""
@@ -157,7 +159,7 @@ class CompareScreen(PollingScreen):
         self._grids: dict[str, Grid] = {}
         self._verdicts: Sequence[Verdict] = ()
         # What follows belongs to the reader thread.
-        self._followers = [RunFollower(run) for run in self._runs]
+        self._followers = [RunFollower(run, capacity=KEPT_BUCKETS) for run in self._runs]
         self._settings: list[Settings] = []
         self._files = OutcomeFiles()
         self._outcomes_seen: list[int] | None = None
