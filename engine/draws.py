@@ -36,11 +36,14 @@ def _mix(bits: Tensor) -> Tensor:
     return bits ^ _shift_right(bits, 31)
 
 
-def keys(seed: int, index: Tensor, purpose: str, *path: int) -> Tensor:
-    """One key (N,) int64 for each data index (N,) int64, for one purpose and a path such as (restart, step)."""
+def keys(seed: int, index: Tensor, purpose: str, *path: int | Tensor) -> Tensor:
+    """One key (N,) int64 for each data index (N,) int64, for one purpose and a path such as (restart, step).
+
+    A part of the path is one number for all, or int64 (N,) where the examples are at different restarts or steps.
+    """
     key = torch.full_like(index, zlib.crc32(purpose.encode()))
     for part in (seed, *path):
-        key = _mix(_mix(key) + _signed(part * 0x9E3779B97F4A7C15))
+        key = _mix(_mix(key) + (part * _GOLDEN if isinstance(part, Tensor) else _signed(part * 0x9E3779B97F4A7C15)))
     return _mix(_mix(key) + index * _GOLDEN)
 
 

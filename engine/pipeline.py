@@ -13,14 +13,15 @@ import torch
 from engine import checkpoints, data
 from engine.contract import profile as profiles
 from engine.contract.errors import Stopped
-from engine.contract.plan import StagePlan, plan
+from engine.contract.plan import StagePlan, columns, plan
 from engine.contract.records import StageChange
 from engine.contract.results import Results
 from engine.contract.rundir import RunDir
 from engine.contract.schema import Evaluate, Game, Stage
 from engine.defences.train import Training
 from engine.device import prepare
-from engine.evaluation.table import Evaluation, outcomes_file
+from engine.evaluation.outcomes import outcomes_file
+from engine.evaluation.table import Evaluation
 from engine.game.game import GameRun
 from engine.process import Brake
 from engine.record import Recorder
@@ -77,7 +78,8 @@ def _run_stage(
         if not isinstance(event, Step):
             recorder.write(event)
             continue
-        recorder.progress(work.id, event.done, work.total_steps, share(event.done / work.total_steps))
+        part = event.done / work.total_steps if event.share is None else event.share
+        recorder.progress(work.id, event.done, work.total_steps, share(part))
         if brake.wanted():
             recorder.state("stopping")
             work.save()
@@ -98,9 +100,9 @@ def finished(context: Context, stage: Stage) -> bool:
     """Whether an earlier engine has brought this stage to its end."""
     if isinstance(stage, Evaluate):
         wanted = [
-            outcomes_file(context.run, str(stage.id), model, attack)
+            outcomes_file(context.run, str(stage.id), model, column.name)
             for model in stage.models or []
-            for attack in stage.attacks
+            for column in columns(context.profile, stage)
         ]
         return context.run.results_file.exists() and all(path.exists() for path in wanted)
     path = context.weights_file(str(stage.id))

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from engine import checkpoints
 from engine.attacks.balls import Ball
-from engine.contract.catalogue import Norm
 from engine.contract.plan import batches
 from engine.contract.records import CheckpointWritten, Record, Scalars, to_number
 from engine.contract.results import Results
@@ -35,9 +34,11 @@ LOGS_PER_EPOCH = 10
 
 @dataclass(frozen=True)
 class Step:
-    """`done` optimiser steps (or attacked batches) of the stage are behind us."""
+    """`done` optimiser steps (or decided examples) of the stage are behind us; `share` (0-1) of its work, if that is
+    not the same."""
 
     done: int
+    share: float | None = None
 
 
 Event = Record | Results | Step
@@ -56,13 +57,6 @@ class Context:
     def ball(self) -> Ball:
         """The threat model of the profile."""
         return Ball(self.profile.threat.norm, self.profile.threat.eps)
-
-    def ball_of(self, attack: str) -> Ball:
-        """The threat model of one attack: names ending in -l2 use the L2 radius, whatever the profile's norm."""
-        threat = self.profile.threat
-        norm: Norm = "l2" if attack.endswith("-l2") else threat.norm
-        eps = threat.eps_l2 if norm == "l2" and threat.eps_l2 is not None else threat.eps
-        return Ball(norm, eps)
 
     def classifier(self) -> Classifier:
         """A new network, its weights a function of the seed."""

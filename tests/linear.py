@@ -47,3 +47,37 @@ def example(n: int = 64, shape: tuple[int, int, int] = (3, 4, 4), seed: int = 0)
     y = (model(x)[:, 1] > model(x)[:, 0]).long()
     y[::10] = 1 - y[::10]
     return model, x, y.detach()
+
+
+class ManyClasses(nn.Module):
+    """K classes, logits W x + b: robust against class j iff z_y - z_j > eps |w_y - w_j| in the dual norm."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight.T + self.bias
+
+    def robust(self, x: Tensor, y: Tensor, norm: str, eps: float) -> Tensor:
+        """Which examples withstand every point of the ball, where the box does not cut it: (N,) bool, in fp64.
+
+        Also how near each is to the border, relative to the logits' scale.
+        """
+        weight, z = self.weight.double(), x.double().flatten(1) @ self.weight.double().T + self.bias.double()
+        lead = z.gather(1, y[:, None]) - z
+        apart = weight[y][:, None] - weight[None]
+        reach = eps * (apart.abs().sum(2) if norm == "linf" else apart.norm(dim=2))
+        lead, reach = (value.scatter(1, y[:, None], fill) for value, fill in ((lead, 1.0), (reach, 0.0)))
+        return (lead > reach).all(1)
+
+
+def many_classes(n: int = 96, classes: int = 10, seed: int = 0) -> tuple[ManyClasses, Tensor, Tensor]:
+    """A linear model of many classes, n images in [0.3, 0.7] (2,4,4) and labels of which it gets nine in ten right."""
+    generator = torch.Generator().manual_seed(seed)
+    x = 0.3 + 0.4 * torch.rand(n, 2, 4, 4, generator=generator)
+    model = ManyClasses(torch.randn(classes, 32, generator=generator), torch.zeros(classes)).requires_grad_(False)
+    model.bias -= model(x).mean(0)  # else one class would win everywhere
+    y = model(x).argmax(1)
+    y[::10] = (y[::10] + 1) % classes
+    return model, x, y

@@ -1,105 +1,113 @@
-"""Attacks by name. Each takes (model, batch, setting, restart) and returns x_adv (N,C,H,W); it never measures."""
+"""Attacks by name. Each makes a search for a ball out of an evaluate stage; none of them measures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from torch import Tensor, nn
-
-from engine.attacks import apgd, cw, pgd
+from engine.attacks.apgd import Apgd
 from engine.attacks.balls import Ball
-from engine.attacks.losses import DLR_LEAST_CLASSES, cross_entropy, dlr
+from engine.attacks.fab import Fab
+from engine.attacks.losses import (
+    DLR_LEAST_CLASSES,
+    TARGETED_DLR_LEAST_CLASSES,
+    cross_entropy,
+    dlr,
+    margin,
+    targeted_dlr,
+)
+from engine.attacks.pgd import LabelLoss, SignedSteps
+from engine.attacks.search import Search
+from engine.attacks.square import Square
 from engine.contract.schema import Evaluate
-from engine.data import Batch
-from engine.device import Compute
+
+LOSSES: dict[str, LabelLoss | None] = {"ce": cross_entropy, "margin": margin, "dlr": dlr, "kl": None}
+"""What pgd maximises by the name in a profile; None: KL from the clean answer."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an attack in an evaluation may use: the ball, the profile's evaluate stage, the seed, the device."""
+    """What an attack in an evaluation may use: the ball, the profile's evaluate stage, the seed, how many classes."""
 
     ball: Ball
     stage: Evaluate
     seed: int
-    compute: Compute
+    classes: int
+
+    @property
+    def stops(self) -> bool:
+        """Whether the network that is asked is the one that is tested."""
+        return self.stage.source is None
+
+    @property
+    def targets(self) -> int:
+        """Classes that a targeted attack aims at."""
+        return min(self.stage.targets, self.classes - 1)
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One column of the table.
+    """One column of the table. `note` says, for a setting, what a reader of the number must know.
 
-    `steps` (gradients an example costs at most) and `restarts` come from the stage; `note` says, for a number of
-    classes, what a reader of the numbers must know.
+    `uses_gradients` is false for attacks that see answers only; a `transfers` attack can be crafted on another network.
     """
 
-    run: Callable[[nn.Module, Batch, Setting, int], Tensor]
-    steps: Callable[[Evaluate], int]
-    restarts: Callable[[Evaluate], int] = lambda stage: 1
-    note: Callable[[int], str] = lambda classes: ""
+    search: Callable[[Setting], Search]
+    note: Callable[[Setting], str] = lambda setting: ""
+    uses_gradients: bool = True
+    transfers: bool = True
 
 
-def _clean(model: nn.Module, batch: Batch, setting: Setting, restart: int) -> Tensor:
-    return batch.x
+def _fgsm(s: Setting) -> Search:
+    return SignedSteps(s.ball, s.seed, 1, stops=s.stops, step_size=s.ball.eps, random_start=False)
 
 
-def _fgsm(model: nn.Module, batch: Batch, setting: Setting, restart: int) -> Tensor:
-    return pgd.fgsm(model, batch, setting.ball, setting.compute)
+def _pgd(s: Setting) -> Search:
+    steps = s.stage.pgd_steps
+    size, loss = 2.3 * s.ball.eps / steps, LOSSES[s.stage.pgd_loss]
+    return SignedSteps(s.ball, s.seed, steps, s.stage.pgd_restarts, s.stops, step_size=size, loss=loss)
 
 
-def _pgd(model: nn.Module, batch: Batch, setting: Setting, restart: int) -> Tensor:
-    return pgd.pgd(
-        model,
-        batch,
-        setting.ball,
-        setting.compute,
-        steps=setting.stage.pgd_steps,
-        step_size=2.3 * setting.ball.eps / setting.stage.pgd_steps,
-        seed=setting.seed,
-        restart=restart,
-    )
+def _cw(s: Setting) -> Search:
+    steps = s.stage.cw_steps
+    size = 3 * s.ball.eps / steps
+    return SignedSteps(s.ball, s.seed, steps, stops=s.stops, step_size=size, loss=margin, random_start=False)
 
 
-def _cw(model: nn.Module, batch: Batch, setting: Setting, restart: int) -> Tensor:
-    return cw.cw(model, batch, setting.ball, setting.compute, steps=setting.stage.cw_steps)
+def _apgd(loss: LabelLoss) -> Callable[[Setting], Search]:
+    return lambda s: Apgd(s.ball, s.seed, s.stage.apgd_steps, s.stage.apgd_restarts, s.stops, loss=loss)
 
 
-def _apgd(loss: pgd.LabelLoss) -> Callable[[nn.Module, Batch, Setting, int], Tensor]:
-    def run(model: nn.Module, batch: Batch, setting: Setting, restart: int) -> Tensor:
-        return apgd.apgd(
-            model,
-            batch,
-            setting.ball,
-            setting.compute,
-            loss,
-            steps=setting.stage.apgd_steps,
-            seed=setting.seed,
-            restart=restart,
-        )
-
-    return run
+def _apgd_t(s: Setting) -> Search:
+    return Apgd(s.ball, s.seed, s.stage.apgd_steps, s.targets, s.stops, target_loss=targeted_dlr)
 
 
-def _without_third_logit(classes: int) -> str:
-    return "DLR needs three classes; the logit margin was used" if classes < DLR_LEAST_CLASSES else ""
+def _fab_t(s: Setting) -> Search:
+    return Fab(s.ball, s.seed, s.stage.fab_steps, s.targets)
 
 
-_FGSM = Attack(_fgsm, steps=lambda stage: 1)
-_PGD = Attack(_pgd, steps=lambda stage: stage.pgd_steps, restarts=lambda stage: stage.pgd_restarts)
-_APGD_CE = Attack(
-    _apgd(cross_entropy), steps=lambda stage: stage.apgd_steps + 1, restarts=lambda stage: stage.apgd_restarts
-)
-_APGD_DLR = replace(_APGD_CE, run=_apgd(dlr), note=_without_third_logit)
+def _square(s: Setting) -> Search:
+    return Square(s.ball, s.seed, s.stage.square_queries)
 
-ATTACKS: dict[str, Attack] = {
-    "clean": Attack(_clean, steps=lambda stage: 0),
-    "fgsm": _FGSM,
-    "pgd": _PGD,
-    "cw": Attack(_cw, steps=lambda stage: stage.cw_steps),
-    "apgd-ce": _APGD_CE,
-    "apgd-dlr": _APGD_DLR,
-    "fgsm-l2": _FGSM,
-    "pgd-l2": _PGD,
-    "apgd-ce-l2": _APGD_CE,
-    "apgd-dlr-l2": _APGD_DLR,
+
+def _without_third_logit(s: Setting) -> str:
+    return "DLR needs three classes; the logit margin was used" if s.classes < DLR_LEAST_CLASSES else ""
+
+
+def _without_fourth_logit(s: Setting) -> str:
+    few = s.classes < TARGETED_DLR_LEAST_CLASSES
+    return "targeted DLR needs four classes; the targeted margin was used" if few else ""
+
+
+_SINGLE: dict[str, Attack] = {
+    "fgsm": Attack(_fgsm),
+    "pgd": Attack(_pgd, lambda s: _without_third_logit(s) if s.stage.pgd_loss == "dlr" else ""),
+    "cw": Attack(_cw),
+    "apgd-ce": Attack(_apgd(cross_entropy)),
+    "apgd-dlr": Attack(_apgd(dlr), _without_third_logit),
+    "apgd-t": Attack(_apgd_t, _without_fourth_logit),
+    "fab-t": Attack(_fab_t, transfers=False),
+    "square": Attack(_square, uses_gradients=False, transfers=False),
 }
+ATTACKS: dict[str, Attack] = _SINGLE | {f"{name}-l2": attack for name, attack in _SINGLE.items() if name != "cw"}
+"""Every attack that is one search. `clean` needs none, and ENSEMBLES in the catalogue are several of these."""

@@ -1,23 +1,29 @@
-"""Auto-PGD (Croce and Hein, ICML 2020): PGD with momentum and a step size that each example halves for itself.
-
-A loop of its own, beside `loop.ascend`: its steps depend on the history of every example.
-"""
+"""Auto-PGD (Croce and Hein, ICML 2020): PGD with momentum and a step size that each example halves for itself."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from engine import draws
-from engine.attacks.balls import Ball, per_image
-from engine.attacks.loop import Objective, attacked, input_gradient
-from engine.attacks.pgd import LabelLoss, against_labels
-from engine.data import Batch
-from engine.device import Compute
+import torch
+from torch import Tensor
+
+from engine.attacks.balls import per_image
+from engine.attacks.oracle import Oracle
+from engine.attacks.pgd import LabelLoss
+from engine.attacks.search import Search, State, fresh, mute, rows, wrong
 
 MOMENTUM = 0.75
 LEAST_INCREASES = 0.75
 """Share of a window's steps that must increase the loss for the step size to be kept."""
+FIRST_STEP = 2.0
+"""In units of eps."""
+FINER = 1 / 8
+"""Of the first step, where a search goes on: three halvings, as most examples have behind them by then."""
+
+TargetLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Logits (N,K), labels (N,) and targets (N,) to a value per example (N,)."""
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -35,57 +41,96 @@ def checkpoints(steps: int) -> list[int]:
     return found
 
 
-def apgd(
-    model: nn.Module,
-    batch: Batch,
-    ball: Ball,
-    compute: Compute,
-    loss: LabelLoss,
-    *,
-    steps: int,
-    seed: int,
-    restart: int = 0,
-) -> Tensor:
-    """`steps` steps from a random point of the ball's surface: x_adv (N,C,H,W).
+@dataclass(frozen=True, kw_only=True)
+class Apgd(Search):
+    """`steps` steps from a random point of the ball's surface, up `loss` of the labels, or up `target_loss` towards
+    the class that comes after as many others as there were attempts before (APGD-T).
 
-    For a broken example its first misclassified point, for the others the point of highest loss. The first window
-    counts the first step against the start (the authors' code counts it as an increase whatever it was).
+    Hands over the first misclassified point of a broken example, the point of highest loss of another. The first
+    window counts the first step against the start (the authors' code counts it as an increase whatever it was).
     """
-    x, y = batch.x, batch.y
-    start = ball.surface_point(x, draws.keys(seed, batch.index, "apgd", restart))
-    with attacked(model):
-        objective = against_labels(model, y, compute, loss)
-        return _climb(objective, x, y, start, ball, steps)
+
+    loss: LabelLoss | None = None
+    target_loss: TargetLoss | None = None
+    first_step: float = FIRST_STEP
+
+    def begin(self, state: State) -> State:
+        """At a random point of the surface."""
+        x, like = state["x"], torch.zeros_like(state["y"], dtype=torch.float32)
+        point = state["start"] if "start" in state else self.ball.surface_point(x, self.key(state, "apgd"))
+        return fresh(state, point) | {
+            "before": point,
+            "value": like,
+            "best_value": torch.full_like(like, -torch.inf),
+            "best_gradient": torch.zeros_like(x),
+            "size": torch.full_like(like, self.first_step * self.ball.eps),
+            "increases": like,
+            "best_at_check": torch.full_like(like, -torch.inf),
+            "reduced": torch.ones_like(state["y"], dtype=torch.bool),
+        }
+
+    def advance(self, state: State, oracle: Oracle) -> State:
+        """The loss at the point, the step size if it is time to, and the next point."""
+        x, y, point, step = state["x"], state["y"], state["point"], state["step"]
+        here = oracle.slope(point, self._value(state))
+        broken = wrong(here.logits, y) & self.stops
+        first = step == 0
+        better = first | (here.value > state["best_value"]) | broken
+        best, best_gradient = rows(better, point, state["best"]), rows(better, here.gradient, state["best_gradient"])
+        best_value = torch.where(better, here.value, state["best_value"])
+        increases = state["increases"] + (~first & (here.value > state["value"]))
+
+        windows = self._windows.to(x.device)[step.clamp_max(self.steps)]  # 0 where there is no check
+        check = windows > 0
+        few = increases <= LEAST_INCREASES * windows
+        stuck = ~state["reduced"] & (best_value <= state["best_at_check"])
+        cut = check & (few | stuck)
+        size = torch.where(cut, state["size"] / 2, state["size"])
+        origin, gradient = rows(cut, best, point), rows(cut, best_gradient, here.gradient)
+
+        z = self.ball.project(origin + per_image(size, x) * self.ball.steepest(gradient), x)
+        momentum = per_image(torch.where(first, 1.0, MOMENTUM), x)
+        moved = origin + momentum * (z - origin) + (1 - momentum) * (origin - state["before"])
+        return state | {
+            "point": self.ball.project(moved, x),
+            "before": origin,
+            "best": best,
+            "best_gradient": best_gradient,
+            "best_value": best_value,
+            "value": here.value,
+            "size": size,
+            "increases": torch.where(check, 0.0, increases),
+            "best_at_check": torch.where(check | first, best_value, state["best_at_check"]),
+            "reduced": torch.where(check, cut, state["reduced"]),
+            "step": step + 1,
+            "broken": broken,
+            "mute": torch.where(first, mute(here.gradient), state["mute"]),
+            "done": broken | (step >= self.steps),
+        }
+
+    def continued(self, steps: int) -> Search:
+        """With the smaller steps of a search that is near its end."""
+        return replace(self, steps=steps, first_step=FIRST_STEP * FINER)
+
+    def _value(self, state: State) -> Callable[[Tensor], Tensor]:
+        y = state["y"]
+        if self.target_loss is None:
+            assert self.loss is not None, "an attack has a loss"
+            loss = self.loss
+            return lambda z: loss(z, y)
+        target_loss, target = self.target_loss, target_of(state)
+        return lambda z: target_loss(z, y, target)
+
+    @cached_property
+    def _windows(self) -> Tensor:
+        """By step, 0 to `steps`: how many steps the window has that ends there; 0 where none ends."""
+        found = torch.zeros(self.steps + 1)
+        last = 0
+        for at in checkpoints(self.steps):
+            found[at], last = at - last, at
+        return found
 
 
-def _climb(objective: Objective, x: Tensor, y: Tensor, start: Tensor, ball: Ball, steps: int) -> Tensor:
-    here = input_gradient(objective, start)
-    x_adv, x_before, x_best, x_broken = start, start, start, start
-    gradient, best_gradient, best = here.gradient, here.gradient, here.value
-    broken = here.logits.argmax(1) != y
-    size, increases = torch.full_like(best, 2 * ball.eps), torch.zeros_like(best)
-    best_at_check, reduced = best, torch.ones_like(broken)
-    checks, last_check = set(checkpoints(steps)), 0
-    for step in range(1, steps + 1):
-        momentum = MOMENTUM if step > 1 else 1.0
-        z = ball.project(x_adv + per_image(size, x) * ball.steepest(gradient), x)
-        moved = ball.project(x_adv + momentum * (z - x_adv) + (1 - momentum) * (x_adv - x_before), x)
-        x_before, x_adv, value_before = x_adv, moved, here.value
-        here = input_gradient(objective, x_adv)
-        gradient = here.gradient
-        newly = (here.logits.argmax(1) != y) & ~broken
-        x_broken = torch.where(per_image(newly, x), x_adv, x_broken)
-        broken = broken | newly
-        increases = increases + (here.value > value_before)
-        better = here.value > best
-        x_best = torch.where(per_image(better, x), x_adv, x_best)
-        best_gradient = torch.where(per_image(better, x), gradient, best_gradient)
-        best = torch.maximum(here.value, best)
-        if step in checks:
-            few = increases <= LEAST_INCREASES * (step - last_check)
-            reduced = few | (~reduced & (best <= best_at_check))
-            size = torch.where(reduced, size / 2, size)
-            x_adv = torch.where(per_image(reduced, x), x_best, x_adv)
-            gradient = torch.where(per_image(reduced, x), best_gradient, gradient)
-            increases, best_at_check, last_check = torch.zeros_like(increases), best, step
-    return torch.where(per_image(broken, x), x_broken, x_best)
+def target_of(state: State) -> Tensor:
+    """The class (N,) that each example's attempt aims at: the likeliest but the true one first."""
+    return state["ranking"].gather(1, state["attempt"][:, None] + 1)[:, 0]

@@ -44,3 +44,23 @@ def dlr(z: Tensor, y: Tensor) -> Tensor:
         return margin(z, y)
     top = z.float().topk(3, dim=1).values
     return margin(z, y) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+TARGETED_DLR_LEAST_CLASSES = 4
+
+
+def targeted_margin(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """z_t - z_y for target classes t (N,): (N,)."""
+    z = z.float()
+    return (z.gather(1, target[:, None]) - z.gather(1, y[:, None]))[:, 0]
+
+
+def targeted_dlr(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12) for target classes t (N,): (N,).
+
+    Croce and Hein, ICML 2020, eq. 7. With fewer than TARGETED_DLR_LEAST_CLASSES classes the margin takes its place.
+    """
+    if z.shape[1] < TARGETED_DLR_LEAST_CLASSES:
+        return targeted_margin(z, y, target)
+    top = z.float().topk(4, dim=1).values
+    return targeted_margin(z, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)

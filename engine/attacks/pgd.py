@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,62 @@ from engine import draws
 from engine.attacks.balls import Ball
 from engine.attacks.loop import Objective, ascend, attacked
 from engine.attacks.losses import cross_entropy, kl_divergence
+from engine.attacks.oracle import Oracle
+from engine.attacks.search import Search, State, fresh, mute, rows, wrong
 from engine.contract.schema import Adversary
 from engine.data import Batch
 from engine.device import Compute
 
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
 """Logits (N,K) and labels (N,) to a value per example (N,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedSteps(Search):
+    """`steps` steepest steps of length `step_size` (in image units), up a loss of the labels or away from the clean
+    answer.
+
+    FGSM is one step of eps from the clean image; PGD starts at a `random_start` in the ball; CW is PGD up the margin
+    from the clean image. An example is done at the first point where it is misclassified: robust accuracy is a worst
+    case over the ball, and no step can improve on an error.
+    """
+
+    step_size: float
+    loss: LabelLoss | None = cross_entropy
+    """None: KL from the clean answer (TRADES, Zhang et al., ICML 2019), which needs `clean` logits (N,K) in the
+    state."""
+    random_start: bool = True
+
+    @property
+    def needs_clean(self) -> bool:
+        """For the KL."""
+        return self.loss is None
+
+    def begin(self, state: State) -> State:
+        """At the clean image, or at a random point of the ball."""
+        x = state["x"]
+        if "start" in state:
+            point = state["start"]
+        else:
+            point = self.ball.random_point(x, self.key(state, "pgd")) if self.random_start else x
+        return fresh(state, point)
+
+    def advance(self, state: State, oracle: Oracle) -> State:
+        """One step; the point after the last one is handed over without a question."""
+        x, y, point = state["x"], state["y"], state["point"]
+        loss = self.loss
+
+        def value(z: Tensor) -> Tensor:
+            return loss(z, y) if loss else kl_divergence(state["clean"], z)
+
+        here = oracle.slope(point, value)
+        broken = wrong(here.logits, y) & self.stops
+        moved = self.ball.project(point + self.step_size * self.ball.steepest(here.gradient), x)
+        step = state["step"] + 1
+        point = rows(broken, point, moved)
+        seen = torch.where(step == 1, mute(here.gradient), state["mute"])
+        made = {"point": point, "best": point, "step": step, "broken": broken, "mute": seen}
+        return state | made | {"done": broken | (step >= self.steps)}
 
 
 def against_labels(model: nn.Module, y: Tensor, compute: Compute, loss: LabelLoss = cross_entropy) -> Objective:
@@ -39,43 +90,6 @@ def against_clean_answer(model: nn.Module, z_nat: Tensor, compute: Compute) -> O
         return kl_divergence(z_nat, logits), logits
 
     return objective
-
-
-def fgsm(model: nn.Module, batch: Batch, ball: Ball, compute: Compute) -> Tensor:
-    """One step of length eps from the clean image, without a random start: x_adv (N,C,H,W)."""
-    with attacked(model):
-        objective = against_labels(model, batch.y, compute)
-        return ascend(objective, batch.x, batch.x, ball, steps=1, step_size=ball.eps)
-
-
-def pgd(
-    model: nn.Module,
-    batch: Batch,
-    ball: Ball,
-    compute: Compute,
-    *,
-    steps: int,
-    step_size: float,
-    seed: int,
-    restart: int = 0,
-) -> Tensor:
-    """`steps` steps of length `step_size` (in image units) from a random start: x_adv (N,C,H,W).
-
-    An example stays at the first point where it is misclassified: robust accuracy is a worst case over the ball, and
-    no step can improve on an error.
-    """
-    start = ball.random_point(batch.x, draws.keys(seed, batch.index, "pgd", restart))
-    with attacked(model):
-        objective = against_labels(model, batch.y, compute)
-        return ascend(
-            objective,
-            batch.x,
-            start,
-            ball,
-            steps=steps,
-            step_size=step_size,
-            broken=lambda logits: logits.argmax(1) != batch.y,
-        )
 
 
 def training_adversary(

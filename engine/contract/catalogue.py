@@ -32,12 +32,36 @@ AttackName = Literal[
     "cw",
     "apgd-ce",
     "apgd-dlr",
+    "apgd-t",
+    "fab-t",
+    "square",
+    "aa",
+    "aa-paper",
+    "rand",
     "fgsm-l2",
     "pgd-l2",
     "apgd-ce-l2",
     "apgd-dlr-l2",
+    "apgd-t-l2",
+    "fab-t-l2",
+    "square-l2",
+    "aa-l2",
+    "aa-paper-l2",
+    "rand-l2",
 ]
 Norm = Literal["linf", "l2"]
+
+
+ENSEMBLES: dict[str, tuple[str, ...]] = {
+    "aa": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "aa-paper": ("apgd-ce", "apgd-dlr"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+"""Attacks that are several in turn, each on what the ones before left (Croce and Hein, ICML 2020).
+
+`aa` is AutoAttack's standard version, `aa-paper` what the CAFE authors' code runs under that name, `rand` AutoAttack's
+version for networks whose answers are random. Names ending in -l2 have the same parts.
+"""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ It orders stages and gives a time to go; it is no promise of seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 
-from engine.contract.catalogue import DATA_FACTS
+from engine.contract.catalogue import DATA_FACTS, ENSEMBLES, Norm
 from engine.contract.resolving import kind_of
 from engine.contract.schema import Adversary, Evaluate, Game, Inoculate, Profile, Stage, Train
 
@@ -21,7 +20,7 @@ _TREATMENTS = 12.0
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Optimiser steps (or attacked batches) of a stage, its epochs, and its cost in image passes."""
+    """Optimiser steps (or examples decided under an attack) of a stage, its epochs, and its cost in image passes."""
 
     id: str
     kind: str
@@ -64,8 +63,9 @@ def _plan(profile: Profile, stage: Stage) -> StagePlan:
     if isinstance(stage, Evaluate):
         size = test_size(profile, stage)
         assert stage.models is not None
-        passes = sum(1 + _ATTACK_STEP * evaluation_steps(stage, attack) for attack in stage.attacks)
-        steps = ceil(size / stage.batch_size) * len(stage.models) * len(stage.attacks)
+        table = columns(profile, stage)
+        passes = sum(evaluation_cost(profile, stage, column.attack) for column in table)
+        steps = size * len(stage.models) * len(table)
         return StagePlan(str(stage.id), kind_of(stage), steps, 0, passes * size * len(stage.models))
     size = train_size(profile)
     steps = batches(size, stage.batch_size) * stage.epochs
@@ -79,17 +79,55 @@ def _plan(profile: Profile, stage: Stage) -> StagePlan:
     return StagePlan(str(stage.id), kind_of(stage), steps, stage.epochs, passes * size * stage.epochs)
 
 
-def evaluation_steps(stage: Evaluate, attack: str) -> int:
-    """Gradient steps that an attack spends on each example at most."""
+@dataclass(frozen=True)
+class Column:
+    """A column of a robust-accuracy table: an attack in a ball. `name` tells the radius where there are several."""
+
+    name: str
+    attack: str
+    norm: Norm
+    eps: float
+
+
+def columns(profile: Profile, stage: Evaluate) -> list[Column]:
+    """The columns of the table of a stage, in order; `clean` is one column whatever the radii are."""
+    threat, found = profile.threat, []
+    for attack in stage.attacks:
+        norm: Norm = "l2" if attack.endswith("-l2") else threat.norm
+        if attack == "clean":
+            found.append(Column(attack, attack, norm, 0.0))
+        elif norm != threat.norm and threat.eps_l2 is not None:
+            found.append(Column(attack, attack, norm, threat.eps_l2))
+        elif stage.eps is None:
+            found.append(Column(attack, attack, norm, threat.eps))
+        else:
+            found += [Column(f"{attack}@{eps:.4g}", attack, norm, eps) for eps in stage.eps]
+    return found
+
+
+def parts(attack: str) -> tuple[str, ...]:
+    """The attacks that a column consists of, in turn; itself if it is one attack, nothing for `clean`."""
+    if attack == "clean":
+        return ()
+    plain = attack.removesuffix("-l2")
+    return tuple(part + attack[len(plain) :] for part in ENSEMBLES.get(plain, (plain,)))
+
+
+def evaluation_cost(profile: Profile, stage: Evaluate, attack: str) -> float:
+    """Passes that an attack spends on each example at most."""
+    targets = min(stage.targets, DATA_FACTS[profile.data.name].classes - 1)
     steps = {
-        "clean": 0,
         "fgsm": 1,
         "pgd": stage.pgd_steps * stage.pgd_restarts,
         "cw": stage.cw_steps,
         "apgd-ce": (stage.apgd_steps + 1) * stage.apgd_restarts,
         "apgd-dlr": (stage.apgd_steps + 1) * stage.apgd_restarts,
+        "apgd-t": (stage.apgd_steps + 1) * targets,
+        "fab-t": (stage.fab_steps + 1) * targets * 1.5,
+        "square": (stage.square_queries + 1) / 2,
     }
-    return steps[attack.removesuffix("-l2")]
+    repeats = stage.eot if attack.startswith("rand") else 1
+    return 1 + repeats * _ATTACK_STEP * sum(steps[part.removesuffix("-l2")] for part in parts(attack))
 
 
 def _steps(adversary: Adversary) -> int:

@@ -55,8 +55,22 @@ class Scalars(Record, tag="scalars"):
         return {name: to_float(value) for name, value in self.values.items()}
 
 
+class Part(msgspec.Struct, kw_only=True, gc=False):
+    """One attack of an ensemble: `correct` examples are still right after it and all before it."""
+
+    attack: str
+    correct: int
+    gradient_steps: int = 0
+    forwards: int = 0
+    seconds: float = 0.0
+
+
 class Cell(Record, tag="cell"):
-    """A finished cell of a robust-accuracy table; accuracy and its 95% Wilson interval are percent, 0-100."""
+    """A finished cell of a robust-accuracy table; accuracy and its 95% Wilson interval are percent, 0-100.
+
+    `gradient_steps` counts gradients of single examples, `forwards` answers to single examples without a gradient.
+    `source` is the network that the attack was crafted on, if another; `how` says number format and speed levers.
+    """
 
     model: str
     attack: str
@@ -67,17 +81,29 @@ class Cell(Record, tag="cell"):
     high: float
     seconds: float = 0.0
     gradient_steps: int = 0
+    forwards: int = 0
+    norm: str = ""
+    eps: float = 0.0
+    source: str = ""
+    how: str = ""
+    parts: list[Part] = []
     warnings: list[str] = []
 
 
 class Progress(Record, tag="progress"):
-    """How far a long attack has come: `done` of `total` examples, `robust_so_far` of the done still right."""
+    """How far a long attack has come: `done` of `total` examples, `robust_so_far` of the done still right.
+
+    Within an ensemble `part` is the attack at work and `parts` those behind it; `share` (0-1) is the work done.
+    """
 
     model: str
     attack: str
     done: int
     total: int
     robust_so_far: int = 0
+    part: str = ""
+    parts: list[Part] = []
+    share: float = 0.0
 
 
 class SampleSheet(Record, tag="sample"):

@@ -31,29 +31,12 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     return 100 * low, 100 * high
 
 
-def make_cell(
-    model: str,
-    attack: str,
-    correct: int,
-    total: int,
-    *,
-    seconds: float = 0.0,
-    gradient_steps: int = 0,
-    warnings: Sequence[str] = (),
-) -> Cell:
-    """A finished cell of the table, with accuracy and interval in percent."""
+def make_cell(model: str, attack: str, correct: int, total: int, **facts: Any) -> Cell:
+    """A finished cell of the table, with accuracy and interval in percent; `facts` are its further fields."""
     low, high = wilson(correct, total)
+    accuracy = 100 * correct / total
     return Cell(
-        model=model,
-        attack=attack,
-        correct=correct,
-        total=total,
-        accuracy=100 * correct / total,
-        low=low,
-        high=high,
-        seconds=seconds,
-        gradient_steps=gradient_steps,
-        warnings=list(warnings),
+        model=model, attack=attack, correct=correct, total=total, accuracy=accuracy, low=low, high=high, **facts
     )
 
 

@@ -152,12 +152,47 @@ class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
     attacks: Annotated[Annotated[list[AttackName], Meta(min_length=1)], doc("columns of the table")] = msgspec.field(
         default_factory=lambda: ["clean", "fgsm", "pgd"]
     )
+    eps: Annotated[
+        Annotated[list[Radius], Meta(min_length=1)] | None,
+        doc("radii at which every attack is made, one column each; default the one of [threat]"),
+    ] = None
+    source: Annotated[
+        StageId | None,
+        doc("transfer: stage on whose network the attacks are crafted; default the network that is tested"),
+    ] = None
     pgd_steps: Annotated[Count, doc("gradient steps of pgd")] = 30
     pgd_restarts: Annotated[Count, doc("random starts of pgd")] = 1
+    pgd_loss: Annotated[
+        Literal["ce", "margin", "dlr", "kl"],
+        doc("what pgd maximises: cross-entropy, logit margin, DLR, or KL from the clean answer"),
+    ] = "ce"
     cw_steps: Annotated[Count, doc("gradient steps of cw")] = 100
-    apgd_steps: Annotated[Count, doc("steps of apgd-ce and apgd-dlr")] = 100
+    apgd_steps: Annotated[Count, doc("steps of apgd-ce, apgd-dlr and apgd-t")] = 100
     apgd_restarts: Annotated[Count, doc("random starts of apgd-ce and apgd-dlr")] = 1
-    batch_size: Annotated[Count, doc("images at once")] = 256
+    targets: Annotated[Count, doc("classes that apgd-t and fab-t aim at, the likeliest first; at most all others")] = 9
+    fab_steps: Annotated[Count, doc("steps of fab-t towards each class")] = 100
+    square_queries: Annotated[Count, doc("questions of square to the network")] = 5000
+    eot: Annotated[Count, doc("gradients that rand averages in each step")] = 20
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        doc(
+            "number format in which attacks search; whatever it is, an example counts as broken only if the fp32 "
+            "network says so; auto: bf16 where the hardware multiplies it faster"
+        ),
+    ] = "auto"
+    continuation: Annotated[
+        Annotated[float, Meta(ge=0, le=1)],
+        doc("share of the steps that is added in fp32 for what a search in bf16 or fp16 did not break"),
+    ] = 0.1
+    fold: Annotated[bool, doc("search with BatchNorm folded into the convolutions before it")] = True
+    channels_last: Annotated[bool | None, doc("memory layout in which attacks search; default what [compute] says")] = (
+        None
+    )
+    compile: Annotated[
+        bool | None, doc("search with the network compiled by torch (CUDA graphs on a GPU); default on a GPU only")
+    ] = None
+    checks: Annotated[bool, doc("look for signs that the numbers cannot be trusted, such as masked gradients")] = True
+    batch_size: Annotated[Count, doc("compute shape: examples attacked at once, always so many")] = 128
     limit: Annotated[Count | None, doc("only the first so many test images; default all")] = None
     samples: Annotated[Annotated[int, Meta(ge=0)], doc("test images to keep as pictures")] = 8
 
@@ -213,6 +248,8 @@ def json_schema() -> dict[str, Any]:
         number = next((option for option in entry.get("anyOf", []) if option["type"] == "number"), entry)
         number["type"] = ["number", "string"]
         number["pattern"] = FRACTION_PATTERN
+    several = next(option for option in schema["$defs"]["Evaluate"]["properties"]["eps"]["anyOf"] if "items" in option)
+    several["items"] |= {"type": ["number", "string"], "pattern": FRACTION_PATTERN}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cafe profile", **schema}
 
 

@@ -34,7 +34,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Images:
-    """Examples resident on the device: images (N,C,H,W) uint8, labels and data indices (N,) int64."""
+    """Examples resident on the device: images (N,C,H,W) uint8, or fp32 in [0,1]; labels and data indices (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -45,7 +45,8 @@ class Images:
 
     def take(self, rows: Tensor, compute: Compute) -> Batch:
         """The examples at `rows` (N,) int64, as a batch."""
-        x = self.images[rows].float() / 255
+        x = self.images[rows]
+        x = x.float() / 255 if x.dtype == torch.uint8 else x
         return Batch(compute.layout(x), self.labels[rows], self.index[rows])
 
     def first(self, count: int | None) -> Images:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
+from msgspec import structs
 from PIL import Image
 from torch import Tensor
 
 from engine.attacks import ATTACKS, Setting
+from engine.attacks.balls import Ball
 from engine.attacks.inversion import causal_logits, invert
+from engine.attacks.live import strike
+from engine.contract.plan import columns, parts
 from engine.contract.records import Message, Record, SampleSheet
 from engine.contract.rundir import write_atomically
 from engine.contract.schema import Evaluate, Game, Inoculate
-from engine.data import Batch
+from engine.data import Batch, Images
 from engine.device import Compute
 from engine.models.base import Classifier
 from engine.stage import Context
@@ -40,8 +45,7 @@ def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Record
     model = context.trained(name).requires_grad_(False).eval()
     images = context.data.test.first(stage.samples)
     batch = next(images.batches(len(images), compute))
-    setting = Setting(context.ball_of(attacks[-1]), stage, context.profile.seed, compute)
-    x_adv = ATTACKS[attacks[-1]].run(model, batch, setting, 0)
+    x_adv = _attacked(context, stage, model, images, compute)
     pictures = {
         "clean": batch.x,
         "adversarial": x_adv,
@@ -61,6 +65,20 @@ def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Record
     path = context.run.samples / "samples.json"
     write_atomically(path, msgspec.json.format(msgspec.json.encode(sheet)))
     return SampleSheet(stage=str(stage.id), path=str(path.relative_to(context.run.path)))
+
+
+def _attacked(context: Context, stage: Evaluate, model: Classifier, images: Images, compute: Compute) -> Tensor:
+    """What the last attack of the table, or the first part of it, makes of the images (N,C,H,W).
+
+    An image that is misclassified as it is stays so.
+    """
+    column = next(c for c in reversed(columns(context.profile, stage)) if c.attack != "clean")
+    plain = structs.replace(stage, source=None)
+    setting = Setting(Ball(column.norm, column.eps), plain, context.profile.seed, context.data.facts.classes)
+    search = ATTACKS[parts(column.attack)[0]].search(setting)
+    live = strike(search, model, images, replace(compute, channels_last=False), len(images))
+    assert live.points is not None, "asked for"
+    return live.points
 
 
 def _before(context: Context, stage: Evaluate) -> tuple[Game | None, Inoculate | None]:

@@ -1,131 +1,266 @@
-"""Robust-accuracy tables: every model under every attack on the same test images."""
+"""Robust-accuracy tables: every network under every attack on the same test images."""
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from engine.attacks import ATTACKS, Attack, Setting
-from engine.contract.records import Cell, Progress
-from engine.contract.results import Paired, Results, headline, make_cell, paired, table
-from engine.contract.rundir import RunDir, write_atomically
+from engine.attacks import ATTACKS, Setting
+from engine.attacks.balls import Ball
+from engine.attacks.live import Clean, Found, LiveExamples, answer_clean
+from engine.attacks.oracle import Oracle, exact_oracle, number_format, searching_oracle
+from engine.contract.plan import Column, columns, evaluation_cost, parts
+from engine.contract.records import Cell, Part, Progress
+from engine.contract.results import Results, headline, table
 from engine.contract.schema import Evaluate
-from engine.data import Batch
+from engine.evaluation import checks
+from engine.evaluation.outcomes import Outcomes, cell_of, compare, load, outcomes_file, partial_file, save
 from engine.evaluation.samples import write_samples
-from engine.models.base import Classifier
 from engine.stage import Context, Event, StageRun, Step
 
+SHOWN_EVERY = 0.5
+SAVED_EVERY = 30.0
+"""Seconds between two records of progress, and between two savings of what a long attack has found."""
+STANDARD = {"apgd_steps": 100, "apgd_restarts": 1, "fab_steps": 100, "square_queries": 5000}
+"""Budgets of AutoAttack; `targets` is 9, or all other classes where there are fewer."""
 
-@dataclass
-class Outcomes:
-    """Which of the first examples are still classified right under one attack, and what it took."""
 
-    right: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
-    gradient_steps: int = 0
-    outside: int = 0
-    not_finite: int = 0
-    note: str = ""
+@dataclass(frozen=True)
+class Tested:
+    """A network ready to be attacked: as it is, as it is searched, and what it says to the clean images."""
 
-    def warnings(self) -> list[str]:
-        """What a reader of the number must know."""
-        notes = [self.note] if self.note else []
-        if self.not_finite:
-            notes.append(f"{self.not_finite} answers of the network were not finite; they count as wrong")
-        if self.outside:
-            notes.append(f"{self.outside} points left the ball or the box and were not counted")
-        return notes
+    exact: Oracle
+    search: Oracle
+    clean: Clean
+    examined: checks.Examined
 
 
 class Evaluation(StageRun):
-    """A stage of kind evaluate. A step is one batch under one attack; finished cells survive a stop.
+    """A stage of kind evaluate. A step is an example decided under an attack; a stop loses nothing that is decided.
 
-    Attacks and judgement are in fp32 whatever the precision of the run: an example counts as robust only if the fp32
-    network classifies the clean image and every adversarial one right.
+    Whatever the precision of the search, an example counts as robust only if the fp32 network classifies the clean
+    image and every adversarial one right, and as broken only if it is wrong at a point checked to be allowed.
     """
 
     def __init__(self, context: Context, stage: Evaluate) -> None:
         self.images = context.data.test.first(stage.limit)
-        self.batches = -(-len(self.images) // stage.batch_size)
-        self.models, self.attacks = list(stage.models or []), list(stage.attacks)
-        super().__init__(context, str(stage.id), self.batches * len(self.models) * len(self.attacks))
+        self.models = list(stage.models or [])
+        self.columns = columns(context.profile, stage)
+        super().__init__(context, str(stage.id), len(self.images) * len(self.models) * len(self.columns))
         self.stage = stage
         self.compute = replace(context.compute, dtype=torch.float32)
+        self._plain = replace(self.compute, channels_last=False)
+        self._costs = {c.name: evaluation_cost(context.profile, stage, c.attack) for c in self.columns}
+        self._open: tuple[str, Outcomes] | None = None  # the cell at work, as "network-column"
+        self._behind = 0.0  # cost of the finished cells
 
     def save(self) -> None:
-        """Nothing to do: the outcomes of every finished cell are on disk."""
+        """What the cell at work has found; finished cells are on disk already. Raises DiskError."""
+        if self._open:
+            cell, outcomes = self._open
+            save(partial_file(self.context.run, self.id), outcomes, self._labels, cell)
 
     def run(self) -> Iterator[Event]:
         """Fill the table cell by cell, then write the samples and hand over the results."""
         cells: list[Cell] = []
         for name in self.models:
-            model = self.context.trained(name).requires_grad_(False).eval()
-            for attack in self.attacks:
-                path = outcomes_file(self.context.run, self.id, name, attack)
-                if path.exists():
-                    self.done += self.batches
-                else:
-                    note = ATTACKS[attack].note(self.context.data.facts.classes)
-                    outcomes, started = Outcomes(note=note), time.perf_counter()
-                    yield from self._attack(model, name, attack, outcomes)
-                    _save(path, outcomes, time.perf_counter() - started, self.images.labels)
-                    yield Step(self.done)
-                cells.append(_cell(name, attack, path))
+            tested: Tested | None = None
+            for column in self.columns:
+                path = outcomes_file(self.context.run, self.id, name, column.name)
+                outcomes = load(path)
+                if outcomes is None:
+                    tested = tested or self._tested(name)
+                    outcomes = yield from self._attack(tested, name, column)
+                    save(path, outcomes, self._labels)
+                    self._open = None
+                self.done = (len(cells) + 1) * len(self.images)
+                self._behind += self._costs[column.name]
+                cells.append(cell_of(name, column.name, outcomes, []))
                 yield cells[-1]
+                yield Step(self.done, self._share(column, 0.0))
+            for again in self._noted(name):  # known only when the row is full
+                cells = [again if (cell.model, cell.attack) == (name, again.attack) else cell for cell in cells]
+                yield again
+        partial_file(self.context.run, self.id).unlink(missing_ok=True)
         yield write_samples(self.context, self.stage, self.compute)
         yield self._results(cells)
 
-    def _attack(self, model: Classifier, name: str, attack: str, outcomes: Outcomes) -> Iterator[Event]:
-        total, shown = len(self.images), time.perf_counter()
-        setting = Setting(self.context.ball_of(attack), self.stage, self.context.profile.seed, self.compute)
-        for batch in self.images.batches(self.stage.batch_size, self.compute):
-            self._attack_batch(model, batch, ATTACKS[attack], setting, outcomes)
-            self.done += 1
-            done = len(outcomes.right)
-            if time.perf_counter() - shown > 0.5 or done == total:
-                shown = time.perf_counter()
-                yield Progress(
-                    model=name, attack=attack, done=done, total=total, robust_so_far=int(outcomes.right.sum())
+    @property
+    def _labels(self) -> np.ndarray:
+        labels: np.ndarray = self.images.labels.cpu().numpy()
+        return labels
+
+    def _tested(self, name: str) -> Tested:
+        """The network `name`; raises UsageError if no number can be had of it."""
+        stage, slots, classes = self.stage, self.stage.batch_size, self.context.data.facts.classes
+        model = self.context.trained(name).requires_grad_(False).eval()
+        checks.refuse(model, self.images, classes, self.compute)
+        exact = exact_oracle(model, self.compute)
+        clean = answer_clean(exact, self.images, self._plain, slots, stage.targets + 1)
+        examined = checks.examine(exact, self.images, self._plain, slots) if stage.checks else checks.Examined()
+        crafted = model if stage.source is None else self.context.trained(stage.source).requires_grad_(False).eval()
+        sample = next(self.images.batches(min(slots, 16), self._plain))
+        return Tested(exact, searching_oracle(crafted, stage, self.compute, sample), clean, examined)
+
+    def _setting(self, column: Column) -> Setting:
+        ball, classes = Ball(column.norm, column.eps), self.context.data.facts.classes
+        return Setting(ball, self.stage, self.context.profile.seed, classes)
+
+    def _attack(self, tested: Tested, name: str, column: Column) -> Generator[Event, None, Outcomes]:
+        """The outcomes of one cell, going on from where an earlier engine was stopped within it."""
+        cell = f"{name}-{column.name}"
+        outcomes = load(partial_file(self.context.run, self.id), cell)
+        if outcomes is None:
+            outcomes = Outcomes(tested.clean.right.copy())
+            outcomes.facts.norm, outcomes.facts.eps = column.norm, column.eps
+            outcomes.facts.source = self.stage.source or ""
+            outcomes.facts.how = "fp32" if column.attack == "clean" else tested.search.how
+            outcomes.facts.warnings = self._first_warnings(tested, column)
+            if column.attack == "clean":
+                outcomes.facts.forwards = len(self.images)
+        self._open = (cell, outcomes)
+        turn = parts(column.attack)
+        for i, part in enumerate(turn):
+            if i < len(outcomes.facts.parts):
+                continue
+            known = self._known(name, part, column) if len(turn) > 1 and not column.attack.startswith("rand") else None
+            if known is not None:
+                outcomes.right &= known
+                outcomes.facts.parts.append(Part(attack=part, correct=int(outcomes.right.sum())))
+            else:
+                yield from self._search(tested, name, column, part, outcomes, (i, len(turn)))
+        facts = outcomes.facts
+        facts.seconds = sum(part.seconds for part in facts.parts)
+        facts.forwards += sum(part.forwards for part in facts.parts)
+        facts.gradient_steps = sum(part.gradient_steps for part in facts.parts)
+        if len(turn) < 2:
+            facts.parts = []
+        return outcomes
+
+    def _known(self, name: str, part: str, column: Column) -> np.ndarray | None:
+        """What the part found where it is a column of its own: the same attack, so it need not be made again."""
+        same = [c for c in self.columns if c.attack == part and (c.norm, c.eps) == (column.norm, column.eps)]
+        found = load(outcomes_file(self.context.run, self.id, name, same[0].name)) if same else None
+        return found.right if found else None
+
+    def _search(
+        self, tested: Tested, name: str, column: Column, part: str, outcomes: Outcomes, place: tuple[int, int]
+    ) -> Iterator[Event]:
+        """One attack on the examples that are still right."""
+        stage, facts = self.stage, outcomes.facts
+        search = ATTACKS[part].search(self._setting(column))
+        exact, oracle = tested.exact, tested.search
+        if column.attack.startswith("rand"):
+            exact, oracle = exact.repeated(stage.eot), oracle.repeated(stage.eot)
+        if outcomes.found is None:
+            outcomes.found = Found(outcomes.right.copy(), np.zeros((len(self.images), search.attempts), dtype=bool))
+        found = outcomes.found
+        live = LiveExamples(
+            search,
+            oracle,
+            exact,
+            self.images,
+            tested.clean,
+            found,
+            self._plain,
+            stage.batch_size,
+            lossy=number_format(stage, self.compute) != torch.float32,
+            continuation=stage.continuation,
+            transfer=stage.source is not None,
+        )
+        started = shown = saved = time.perf_counter()
+        before = found.seconds
+        for decided in live.run():
+            now = time.perf_counter()
+            found.seconds = before + now - started
+            share = (place[0] + found.share) / place[1]
+            if now - shown > SHOWN_EVERY:
+                shown = now
+                yield self._progress(name, column, part, outcomes, decided, share)
+            if now - saved > SAVED_EVERY:
+                saved = now
+                self.save()
+            yield Step(self.done + int(share * len(self.images)), self._share(column, share))
+        outcomes.right, outcomes.found = found.robust, None
+        effort, left = found.effort, int(found.robust.sum())
+        facts.parts.append(
+            Part(
+                attack=part,
+                correct=left,
+                gradient_steps=effort.gradient_steps,
+                forwards=effort.forwards,
+                seconds=found.seconds,
+            )
+        )
+        facts.warnings = list(dict.fromkeys([*facts.warnings, *checks.of_search(found)]))
+        if place[1] > 1:
+            yield self._progress(name, column, part, outcomes, len(self.images), (place[0] + 1) / place[1])
+
+    def _progress(
+        self, name: str, column: Column, part: str, outcomes: Outcomes, decided: int, share: float
+    ) -> Progress:
+        total = len(self.images)
+        robust = outcomes.found.robust if outcomes.found else outcomes.right
+        return Progress(
+            model=name,
+            attack=column.name,
+            done=decided,
+            total=total,
+            robust_so_far=int(robust.sum()) - (total - decided),
+            part=part,
+            parts=outcomes.facts.parts,
+            share=share,
+        )
+
+    def _share(self, column: Column, share: float) -> float:
+        """Of the work of the whole stage."""
+        total = sum(self._costs.values()) * len(self.models)
+        return (self._behind + share * self._costs[column.name]) / total
+
+    def _first_warnings(self, tested: Tested, column: Column) -> list[str]:
+        """What is known before the attack begins."""
+        stage, setting = self.stage, self._setting(column)
+        notes = [ATTACKS[part].note(setting) for part in parts(column.attack)]
+        notes += tested.examined.warnings(column.attack)
+        notes += checks.of_images(stage.limit, len(self.images))
+        if column.attack == "clean" and tested.clean.not_finite:
+            notes.append(f"{tested.clean.not_finite} answers of the network were not finite; they count as wrong")
+        if column.attack.removesuffix("-l2") == "aa":
+            changed = {key: getattr(stage, key) for key, value in STANDARD.items() if getattr(stage, key) != value}
+            if stage.targets < min(9, setting.classes - 1):
+                changed["targets"] = stage.targets
+            if changed:
+                budgets = ", ".join(f"{key} = {value}" for key, value in changed.items())
+                notes.append(f"not the standard AutoAttack: {budgets}")
+        first = next((c for c in self.columns if c.norm == column.norm and c.attack != "clean"), None)
+        if stage.checks and stage.source is None and column == first:
+            notes.append(
+                checks.hopeless(
+                    setting, tested.search, tested.exact, self.images, tested.clean, self._plain, stage.batch_size
                 )
-            if done < total:  # after the last batch the outcomes are written first: a stop there must not lose the cell
-                yield Step(self.done)
+            )
+        return list(dict.fromkeys(note for note in notes if note))
 
-    def _attack_batch(
-        self, model: nn.Module, batch: Batch, attack: Attack, setting: Setting, outcomes: Outcomes
-    ) -> None:
-        right = self._judge(model, batch.x, batch.y, outcomes)
-        for restart in range(attack.restarts(self.stage)):
-            alive = right.nonzero().flatten()
-            if not len(alive) or not attack.steps(self.stage):
-                break
-            part = Batch(batch.x[alive], batch.y[alive], batch.index[alive])
-            x_adv = attack.run(model, part, setting, restart)
-            inside = setting.ball.contains(x_adv, part.x)
-            outcomes.outside += int((~inside).sum())
-            outcomes.gradient_steps += len(alive) * attack.steps(self.stage)
-            right[alive] = self._judge(model, x_adv, part.y, outcomes) | ~inside
-        outcomes.right = np.concatenate([outcomes.right, right.cpu().numpy()])
-
-    @staticmethod
-    def _judge(model: nn.Module, x: Tensor, y: Tensor, outcomes: Outcomes) -> Tensor:
-        with torch.no_grad():
-            logits = model(x)
-        finite = logits.isfinite().all(1)
-        outcomes.not_finite += int((~finite).sum())
-        return (logits.argmax(1) == y) & finite
+    def _noted(self, name: str) -> Iterator[Cell]:
+        """Cells of a full row that the other cells throw a doubt on."""
+        found = {c: load(outcomes_file(self.context.run, self.id, name, c.name)) for c in self.columns}
+        for radius in dict.fromkeys((c.norm, c.eps) for c in self.columns):
+            row = {c.attack: o.right for c, o in found.items() if o and (c.norm, c.eps) == radius}
+            notes = checks.of_table(row) if self.stage.checks else {}
+            for column, outcomes in found.items():
+                if outcomes and (column.norm, column.eps) == radius and column.attack in notes:
+                    yield cell_of(name, column.name, outcomes, notes[column.attack])
 
     def _results(self, cells: list[Cell]) -> Results:
         """What earlier evaluations of the run found, with this one's cells added."""
         run, base = self.context.run, self.models[0]
         differences = [
-            compare(attack, base, other, *(outcomes_file(run, self.id, model, attack) for model in (base, other)))
-            for attack in self.attacks
+            compare(c.name, base, other, *(outcomes_file(run, self.id, model, c.name) for model in (base, other)))
+            for c in self.columns
             for other in self.models[1:]
         ]
         earlier = run.results() or Results()
@@ -136,42 +271,3 @@ class Evaluation(StageRun):
             differences=[*kept, *differences],
             headline=headline(cells, self.context.readings()),
         )
-
-
-def outcomes_file(run: RunDir, stage: str, model: str, attack: str) -> Path:
-    """Where the per-example outcomes of one cell are."""
-    return run.outcomes / f"{stage}-{model}-{attack}.npz"
-
-
-def _save(path: Path, outcomes: Outcomes, seconds: float, labels: Tensor) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        right=outcomes.right,
-        labels=labels.cpu().numpy(),
-        seconds=seconds,
-        gradient_steps=outcomes.gradient_steps,
-        warnings=np.array(outcomes.warnings(), dtype=np.str_),
-    )
-    write_atomically(path, buffer.getvalue())
-
-
-def _cell(model: str, attack: str, path: Path) -> Cell:
-    with np.load(path, allow_pickle=False) as saved:
-        return make_cell(
-            model,
-            attack,
-            int(saved["right"].sum()),
-            len(saved["right"]),
-            seconds=float(saved["seconds"]),
-            gradient_steps=int(saved["gradient_steps"]),
-            warnings=[str(text) for text in saved["warnings"]],
-        )
-
-
-def compare(attack: str, a: str, b: str, file_a: Path, file_b: Path) -> Paired:
-    """Models `a` and `b` under one attack on the same examples, from their outcome files."""
-    with np.load(file_a, allow_pickle=False) as one, np.load(file_b, allow_pickle=False) as two:
-        right_a, right_b = one["right"], two["right"]
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    return paired(attack, a, b, only_a=only_a, only_b=only_b, n=len(right_a))

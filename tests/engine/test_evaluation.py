@@ -7,16 +7,19 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from engine import process
 from engine.attacks import ATTACKS, Attack
-from engine.contract.catalogue import AttackName
+from engine.attacks.pgd import SignedSteps
+from engine.attacks.search import State
+from engine.contract.catalogue import ENSEMBLES, AttackName
+from engine.contract.plan import parts
 from engine.contract.records import Cell
 from engine.contract.results import Results
 from engine.contract.rundir import RunDir
 from engine.defences.train import Training
-from engine.evaluation.table import Evaluation, outcomes_file
+from engine.evaluation.outcomes import outcomes_file
+from engine.evaluation.table import Evaluation
 from engine.stage import Context, Step
 
 
@@ -55,7 +58,9 @@ def cells_of(context: Context) -> dict[tuple[str, str], Cell]:
 
 
 def test_the_attack_registry_and_the_catalogue_agree() -> None:
-    assert tuple(ATTACKS) == AttackName.__args__  # type: ignore[attr-defined]
+    names = set(AttackName.__args__)  # type: ignore[attr-defined]
+    assert {"clean", *ATTACKS} == {name for name in names if name.removesuffix("-l2") not in ENSEMBLES}
+    assert {part for name in names for part in parts(name)} <= set(ATTACKS)
 
 
 def test_cells_count_what_the_outcomes_say(context: Context) -> None:
@@ -119,10 +124,12 @@ def test_an_evaluation_stopped_anywhere_goes_on_to_the_same_table(context: Conte
 def test_points_outside_the_ball_and_answers_that_are_no_numbers_are_told(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cheat(model: nn.Module, batch: object, setting: object, restart: int) -> Tensor:
-        return batch.x + 1.0  # type: ignore[attr-defined]
+    class Cheat(SignedSteps):
+        def advance(self, state: State, oracle: object) -> State:
+            return super().advance(state, oracle) | {"best": state["x"] + 1.0}  # type: ignore[arg-type]
 
-    monkeypatch.setitem(ATTACKS, "fgsm", Attack(cheat, steps=lambda stage: 1))
+    cheat = Attack(lambda s: Cheat(s.ball, s.seed, 1, step_size=s.ball.eps))
+    monkeypatch.setitem(ATTACKS, "fgsm", cheat)
     cell = cells_of(context)["train", "fgsm"]
     clean = cells_of(context)["train", "clean"]
     assert cell.correct == clean.correct, "a point outside the ball breaks nothing"

@@ -1,0 +1,138 @@
+"""How attacks ask a network: in one compute shape, counted, never with gradients of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from engine.attacks.loop import FP16_SCALE, Slope
+from engine.contract.schema import Evaluate
+from engine.data import Batch
+from engine.device import Compute
+from engine.models.folding import fold
+
+LogitLoss = Callable[[Tensor], Tensor]
+"""Logits (N,K) to what is to be maximised (N,)."""
+SAME_ANSWERS = 1e-3
+"""By which logits may differ, as a share of their largest, for a folded network to count as the same one."""
+
+
+@dataclass
+class Effort:
+    """What was asked: gradients of single examples, and answers to single examples without one."""
+
+    gradient_steps: int = 0
+    forwards: int = 0
+
+
+class Oracle:
+    """A network in eval mode with frozen weights, and how to ask it.
+
+    `live` is how many rows of the next questions are examples (the others fill up the compute shape); `effort` counts
+    by it. With `repeats` above 1 an answer is the mean of so many, for networks whose answers are random.
+    """
+
+    def __init__(
+        self, network: Callable[[Tensor], Tensor], compute: Compute, *, how: str = "", repeats: int = 1
+    ) -> None:
+        self._network = network
+        self._compute = compute
+        self.how = how
+        self.repeats = repeats
+        self.live = 0
+        self.effort = Effort()
+
+    def repeated(self, repeats: int) -> Oracle:
+        """The same network, asked so often for each answer."""
+        return Oracle(self._network, self._compute, how=f"{self.how}, mean of {repeats} answers", repeats=repeats)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The answer to images x (N,C,H,W) fp32: logits (N,K) fp32."""
+        self.effort.forwards += self.live * self.repeats
+        with torch.inference_mode():
+            answers = [self._ask(x) for _ in range(self.repeats)]
+        return torch.stack(answers).mean(0) if self.repeats > 1 else answers[0].clone()
+
+    def slope(self, x: Tensor, loss: LogitLoss) -> Slope:
+        """Gradient (N,C,H,W), value (N,) and logits (N,K) of a loss at images x."""
+        self.effort.gradient_steps += self.live * self.repeats
+        slopes = [self._slope(x, loss) for _ in range(self.repeats)]
+        if self.repeats == 1:
+            return slopes[0]
+        return Slope(*(torch.stack(parts).mean(0) for parts in zip(*slopes, strict=True)))
+
+    def _slope(self, x: Tensor, loss: LogitLoss) -> Slope:
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            z = self._ask(x)
+            value = loss(z)
+            (gradient,) = torch.autograd.grad((value * FP16_SCALE).sum(), x)
+        return Slope(gradient, value.detach(), z.detach())
+
+    def _ask(self, x: Tensor) -> Tensor:
+        with self._compute.autocast():
+            return self._network(self._compute.layout(x)).float()
+
+
+def exact_oracle(model: nn.Module, compute: Compute, repeats: int = 1) -> Oracle:
+    """The network as it is, in fp32: the one whose word counts."""
+    return Oracle(model, replace(compute, dtype=torch.float32), how="fp32", repeats=repeats)
+
+
+def searching_oracle(model: nn.Module, stage: Evaluate, compute: Compute, sample: Batch, repeats: int = 1) -> Oracle:
+    """The same network as fast as the stage allows: folded, in a smaller number format, in a better layout, compiled.
+
+    `sample` shows whether the folded network answers alike; where it does not, or cannot be folded, it is left as it
+    is. The model must be in eval mode with frozen weights.
+    """
+    dtype = number_format(stage, compute)
+    layout = compute.channels_last if stage.channels_last is None else stage.channels_last
+    search = replace(compute, dtype=dtype, channels_last=layout)
+    network, said = model, ["fp32" if dtype == torch.float32 else f"{str(dtype).removeprefix('torch.')} search"]
+    if stage.fold and (folded := _folded(model, sample.x)) is not None:
+        network = folded
+        said.append("BatchNorm folded")
+    if layout:
+        network = network if network is not model else deepcopy(model)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
+        said.append("channels last")
+    ask: Callable[[Tensor], Tensor] = network
+    if stage.compile or (stage.compile is None and compute.device.type == "cuda"):
+        ask = cast(Callable[[Tensor], Tensor], torch.compile(network, mode="reduce-overhead", dynamic=False))
+        said.append("compiled")
+    return Oracle(ask, search, how=", ".join(said), repeats=repeats)
+
+
+def number_format(stage: Evaluate, compute: Compute) -> torch.dtype:
+    """In which attacks of this stage search. `auto` takes bf16 where matrix units make it faster, and fp32 elsewhere.
+
+    A CPU with avx512_bf16 but without AMX is no such place: a VGG-16 takes longer there in bf16 than in fp32.
+    """
+    if stage.precision != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[stage.precision]
+    if compute.device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if torch.backends.cpu.get_cpu_capability() == "AMX" or _has_amx() else torch.float32
+
+
+def _has_amx() -> bool:
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
+
+def _folded(model: nn.Module, x: Tensor) -> nn.Module | None:
+    """A copy with BatchNorm folded into convolutions; None where there is none to fold or the answers would differ."""
+    try:
+        folded = fold(model)
+        if folded is None:
+            return None
+        with torch.no_grad():
+            z, z_folded = model(x), folded(x)
+    except Exception:  # whatever a foreign network does that tracing cannot follow: it is attacked as it is
+        return None
+    same = bool(((z - z_folded).abs().amax() <= SAME_ANSWERS * z.abs().amax().clamp_min(1e-6)).item())
+    return folded.requires_grad_(False) if same else None

@@ -1,0 +1,82 @@
+"""What an attack is to the scheduler of live examples: a step for many examples, each at a step of its own.
+
+A search keeps everything that it knows of an example in the rows of a `State`. It never sees which examples share a
+batch with it and draws random numbers by (seed, data index, attack, attempt, step) alone, so what it finds for an
+example does not depend on order, number and neighbours of the others.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from engine import draws
+from engine.attacks.balls import Ball, per_image
+from engine.attacks.oracle import Oracle
+
+State = dict[str, Tensor]
+"""One row for each example at work. Given: `x` (N,C,H,W) the clean image, `y` (N,), `index` (N,) in its data set,
+`attempt` (N,) which restart or target, `ranking` (N,T) classes by clean logit, the likeliest first.
+
+Made by a search: `point` (N,C,H,W) what it asks about next, `best` (N,C,H,W) what it hands over, `step` (N,), `broken`
+(N,) whether the network it asked was wrong at `best`, `done` (N,), `mute` (N,) whether the first gradient was zero or
+not finite. A `start` (N,C,H,W) given to it is a point to go on from."""
+
+
+@dataclass(frozen=True)
+class Search(ABC):
+    """One attack on examples that the network classifies right. `attempts` restarts or targets are made of each."""
+
+    ball: Ball
+    seed: int
+    steps: int
+    attempts: int = 1
+    stops: bool = True
+    """Whether an example is done once the network asked is wrong; false where another network is to be fooled."""
+
+    @property
+    def needs_clean(self) -> bool:
+        """Whether the state must hold `clean`, the logits (N,K) of the clean image."""
+        return False
+
+    @abstractmethod
+    def begin(self, state: State) -> State:
+        """The state (N rows) of examples before their first step."""
+
+    @abstractmethod
+    def advance(self, state: State, oracle: Oracle) -> State:
+        """The state one step later. Rows that are done are given again and do not matter any more."""
+
+    def continued(self, steps: int) -> Search:
+        """The same search to go on from the `start` of each example for so many steps, with finer ones if it can."""
+        return replace(self, steps=steps)
+
+    def key(self, state: State, purpose: str, *path: int | Tensor) -> Tensor:
+        """Keys (N,) of random draws that belong to each example and attempt."""
+        return draws.keys(self.seed, state["index"], purpose, state["attempt"], *path)
+
+
+def fresh(state: State, point: Tensor) -> State:
+    """The state of examples whose first question is about `point`."""
+    no = torch.zeros_like(state["y"], dtype=torch.bool)
+    made = {"point": point, "best": point, "step": torch.zeros_like(state["y"]), "broken": no, "done": no, "mute": no}
+    return state | made
+
+
+def wrong(z: Tensor, y: Tensor) -> Tensor:
+    """Whether logits (N,K) name another class than y (N,): (N,) bool. Logits that are no numbers name none."""
+    return (z.argmax(1) != y) | ~z.isfinite().all(1)
+
+
+def mute(gradient: Tensor) -> Tensor:
+    """Whether the gradient of an image leads nowhere: zero or not finite everywhere or anywhere, (N,) bool."""
+    size = gradient.flatten(1).abs().sum(1)
+    return (size == 0) | ~size.isfinite()
+
+
+def rows(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """`yes` in the rows that are chosen (N,), `no` in the others."""
+    return torch.where(per_image(chosen, yes), yes, no)

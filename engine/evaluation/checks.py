@@ -1,0 +1,173 @@
+"""Signs that a robust accuracy cannot be trusted, put beside the number they touch.
+
+What to look for: Athalye et al. (ICML 2018, arXiv 1802.00420), Carlini et al. (arXiv 1902.06705), and the flags of
+AutoAttack (Croce and Hein, ICML 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from msgspec import structs
+from torch import Tensor, nn
+
+from engine.attacks import ATTACKS, Setting
+from engine.attacks.balls import Ball
+from engine.attacks.live import Clean, Found, LiveExamples, padded
+from engine.attacks.oracle import Oracle
+from engine.contract.errors import UsageError
+from engine.data import Images
+from engine.device import Compute
+
+GAIN, LEAST_GAIN = 0.2, 3
+"""Points (AutoAttack's threshold) and examples by which a weaker attack must beat stronger ones to be no accident."""
+LOOKED_AT = 64
+"""Examples on which a network is tried with a ball that leaves it no chance."""
+HOPELESS_STEPS = 20
+
+
+def refuse(model: nn.Module, images: Images, classes: int, compute: Compute) -> None:
+    """Raise UsageError for data or a network that no number could be had of."""
+    if not len(images):
+        raise UsageError("no examples to evaluate: the test set is empty", "Check `data` and `limit`.")
+    labels = images.labels
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise UsageError(
+            f"labels from {int(labels.min())} to {int(labels.max())} do not fit {classes} classes",
+            f"Labels must be 0 to {classes - 1}.",
+        )
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if value.device != compute.device:
+            raise UsageError(
+                f"the network is not on {compute.device}: {name} is on {value.device}",
+                "A factory must return a network that can be moved: keep every tensor as parameter or buffer.",
+            )
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise UsageError(
+                f"the network's weights are not finite: {name}", "Check the checkpoint: training diverged?"
+            )
+    batch = images.take(torch.zeros(1, dtype=torch.int64, device=labels.device), compute)
+    if not bool(((batch.x >= 0) & (batch.x <= 1)).all()):
+        raise UsageError("images outside of [0,1]", "Put the normalisation into the network, not into the data.")
+    try:
+        with torch.no_grad():
+            z = model(batch.x)
+    except (RuntimeError, TypeError, ValueError) as error:
+        shape = "x".join(map(str, batch.x.shape[1:]))
+        raise UsageError(f"the network does not take images of {shape}: {str(error).splitlines()[0]}") from None
+    if not isinstance(z, Tensor) or z.shape != (1, classes):
+        found = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+        raise UsageError(
+            f"the network answers with {found}; needed: logits of shape (N, {classes}), one for each class of the data",
+            "Name the data set that the network was trained on.",
+        )
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found out about a network before any attack."""
+
+    random: float = 0.0
+    """Largest difference between two answers to the same images."""
+    probabilities: bool = False
+
+    def warnings(self, attack: str) -> list[str]:
+        """What touches the numbers of this attack."""
+        notes = []
+        if self.random and not attack.startswith("rand"):
+            notes.append(
+                f"the network's answers are random (they differ by up to {self.random:.2g}): use the attack `rand`"
+            )
+        if self.probabilities:
+            notes.append("the network answers with probabilities: attacks need logits, as softmax flattens gradients")
+        return notes
+
+
+def examine(exact: Oracle, images: Images, compute: Compute, slots: int) -> Examined:
+    """Ask about the first images twice, and look at the answers."""
+    batch = next(images.batches(slots, compute))
+    z, again = padded(exact, batch.x, slots), padded(exact, batch.x, slots)
+    random = float((z - again).abs().nan_to_num().amax())
+    sums = z.sum(1)
+    probabilities = bool(((z >= 0) & (z <= 1)).all()) and bool(((sums - 1).abs() < 1e-4).all())
+    return Examined(random, probabilities)
+
+
+def of_images(asked: int | None, images: int) -> list[str]:
+    """Whether there were as many examples as asked for."""
+    if asked is None or asked <= images:
+        return []
+    return [f"{images} examples instead of {asked}: the data set has no more"]
+
+
+def of_search(found: Found) -> list[str]:
+    """What the search itself noticed."""
+    notes = []
+    if found.not_finite:
+        notes.append(f"{found.not_finite} answers of the network were not finite; they count as wrong")
+    if found.outside:
+        notes.append(f"{found.outside} points left the ball or the box and were not counted")
+    if found.mute:
+        notes.append(
+            f"the first gradient was zero or not finite in {found.mute} of {found.begun} attempts: "
+            "gradients may be masked, look at square"
+        )
+    return notes
+
+
+def of_table(right: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    """By attack: signs in the outcomes (N,) of the other attacks on the same examples at the same radius."""
+    notes: dict[str, list[str]] = {}
+
+    def accuracy(values: np.ndarray) -> float:
+        return 100.0 * float(values.mean())
+
+    for suffix in ("", "-l2"):
+        columns = {
+            name.removesuffix("-l2"): values for name, values in right.items() if name.endswith("-l2") == bool(suffix)
+        }
+        if "fgsm" in columns and "pgd" in columns and accuracy(columns["pgd"]) > accuracy(columns["fgsm"]):
+            text = (
+                f"weaker than fgsm ({accuracy(columns['pgd']):.1f} against {accuracy(columns['fgsm']):.1f}): "
+                "more steps should find more; look for masked gradients"
+            )
+            notes.setdefault(f"pgd{suffix}", []).append(text)
+        gradient = [columns[name] for name in columns if name in ATTACKS and ATTACKS[name].uses_gradients]
+        if "square" in columns and gradient:
+            together = np.logical_and.reduce(gradient)
+            more = int((together & ~columns["square"]).sum())
+            gain = 100.0 * more / len(together)
+            if gain > GAIN and more >= LEAST_GAIN:
+                text = f"breaks {gain:.1f} points that no gradient attack did: gradients may be masked"
+                notes.setdefault(f"square{suffix}", []).append(text)
+    return notes
+
+
+def hopeless(
+    setting: Setting, oracle: Oracle, exact: Oracle, images: Images, clean: Clean, compute: Compute, slots: int
+) -> str:
+    """A warning if examples withstand apgd-ce in a ball that holds every image; empty if none does.
+
+    In such a ball an image of another class is allowed, so that a sound attack on a sound network breaks everything.
+    """
+    count = min(LOOKED_AT, len(images))
+    size = images.images[0].numel()
+    everything = Ball(setting.ball.norm, 1.0 if setting.ball.norm == "linf" else size**0.5)
+    name = "apgd-ce" if setting.ball.norm == "linf" else "apgd-ce-l2"
+    stage = structs.replace(setting.stage, apgd_steps=HOPELESS_STEPS, apgd_restarts=1)
+    search = ATTACKS[name].search(replace(setting, ball=everything, stage=stage))
+    few, right = images.first(count), clean.right[:count]
+    found = Found(right.copy(), np.zeros((count, search.attempts), dtype=bool))
+    part = Clean(right, clean.ranking[:count])
+    for _ in LiveExamples(search, oracle, exact, few, part, found, compute, slots).run():
+        pass
+    left = int(found.robust.sum())
+    if not left:
+        return ""
+    return (
+        f"{left} of {int(right.sum())} examples withstand {HOPELESS_STEPS} steps of {name} in a ball that holds every "
+        "image: the attack does not work on this network"
+    )
