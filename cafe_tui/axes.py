@@ -95,6 +95,18 @@ class TimeAxis(StepAxis):
         return "".join(f"{count:02}{unit}" if place else f"{count}{unit}" for place, (count, unit) in enumerate(parts))
 
 
+RADIUS_UNITS: Final = 100_000
+"""Steps of an axis of radii for a radius of 1."""
+
+
+class RadiusAxis(StepAxis):
+    """The same over radii of a ball, in RADIUS_UNITS."""
+
+    def label(self, tick: int, jump: int) -> str:
+        """`0.03`."""
+        return f"{tick / RADIUS_UNITS:g}"
+
+
 DAY: Final = 86_400_000
 JUMPS: Final = (
     *(1, 2, 5, 10, 20, 50, 100, 200, 500),

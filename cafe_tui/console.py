@@ -23,6 +23,7 @@ from rich.text import Text
 from cafe_tui import format as fmt
 from cafe_tui.axes import StepAxis, ValueAxis
 from cafe_tui.plotting import picture, to_rich
+from cafe_tui.radii import radius_plot
 from cafe_tui.raster import Charset, Curve, draw, follow
 from cafe_tui.watch import RunView, StageView
 from engine.contract.records import Cell
@@ -208,6 +209,12 @@ def _difference_text(row: Paired | None, wide: bool) -> Text:
     return text.append(f" {fmt.interval(row.low, row.high)}", "dim") if wide else text
 
 
+def radius_lines(table: Table, width: int, signs: Signs) -> list[Text]:
+    """The curves of accuracy against eps; nothing for a table with one radius."""
+    found = radius_plot(table, min(width, WIDEST_PICTURE), signs.charset)
+    return list(to_rich(found[0], found[1]).split("\n")) if found else []
+
+
 def cell_warnings(table: Table) -> list[str]:
     """The warnings that belong to numbers of the table."""
     return [f"{cell.model}, {cell.attack}: {note}" for cell in table.cells.values() for note in cell.warnings]
@@ -294,12 +301,13 @@ def frame(view: RunView, width: int, height: int, signs: Signs, note: str = "", 
     """The live view in at most `width` x `height` cells; `axes` is kept by the caller from frame to frame."""
     top = [header(view, signs, width), stage_bar(view, width, signs)]
     progress = view.attack_progress
-    running = (progress.model, progress.attack, progress.done / max(progress.total, 1)) if progress else None
+    running = (progress.model, progress.attack, fmt.share_done(progress)) if progress else None
     below: list[Text] = []
     if view.last_of_kind("game"):
         below += readings(view, width, signs, explain=height >= 30)
     if view.last_of_kind("evaluate"):
         below += [Text(""), *table_lines(view.table, view.differences, width=width, running=running, signs=signs)]
+        below += [Text(line, "dim", no_wrap=True, overflow="crop") for line in fmt.waterfalls(view.table, progress)]
     problems = [*view.warnings, *cell_warnings(view.table)][-(3 if height >= 24 else 1) :]
     below += [Text(f"! {fmt.printable(text)}", "yellow", no_wrap=True, overflow="crop") for text in problems]
     below += [Text(line, "bold red") for line in _wrapped(view.error, width)]
@@ -319,7 +327,11 @@ def summary(view: RunView, width: int, signs: Signs) -> list[Text]:
     lines: list[Text] = []
     if view.table.cells:
         lines += table_lines(view.table, view.differences, width=width, signs=signs)
+        lines += [Text(line) for line in fmt.waterfalls(view.table, None)]
+        lines += radius_lines(view.table, width, signs)
         first = next(iter(view.table.cells.values()))
+        if means := fmt.means_of(view.table):
+            lines.append(Text(means, "dim"))
         lines.append(Text(f"{first.total} test images, 95% intervals; differences are paired, same images", "dim"))
         for row in view.differences:
             if row.attack != "clean":

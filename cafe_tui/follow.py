@@ -111,10 +111,13 @@ class Plain:
 
 
 class Json:
-    """Every record as a line, as it stands in the file, then the results document."""
+    """Every record as a line, as it stands in the file, unless they are not wanted; then the results document."""
+
+    def __init__(self, records: bool) -> None:
+        self._records = records
 
     def show(self, follower: RunFollower, view: RunView) -> None:
-        for record in follower.fresh:
+        for record in follower.fresh if self._records else ():
             print(to_json(record).decode())
         sys.stdout.flush()
 
@@ -172,9 +175,9 @@ def _tail(view: RunView, run: RunDir) -> list[Text]:
 
 
 @contextmanager
-def _sink(plain: bool, json: bool) -> Iterator[Sink]:
+def _sink(plain: bool, json: bool, records: bool) -> Iterator[Sink]:
     if json:
-        yield Json()
+        yield Json(records)
     elif plain or not console.live_terminal(sys.stdout):
         yield Plain()
     else:
@@ -209,9 +212,15 @@ class _Interrupts:
 
 
 def follow(
-    start: Callable[[], tuple[RunDir, subprocess.Popen[bytes]]], *, plain: bool = False, json: bool = False
+    start: Callable[[], tuple[RunDir, subprocess.Popen[bytes]]],
+    *,
+    plain: bool = False,
+    json: bool = False,
+    records: bool = True,
 ) -> int:
     """Start a run and show it until its engine ends; returns the exit code of the contract.
+
+    With `json` a results document comes at the end, after every record as a line if `records` are wanted.
 
     The first ctrl-C asks the engine to stop, the second kills it. From the very start: an engine that nobody knows of
     would go on.
@@ -219,14 +228,22 @@ def follow(
     with _Interrupts().counted() as interrupts:
         run, process = start()
         try:
-            return _serve(run, process, interrupts, plain=plain, json=json)
+            return _serve(run, process, interrupts, plain=plain, json=json, records=records)
         except SystemExit:
             with suppress(OSError):  # the terminal may be gone
                 print(f"the run goes on; `cafe watch {run.id}` follows it", file=sys.stderr, flush=True)
             raise
 
 
-def _serve(run: RunDir, process: subprocess.Popen[bytes], interrupts: _Interrupts, *, plain: bool, json: bool) -> int:
+def _serve(
+    run: RunDir,
+    process: subprocess.Popen[bytes],
+    interrupts: _Interrupts,
+    *,
+    plain: bool,
+    json: bool,
+    records: bool,
+) -> int:
     obeyed = 0
 
     def obey(count: int, sink: Sink) -> bool:
@@ -242,14 +259,14 @@ def _serve(run: RunDir, process: subprocess.Popen[bytes], interrupts: _Interrupt
 
     while run.state().pid != process.pid and process.poll() is None:  # until then state.json is an earlier engine's
         time.sleep(0.02)
-    view = _follow(run, interrupts, obey, process, plain=plain, json=json)
+    view = _follow(run, interrupts, obey, process, plain=plain, json=json, records=records)
     return EXIT_CODES.get(view.status.state, 1)
 
 
 def watch(run: RunDir, *, plain: bool = False) -> None:
     """Show a run that somebody else started until it ends or ctrl-C; the engine is left alone."""
     with _Interrupts().counted() as interrupts:
-        _follow(run, interrupts, lambda count, sink: count > 0, plain=plain, json=False)
+        _follow(run, interrupts, lambda count, sink: count > 0, plain=plain)
 
 
 def _follow(
@@ -259,11 +276,12 @@ def _follow(
     process: subprocess.Popen[bytes] | None = None,
     *,
     plain: bool,
-    json: bool,
+    json: bool = False,
+    records: bool = True,
 ) -> RunView:
     """Poll until the run has ended. `obey` (interrupts so far) may leave earlier; `process` is the engine, if ours."""
     follower = RunFollower(run, keep=True)
-    with _sink(plain, json) as sink:
+    with _sink(plain, json, records) as sink:
         while True:
             code = process.poll() if process else None  # asked before the poll, which then reads its last words
             view = follower.poll()

@@ -186,7 +186,7 @@ class RunFollower:
 
     def _plan(self) -> None:
         from engine.contract import profile as profiles  # 16 ms that a list of runs need not pay
-        from engine.contract.plan import plan
+        from engine.contract.plan import columns, plan
         from engine.contract.schema import Evaluate
 
         try:
@@ -200,7 +200,7 @@ class RunFollower:
             self._stages.setdefault(stage.id, StageView(stage.id, stage.kind, total_steps=stage.steps))
         tables_planned = [stage for stage in profile.stage if isinstance(stage, Evaluate)]
         self._models = tuple(dict.fromkeys(name for stage in tables_planned for name in stage.models or ()))
-        self._attacks = tuple(dict.fromkeys(name for stage in tables_planned for name in stage.attacks))
+        self._attacks = tuple(dict.fromkeys(c.name for stage in tables_planned for c in columns(profile, stage)))
 
     def _read(self, seconds: float) -> bool:
         """Take in records for about so many seconds; whether there were any."""

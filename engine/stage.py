@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from engine import checkpoints
 from engine.attacks.balls import Ball
+from engine.contract.catalogue import CHECKPOINT, NO_WEIGHTS
 from engine.contract.plan import batches
 from engine.contract.records import CheckpointWritten, Record, Scalars, to_number
 from engine.contract.results import Results
@@ -59,7 +60,7 @@ class Context:
         return Ball(self.profile.threat.norm, self.profile.threat.eps)
 
     def classifier(self) -> Classifier:
-        """A new network, its weights a function of the seed."""
+        """A new network, its weights a function of the seed. One that is not ours has no features and no head."""
         facts, model = self.data.facts, self.profile.model
         options = {"dropout": model.dropout} if model.name.startswith("wrn") else {}
         network = build(
@@ -70,10 +71,11 @@ class Context:
             mean=self.data.mean,
             std=self.data.std,
             seed=self.profile.seed,
+            folder=self.run.info().folder,
             **options,
         )
         self.compute.place(network)
-        return network
+        return cast(Classifier, network)
 
     def treatments(self, shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module]:
         """New networks h (hypothesis) and g (test function) for features of `shape` (C,H,W)."""
@@ -86,7 +88,15 @@ class Context:
         return self.run.checkpoints / (f"{stage_id}.safetensors" if label == "last" else f"{stage_id}.best.safetensors")
 
     def trained(self, stage_id: str | None) -> Classifier:
-        """The network of an earlier stage, the checkpoint that the stage selects. Raises CheckpointError."""
+        """The network of an earlier stage, the checkpoint that the stage selects, or that of [model] checkpoint.
+
+        Raises CheckpointError.
+        """
+        if stage_id == CHECKPOINT and self.profile.model.checkpoint:
+            network = self.classifier()
+            if self.profile.model.checkpoint != NO_WEIGHTS:
+                checkpoints.load_foreign(Path(self.profile.model.checkpoint).expanduser(), network)
+            return network
         stage = next(stage for stage in self.profile.stage if stage.id == stage_id)
         assert isinstance(stage, Train | Inoculate), "the profile was checked"
         network = self.classifier()
@@ -119,6 +129,8 @@ class Context:
             "size": data.size,
             "mean": list(self.data.mean),
             "std": list(self.data.std),
+            "norm": self.profile.threat.norm,
+            "eps": self.profile.threat.eps,
             "run": self.run.id,
             **more,
         }

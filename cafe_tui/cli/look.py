@@ -271,7 +271,9 @@ def table(
         return
     width = console.console(sys.stdout).width if sys.stdout.isatty() else 200
     differences = views[0].differences if len(views) == 1 else ()
-    console.print_lines(console.table_lines(shown, differences, width=width, signs=console.signs_for(sys.stdout)))
+    signs = console.signs_for(sys.stdout)
+    console.print_lines(console.table_lines(shown, differences, width=width, signs=signs))
+    console.print_lines(console.radius_lines(shown, width, signs))
 
 
 def _named(cell: Cell, view: RunView, with_run: bool) -> Cell:

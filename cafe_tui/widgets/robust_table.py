@@ -47,6 +47,9 @@ class RobustTable(Lines):
         lines = [_header(data.table, *detail)]
         lines += [_row(data, attack, *detail) for attack in data.table.attacks]
         lines += [_running(data.running)] if data.running else []
+        remarks = [*fmt.waterfalls(data.table, data.running), fmt.means_of(data.table)]
+        lines += [((text, "dim"),) for remark in remarks if remark for text in wrap(remark, cells)]
+        lines += _against_radius(data.table, cells)
         for warning in data.warnings:
             lines += [((text, "warn"),) for text in wrap(f"! {fmt.printable(warning)}", cells)]
         return lines
@@ -85,7 +88,7 @@ def _row(data: RobustData, attack: str, accuracy: int, difference: int) -> Line:
 def _share(running: Progress | None, model: str, attack: str) -> float | None:
     if running is None or (running.model, running.attack) != (model, attack):
         return None
-    return running.done / max(running.total, 1)
+    return fmt.share_done(running)
 
 
 def _accuracy(cell: Cell | None, share: float | None, cells: int) -> Piece:
@@ -106,6 +109,18 @@ def _difference(data: RobustData, model: str, attack: str, cells: int) -> Piece:
     interval = f" {fmt.interval(found.low, found.high)}" if cells >= 19 else ""
     p = f" {fmt.p_value(found.p)}" if cells >= 29 else ""
     return f"{fmt.signed(found.difference):>6}{interval}{p}", clear
+
+
+def _against_radius(table: Table, cells: int) -> list[Line]:
+    """Accuracy over eps in characters that need no colours, where there are several radii."""
+    from cafe_tui.radii import radius_plot  # 10 ms that other tables need not pay
+
+    found = radius_plot(table, cells, "ascii")
+    if found is None:
+        return []
+    plot, title = found
+    legend = "".join(text for text, _ in plot.legend_pieces(title))
+    return [((legend[:cells], "dim"),), *(((line.text, ""),) for line in plot.lines())]
 
 
 def _running(progress: Progress) -> Line:

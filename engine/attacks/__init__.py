@@ -49,13 +49,12 @@ class Setting:
 class Attack:
     """One column of the table. `note` says, for a setting, what a reader of the number must know.
 
-    `uses_gradients` is false for attacks that see answers only; a `transfers` attack can be crafted on another network.
+    `uses_gradients` is false for attacks that see answers only.
     """
 
     search: Callable[[Setting], Search]
     note: Callable[[Setting], str] = lambda setting: ""
     uses_gradients: bool = True
-    transfers: bool = True
 
 
 def _fgsm(s: Setting) -> Search:
@@ -106,8 +105,8 @@ _SINGLE: dict[str, Attack] = {
     "apgd-ce": Attack(_apgd(cross_entropy)),
     "apgd-dlr": Attack(_apgd(dlr), _without_third_logit),
     "apgd-t": Attack(_apgd_t, _without_fourth_logit),
-    "fab-t": Attack(_fab_t, transfers=False),
-    "square": Attack(_square, uses_gradients=False, transfers=False),
+    "fab-t": Attack(_fab_t),
+    "square": Attack(_square, uses_gradients=False),
 }
 ATTACKS: dict[str, Attack] = _SINGLE | {f"{name}-l2": attack for name, attack in _SINGLE.items() if name != "cw"}
 """Every attack that is one search. `clean` needs none, and ENSEMBLES in the catalogue are several of these."""

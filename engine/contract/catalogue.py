@@ -23,6 +23,8 @@ ModelName = Literal[
     "wrn-28-10",
     "wrn-34-10",
 ]
+MODEL_FORMS = ("timm:NAME", "PACKAGE.MODULE:FUNCTION")
+"""Networks that are not ours: of the library timm, or what a function of the user returns."""
 DefenceName = Literal["standard", "adv", "trades"]
 InoculationDefence = Literal["adv", "trades"]
 AttackName = Literal[
@@ -64,6 +66,14 @@ version for networks whose answers are random. Names ending in -l2 have the same
 """
 
 
+TRANSFERABLE = ("clean", "fgsm", "pgd", "cw", "apgd-ce", "apgd-dlr", "apgd-t")
+"""Attacks that can be crafted on one network and tried on another: those that climb a loss to the end."""
+CHECKPOINT = "checkpoint"
+"""What stages call the network of `[model] checkpoint`."""
+NO_WEIGHTS = "-"
+"""Stands for a checkpoint where the network comes with its weights: a function of the user that loads its own."""
+
+
 @dataclass(frozen=True)
 class DataFacts:
     """A data set: images `(channels, size, size)`, `pool` examples to train and validate on, `test` held apart."""
@@ -83,3 +93,8 @@ DATA_FACTS: dict[str, DataFacts] = {
 
 SMALLEST_IMAGE: dict[str, int] = {"vgg11": 32, "vgg13": 32, "vgg16": 32, "vgg19": 32}
 """Smallest image side of the networks that need more than 8 pixels: VGG halves the image five times."""
+
+
+def is_foreign(model: str) -> bool:
+    """Whether a network is not one of ours, so that it is not cut into features and head."""
+    return ":" in model

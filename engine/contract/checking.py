@@ -30,6 +30,7 @@ def parse_fraction(text: str) -> float | None:
 
 def check(value: Any, kind: inspect.Type, path: str, problems: list[str], fraction: bool = False) -> Any:
     """`value` with fractions turned into numbers; what does not fit is told in `problems` and becomes UNSET."""
+    whole = kind
     while isinstance(kind, inspect.Metadata):
         fraction = fraction or bool((kind.extra or {}).get("fraction"))
         kind = kind.type
@@ -50,9 +51,11 @@ def check(value: Any, kind: inspect.Type, path: str, problems: list[str], fracti
     if fraction and isinstance(value, str):
         value = parsed if (parsed := parse_fraction(value)) is not None else value
     if not _fits(value, kind):
-        near = get_close_matches(str(value), _choices(kind), 1, 0.5) if isinstance(value, str) else []
+        near = (
+            get_close_matches(str(value), _choices(kind) or _known(whole)[0], 1, 0.5) if isinstance(value, str) else []
+        )
         hint = f"; did you mean {show(near[0])}?" if near else ""
-        problems.append(f"{path}: found {show(value)}; allowed: {describe(kind, fraction)}{hint}")
+        problems.append(f"{path}: found {show(value)}; allowed: {describe(whole, fraction)}{hint}")
         return msgspec.UNSET
     return value
 
@@ -138,8 +141,20 @@ def _choices(kind: inspect.Type) -> list[str]:
     return [str(value) for value in kind.values] if isinstance(kind, inspect.LiteralType) else []
 
 
+def _known(kind: inspect.Type) -> tuple[Sequence[str], Sequence[str]]:
+    """The words that a text key knows, and the forms of others that it takes; empty for any other key."""
+    while isinstance(kind, inspect.Metadata):
+        if kind.extra and "known" in kind.extra:
+            return kind.extra["known"], kind.extra["others"]
+        kind = kind.type
+    return (), ()
+
+
 def describe(kind: inspect.Type, fraction: bool = False) -> str:
     """What a key allows, in words: "a whole number >= 1", "one of linf, l2"."""
+    known, others = _known(kind)
+    if known:
+        return f"one of {', '.join(sorted(known))}, {' or '.join(others)}"
     while isinstance(kind, inspect.Metadata):
         fraction = fraction or bool((kind.extra or {}).get("fraction"))
         kind = kind.type

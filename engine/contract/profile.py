@@ -139,12 +139,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
     origins: dict[str, str] = {}
     problems: list[str] = []
     tables = _inherit(path, origins, problems, seen=())
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key.strip():
-            problems.append(f"--set {override}: needs the form KEY=VALUE, such as threat.eps=8/255")
-        else:
-            _override(tables, key.strip(), _parse_value(text.strip()), "--set", origins, problems)
+    _override_all(tables, overrides, origins, problems)
     profile = _build(tables, origins, problems, path)
     return Loaded(profile, path, {**{key: DEFAULT for key, _ in leaves(to_tables(profile))}, **origins})
 
@@ -152,6 +147,24 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
 def from_tables(tables: Tables, source: str = "profile") -> Profile:
     """Check and resolve a profile that is already in memory."""
     return _build(tables, {}, [], Path(source))
+
+
+def from_given(tables: Tables, source: str, overrides: Sequence[str] = ()) -> Loaded:
+    """Override, check and resolve tables that a program made; `source` stands in messages for the file."""
+    origins: dict[str, str] = {}
+    problems: list[str] = []
+    _override_all(tables, overrides, origins, problems)
+    profile = _build(tables, origins, problems, Path(source))
+    return Loaded(profile, Path(source), {**{key: DEFAULT for key, _ in leaves(to_tables(profile))}, **origins})
+
+
+def _override_all(tables: Tables, overrides: Sequence[str], origins: dict[str, str], problems: list[str]) -> None:
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            problems.append(f"--set {override}: needs the form KEY=VALUE, such as threat.eps=8/255")
+        else:
+            _override(tables, key.strip(), _parse_value(text.strip()), "--set", origins, problems)
 
 
 def _build(tables: Tables, origins: Mapping[str, str], problems: list[str], path: Path) -> Profile:

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from engine.contract import schema
-from engine.contract.catalogue import DATA_FACTS, SMALLEST_IMAGE
+from engine.contract.catalogue import CHECKPOINT, DATA_FACTS, SMALLEST_IMAGE, TRANSFERABLE, is_foreign
 from engine.contract.schema import (
     Adversary,
     Evaluate,
@@ -40,6 +40,8 @@ def resolve(profile: Profile) -> list[str]:
     problems: list[str] = []
     ids = stage_ids([{"id": stage.id, "kind": kind_of(stage)} for stage in profile.stage])
     for i, (stage, stage_id) in enumerate(zip(profile.stage, ids, strict=True)):
+        if stage_id == CHECKPOINT:
+            problems.append(f'stage.{i}.id: "{CHECKPOINT}" is the network of [model] checkpoint; take another id')
         if stage_id in ids[:i]:
             problems.append(f'stage.{i}.id: "{stage_id}" is taken by stage {ids.index(stage_id)}; ids must differ')
         stage.id = stage_id
@@ -49,11 +51,16 @@ def resolve(profile: Profile) -> list[str]:
         if isinstance(stage, Train):
             problems += _resolve_training(stage, f"stage.{i}", rise=1 / 6)
             if stage.start is not None:
-                problems += _refer(f"stage.{i}.start", stage.start, earlier, (Train, Inoculate), "trains a network")
+                problems += _refer_network(f"stage.{i}.start", stage.start, earlier, profile)
         elif isinstance(stage, Game):
             _resolve_adversary(stage.adversary)
-            stage.base = stage.base or _latest(earlier, Train)
-            problems += _refer(f"stage.{i}.base", stage.base, earlier, (Train, Inoculate), "trains a network")
+            stage.base = stage.base or _latest(earlier, Train) or (CHECKPOINT if profile.model.checkpoint else None)
+            problems += _refer_network(f"stage.{i}.base", stage.base, earlier, profile)
+            if is_foreign(profile.model.name):
+                problems.append(
+                    f"model.name: {profile.model.name} is not cut into features and head, which the game of stage {i} "
+                    "needs; it needs one of our networks"
+                )
         elif isinstance(stage, Inoculate):
             problems += _resolve_training(stage, f"stage.{i}", rise=1 / 2)
             problems += _resolve_inoculation(stage, f"stage.{i}", earlier, profile)
@@ -64,9 +71,17 @@ def resolve(profile: Profile) -> list[str]:
 
 def _resolve_threat(profile: Profile) -> list[str]:
     problems: list[str] = []
-    if profile.threat.norm == "linf" and profile.threat.eps > 1:
-        problems.append(f"threat.eps: found {profile.threat.eps}; allowed: at most 1 for linf, images lie in [0,1]")
-    facts = DATA_FACTS[profile.data.name]
+    facts, threat = DATA_FACTS[profile.data.name], profile.threat
+    radii = [("threat.eps", threat.norm, threat.eps)]
+    radii += [("threat.eps_l2", "l2", threat.eps_l2)] if threat.eps_l2 is not None else []
+    for i, stage in enumerate(profile.stage):
+        if isinstance(stage, Evaluate):
+            radii += [(f"stage.{i}.eps.{j}", threat.norm, eps) for j, eps in enumerate(stage.eps or ())]
+    widest = (facts.channels * facts.size**2) ** 0.5
+    for key, norm, eps in radii:
+        most = 1.0 if norm == "linf" else widest
+        if eps > most:
+            problems.append(f"{key}: found {eps}; allowed: at most {most:g} for {norm}, images lie in [0,1]")
     needed = SMALLEST_IMAGE.get(profile.model.name, 8)
     if facts.size < needed:
         problems.append(
@@ -95,7 +110,7 @@ def _resolve_inoculation(stage: Inoculate, path: str, earlier: Sequence[Stage], 
     stage.game = stage.game or _latest(earlier, Game)
     problems += _refer(f"{path}.game", stage.game, earlier, (Game,), "plays the game")
     if stage.start is not None:
-        problems += _refer(f"{path}.start", stage.start, earlier, (Train, Inoculate), "trains a network")
+        problems += _refer_network(f"{path}.start", stage.start, earlier, profile)
     else:  # the base of the game has been checked there
         stage.start = next((game.base for game in earlier if isinstance(game, Game) and game.id == stage.game), None)
     if stage.gamma is None and profile.threat.norm == "linf":
@@ -108,21 +123,37 @@ def _resolve_inoculation(stage: Inoculate, path: str, earlier: Sequence[Stage], 
 
 
 def _resolve_evaluation(stage: Evaluate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:
-    trained = [str(other.id) for other in earlier if isinstance(other, Train | Inoculate)]
+    trained = [CHECKPOINT] if profile.model.checkpoint else []
+    trained += [str(other.id) for other in earlier if isinstance(other, Train | Inoculate)]
     if stage.models is None and not trained:
         return [f"{path}.models: no earlier stage trains a network; add a [[stage]] of kind train before it"]
     stage.models = stage.models or trained
     problems: list[str] = []
     for i, model in enumerate(stage.models):
-        problems += _refer(f"{path}.models.{i}", model, earlier, (Train, Inoculate), "trains a network")
+        problems += _refer_network(f"{path}.models.{i}", model, earlier, profile)
+    if stage.source is not None:
+        problems += _refer_network(f"{path}.source", stage.source, earlier, profile)
     for key, values in (("models", stage.models), ("attacks", stage.attacks)):
         if len(set(values)) < len(values):
             problems.append(f"{path}.{key}: a name occurs twice; each may occur once")
+    problems += _resolve_attacks(stage, path, profile)
+    return problems
+
+
+def _resolve_attacks(stage: Evaluate, path: str, profile: Profile) -> list[str]:
+    problems: list[str] = []
     in_l2 = [attack for attack in stage.attacks if attack.endswith("-l2")]
     if in_l2 and profile.threat.norm == "linf" and profile.threat.eps_l2 is None:
         problems.append(f"threat.eps_l2: missing; needed: the L2 radius of {', '.join(in_l2)}")
     if "cw" in stage.attacks and profile.threat.norm != "linf":
         problems.append(f"{path}.attacks: cw is an Linf attack, and threat.norm is {profile.threat.norm}")
+    if stage.eps and len({f"{eps:.4g}" for eps in stage.eps}) < len(stage.eps):
+        problems.append(f"{path}.eps: a radius occurs twice (to four digits); each may occur once")
+    if stage.source is not None:
+        barred = [attack for attack in stage.attacks if attack.removesuffix("-l2") not in TRANSFERABLE]
+        if barred:
+            allowed = ", ".join(TRANSFERABLE)
+            problems.append(f"{path}.attacks: with a source allowed are {allowed}, not {', '.join(barred)}")
     return problems
 
 
@@ -141,6 +172,13 @@ def _refer(
         found = f'found "{name}"; ' if name else ""
         return [f"{path}: {found}no earlier stage {what}; add a [[stage]] of kind {words} before this one"]
     return [f'{path}: found "{name}"; allowed: an earlier stage that {what}: {", ".join(allowed)}']
+
+
+def _refer_network(path: str, name: str | None, earlier: Sequence[Stage], profile: Profile) -> list[str]:
+    """A stage that trains a network, or the network of [model] checkpoint."""
+    if name == CHECKPOINT and profile.model.checkpoint:
+        return []
+    return _refer(path, name, earlier, (Train, Inoculate), "trains a network")
 
 
 def kind_name(kind: type[Stage]) -> str:

@@ -56,7 +56,7 @@ class State(msgspec.Struct, kw_only=True):
 
 
 class Info(msgspec.Struct, kw_only=True):
-    """run.json: what does not change while the run goes on."""
+    """run.json: what does not change while the run goes on. `folder` is where the command was given."""
 
     id: str
     name: str
@@ -65,6 +65,7 @@ class Info(msgspec.Struct, kw_only=True):
     note: str = ""
     description: str = ""
     command: list[str] = []
+    folder: str = ""
     host: str = ""
     devices: list[str] = []
     versions: dict[str, str] = {}
@@ -247,6 +248,7 @@ def create(
         tags=list(tags),
         description=description,
         command=list(command),
+        folder=os.getcwd(),
         host=socket.gethostname(),
         parent=parent,
     )

@@ -6,17 +6,29 @@ other keys are None here and filled by `profile.resolve`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
-from engine.contract.catalogue import AttackName, DataName, DefenceName, InoculationDefence, ModelName, Norm
+from engine.contract.catalogue import (
+    MODEL_FORMS,
+    AttackName,
+    DataName,
+    DefenceName,
+    InoculationDefence,
+    ModelName,
+    Norm,
+)
 
 FRACTION = {"fraction": True}
 """Marks a key that also accepts a fraction in quotes, such as "8/255"."""
 _ABOVE_ZERO = r"(?=[0-9.]*[1-9])[0-9]+(\.[0-9]+)?"
 FRACTION_PATTERN = rf"^\s*{_ABOVE_ZERO}\s*/\s*{_ABOVE_ZERO}\s*$"
+
+MODELS = {"known": get_args(ModelName), "others": MODEL_FORMS}
+"""Marks a key that takes one of these words, or a text of another form."""
+MODEL_PATTERN = rf"^({'|'.join(get_args(ModelName))}|timm:[A-Za-z0-9_./-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
 
 Count = Annotated[int, Meta(ge=1)]
 BatchSize = Annotated[int, Meta(ge=2)]
@@ -49,7 +61,14 @@ class Data(_Section):
 class Model(_Section):
     """Which classifier."""
 
-    name: Annotated[ModelName, doc("the network")] = "small"
+    name: Annotated[
+        Annotated[str, Meta(pattern=MODEL_PATTERN, extra=MODELS)],
+        doc("the network: one of ours, one of the library timm, or a function of your own that returns one"),
+    ] = "small"
+    checkpoint: Annotated[
+        str | None,
+        doc('file with trained weights, ours or a plain state dict; stages name that network "checkpoint"'),
+    ] = None
     dropout: Annotated[Momentum, doc("dropout inside wide residual blocks")] = 0.0
 
 

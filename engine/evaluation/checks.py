@@ -73,6 +73,8 @@ class Examined:
     random: float = 0.0
     """Largest difference between two answers to the same images."""
     probabilities: bool = False
+    training: bool = False
+    """Whether parts of it stay in train mode whatever is asked of them."""
 
     def warnings(self, attack: str) -> list[str]:
         """What touches the numbers of this attack."""
@@ -81,19 +83,21 @@ class Examined:
             notes.append(
                 f"the network's answers are random (they differ by up to {self.random:.2g}): use the attack `rand`"
             )
+        if self.training:
+            notes.append("parts of the network stay in train mode: BatchNorm and dropout make attacks look weak")
         if self.probabilities:
             notes.append("the network answers with probabilities: attacks need logits, as softmax flattens gradients")
         return notes
 
 
-def examine(exact: Oracle, images: Images, compute: Compute, slots: int) -> Examined:
-    """Ask about the first images twice, and look at the answers."""
+def examine(model: nn.Module, exact: Oracle, images: Images, compute: Compute, slots: int) -> Examined:
+    """Ask about the first images twice, and look at the answers and at the model, which was put into eval mode."""
     batch = next(images.batches(slots, compute))
     z, again = padded(exact, batch.x, slots), padded(exact, batch.x, slots)
     random = float((z - again).abs().nan_to_num().amax())
     sums = z.sum(1)
     probabilities = bool(((z >= 0) & (z <= 1)).all()) and bool(((sums - 1).abs() < 1e-4).all())
-    return Examined(random, probabilities)
+    return Examined(random, probabilities, any(module.training for module in model.modules()))
 
 
 def of_images(asked: int | None, images: int) -> list[str]:

@@ -101,7 +101,7 @@ class Evaluation(StageRun):
         checks.refuse(model, self.images, classes, self.compute)
         exact = exact_oracle(model, self.compute)
         clean = answer_clean(exact, self.images, self._plain, slots, stage.targets + 1)
-        examined = checks.examine(exact, self.images, self._plain, slots) if stage.checks else checks.Examined()
+        examined = checks.examine(model, exact, self.images, self._plain, slots) if stage.checks else checks.Examined()
         crafted = model if stage.source is None else self.context.trained(stage.source).requires_grad_(False).eval()
         sample = next(self.images.batches(min(slots, 16), self._plain))
         return Tested(exact, searching_oracle(crafted, stage, self.compute, sample), clean, examined)

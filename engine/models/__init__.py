@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
 
-from engine.contract.catalogue import SMALLEST_IMAGE
+from torch import nn
+
+from engine.contract.catalogue import SMALLEST_IMAGE, is_foreign
 from engine.models.base import Classifier, Inputs, draw_classifier_weights, materialise
+from engine.models.foreign import build_foreign
 from engine.models.preact import preact_resnet18
 from engine.models.resnet import resnet
 from engine.models.small import small
@@ -39,14 +42,19 @@ def build(
     mean: Sequence[float],
     std: Sequence[float],
     seed: int,
+    folder: str = "",
     **options: float,
-) -> Classifier:
+) -> nn.Module:
     """The network `name` on the CPU, in train mode, for images (channels,size,size) in [0,1] of `classes` classes.
+
+    It is a Classifier if it is one of ours.
 
     `mean` and `std` (one value a channel, of images in [0,1]) become part of the state dict. The weights are a
     function of `seed` alone, and no global random state is read or changed. `options`: `dropout` in [0,1) for wide
-    residual networks. Raises ValueError.
+    residual networks; `folder` is where a function of the user is looked for first. Raises ValueError.
     """
+    if is_foreign(name):
+        return build_foreign(name, Inputs(classes, channels, size, tuple(mean), tuple(std)), seed, folder)
     if name not in MODELS:
         near = get_close_matches(name, MODELS, 1, 0.5)
         guess = f"did you mean {near[0]}? " if near else ""

@@ -232,8 +232,8 @@ def test_only_radii_take_fractions() -> None:
         ("stage.1.betas=[0.9]", "stage.1.betas: found [0.9]; allowed: a list of 2: a number >= 0 and < 1"),
         ("stage.1.betas=[0.9, 1]", "stage.1.betas.1: found 1; allowed: a number >= 0 and < 1"),
         ("stage.3.models=[]", "stage.3.models: found []; allowed: a list with at least 1 of: text matching"),
-        ("stage.3.attacks=pgd", 'stage.3.attacks: found "pgd"; allowed: a list with at least 1 of: one of apgd-ce,'),
-        ('stage.3.attacks=["clean", "pdg"]', 'stage.3.attacks.1: found "pdg"; allowed: one of apgd-ce,'),
+        ("stage.3.attacks=pgd", 'stage.3.attacks: found "pgd"; allowed: a list with at least 1 of: one of aa, aa-l2,'),
+        ('stage.3.attacks=["clean", "pdg"]', 'stage.3.attacks.1: found "pdg"; allowed: one of aa, aa-l2,'),
         ('stage.3.attacks=["pgd", "pgd"]', "stage.3.attacks: a name occurs twice; each may occur once"),
         (
             "stage.0.kind=trian",
@@ -421,7 +421,7 @@ OVERRIDES = st.fixed_dictionaries(
         "data.validation": st.floats(0, 1, exclude_min=True, exclude_max=True),
         "model.name": st.sampled_from(["small", "resnet18", "wrn-28-10"]),
         "threat.eps": st.floats(0, 1, exclude_min=True, allow_subnormal=False) | st.sampled_from(["8/255", "0.5/255"]),
-        "threat.eps_l2": st.floats(0, 1e300, exclude_min=True),
+        "threat.eps_l2": st.floats(0, 8, exclude_min=True),
         "compute.device": st.sampled_from(["auto", "cpu", "cuda:3"]),
         "compute.threads": st.integers(1, 2**40),
         "stage.0.id": st.from_regex(r"[a-z0-9][a-z0-9_-]{0,39}", fullmatch=True).filter(

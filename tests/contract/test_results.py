@@ -141,7 +141,7 @@ CELLS = [
 
 
 def test_a_cell_carries_accuracy_and_interval_in_percent() -> None:
-    made = make_cell("m", "pgd", 45, 50, seconds=1.5, gradient_steps=30, warnings=("weak",))
+    made = make_cell("m", "pgd", 45, 50, seconds=1.5, gradient_steps=30, warnings=["weak"])
     assert (made.accuracy, made.seconds, made.gradient_steps, made.warnings) == (90.0, 1.5, 30, ["weak"])
     assert (made.low, made.high) == wilson(45, 50)
 

@@ -1,0 +1,129 @@
+"""cafe attack: one robust-accuracy table for any checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cafe_tui.cli.options import Plain, Runs
+from cafe_tui.locations import runs_folder
+
+DEFAULTS = {"model": "small", "data": "digits", "eps": "8/255", "norm": "linf"}
+"""What is used where neither an option nor the checkpoint says."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `cafe`."""
+    app.command(epilog="Example: cafe attack runs/20261123-0736.../checkpoints/train.safetensors --attacks clean,aa")(
+        attack
+    )
+
+
+def attack(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Weights: a checkpoint of ours, a safetensors file or a state dict; - where the network has its own.",
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="Its network: a name, timm:NAME or PACKAGE.MODULE:FUNCTION. [default: its own]")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data set to test on. [default: its own]")] = None,
+    attacks: Annotated[str, typer.Option(help="Columns of the table, separated by commas.")] = "clean,aa",
+    eps: Annotated[
+        str | None, typer.Option(help="Radius, or several separated by commas: 4/255,8/255. [default: its own]")
+    ] = None,
+    norm: Annotated[Literal["linf", "l2"] | None, typer.Option(help="[default: its own]", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many test images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples attacked at once.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the attacks.")] = 0,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other key: stage.evaluate.square_queries=1000."),
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given several times.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the run id and return at once.")] = False,
+    plain: Plain = False,
+    json: Annotated[bool, typer.Option("--json", help="The table as one JSON document at the end.")] = False,
+    runs: Runs = None,
+) -> None:
+    """Attack a trained network, show the table while it fills, and keep it as a run like any other.
+
+    Of a checkpoint of ours, network, data set and threat are known and need no option.
+    """
+    from functools import partial
+
+    from cafe_tui.launch import local
+    from engine.contract import profile as profiles
+
+    known = _facts(checkpoint) | _given(model=model, data=data, norm=norm)
+    tables: dict[str, Any] = {
+        "name": "attack",
+        "description": f"robust accuracy of {Path(checkpoint).name}",
+        "seed": seed,
+        "data": {"name": known["data"]},
+        "model": {"name": known["model"], "checkpoint": _absolute(checkpoint)},
+        "threat": {"norm": known["norm"], "eps": known["eps"]},
+        "stage": [{"kind": "evaluate", "attacks": _words(attacks)} | _given(limit=limit, batch_size=batch_size)],
+    }
+    if known.get("dropout"):
+        tables["model"]["dropout"] = known["dropout"]
+    if device is not None:
+        tables["compute"] = {"device": device}
+    radii = [_radius(word) for word in _words(eps)] if eps else []
+    if len(radii) == 1:
+        tables["threat"]["eps"] = radii[0]
+    elif radii:
+        tables["stage"][0]["eps"] = radii
+        tables["threat"]["eps"] = radii[0]
+    loaded = profiles.from_given(tables, "cafe attack", sets or [])
+    start = partial(local.start, runs_folder(runs), loaded, tags=tag or [], command=["cafe", *sys.argv[1:]])
+    if detach:
+        print(start()[0].id)
+        return
+    from cafe_tui.follow import follow
+
+    raise typer.Exit(follow(start, plain=plain, json=json, records=False))
+
+
+def _facts(checkpoint: str) -> dict[str, Any]:
+    """What a checkpoint of ours says about itself, over what is assumed of any other."""
+    from engine.contract.catalogue import NO_WEIGHTS
+    from engine.contract.errors import UsageError
+    from engine.contract.weights import read_facts
+
+    facts: dict[str, Any] = {}
+    if checkpoint != NO_WEIGHTS:
+        path = Path(checkpoint).expanduser()
+        if not path.is_file():
+            raise UsageError(f"checkpoint not found: {checkpoint}", "Those of a run lie in its folder checkpoints/.")
+        facts = read_facts(path) or {}
+    return DEFAULTS | {key: facts[key] for key in (*DEFAULTS, "dropout") if key in facts}
+
+
+def _absolute(checkpoint: str) -> str:
+    from engine.contract.catalogue import NO_WEIGHTS
+
+    return checkpoint if checkpoint == NO_WEIGHTS else str(Path(checkpoint).expanduser().absolute())
+
+
+def _given(**options: object) -> dict[str, object]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _radius(word: str) -> object:
+    """A number where it is one; fractions and mistakes are left to the profile's check."""
+    try:
+        return float(word)
+    except ValueError:
+        return word
