@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NOT_BENCHMARKS = {"common.py", "fake_runs.py", "run_all.py", "terminals.py"}
+NOT_BENCHMARKS = {"common.py", "fake_runs.py", "peers.py", "run_all.py", "terminals.py"}
 
 
 def main() -> int:

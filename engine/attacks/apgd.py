@@ -104,7 +104,7 @@ class Apgd(Search):
             "reduced": torch.where(check, cut, state["reduced"]),
             "step": step + 1,
             "broken": broken,
-            "mute": torch.where(first, mute(here.gradient), state["mute"]),
+            "mute": mute(here.gradient, first, state["mute"]),
             "done": broken | (step >= self.steps),
         }
 

