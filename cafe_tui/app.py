@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ from textual.driver import Driver
 from textual.screen import Screen
 from textual.theme import Theme
 
+from cafe_tui.gallery import Gallery, Way, choose, installed, terminal_cell
 from cafe_tui.memory import Memory, load, place, save
 from cafe_tui.messages import RunOpened
 from cafe_tui.pace import SLOW, USUAL, Pace
@@ -84,7 +86,7 @@ class CafeApp(App[None]):
     """Shows the runs under `runs`; `clock` gives the unix seconds up to which ages are counted.
 
     What the user chose is read from and kept in the file `memory`, if one is given. `slow` draws once a second in
-    sixteen colours.
+    sixteen colours. `pictures` is the way in which a Unix terminal shows them; all others get half cells.
     """
 
     TITLE = "cafe"
@@ -102,8 +104,10 @@ class CafeApp(App[None]):
         clock: Callable[[], float] = time.time,
         memory: Path | None = None,
         slow: bool = False,
+        pictures: Way = "cells",
     ) -> None:
         self.pace = Pace(SLOW if slow else USUAL)
+        self.gallery = None if pictures == "cells" else Gallery(pictures)
         super().__init__()
         self.animation_level = "none"
         self._runs = runs
@@ -124,6 +128,7 @@ class CafeApp(App[None]):
         """The usual one for the platform; where that is a Unix terminal, one that sends less."""
         usual = super().get_driver_class()
         if usual.__name__ != "LinuxDriver":
+            self.gallery = None
             return usual
         from cafe_tui.driver import SparingDriver
 
@@ -137,6 +142,11 @@ class CafeApp(App[None]):
         """A terminal that changes its size may move what it shows, in ways of its own."""
         if forget := getattr(self._driver, "forget", None):
             forget()
+
+    def tell_terminal(self, text: str) -> None:
+        """Send a sequence that changes no cell."""
+        if self._driver is not None:
+            self._driver.write(text)
 
     def get_default_screen(self) -> Screen[None]:
         """The list of runs."""
@@ -197,8 +207,9 @@ class CafeApp(App[None]):
 
 
 def open_ui(runs: Path, *, slow: bool = False) -> int:
-    """Run the terminal UI on a folder of runs until it is left; its exit code."""
-    app = CafeApp(runs, memory=place(), slow=slow)
+    """Run the terminal UI on a folder of runs until it is left; its exit code. Raises UsageError."""
+    pictures = choose(os.environ, terminal_cell(), installed=installed(), slow=slow).way
+    app = CafeApp(runs, memory=place(), slow=slow, pictures=pictures)
     if app.console.color_system == "standard" and not app.memory.theme:  # what TERM and COLORTERM say
         app.theme = SIXTEEN_COLOURS
     app.run()

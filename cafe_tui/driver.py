@@ -8,6 +8,7 @@ from typing import IO, Any, Protocol, cast
 
 from textual.drivers.linux_driver import LinuxDriver
 
+from cafe_tui.gallery import Gallery
 from cafe_tui.pace import Pace
 from cafe_tui.repaint import Repaint
 
@@ -21,9 +22,11 @@ class Clock(Protocol):
 class Output:
     """A text file in front of the terminal's; `pace` is told how long the terminal takes for each frame."""
 
-    def __init__(self, file: IO[str], pace: Pace, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, file: IO[str], pace: Pace, clock: Clock = time.monotonic, pictures: Gallery | None = None
+    ) -> None:
         self._file, self._pace, self._clock = file, pace, clock
-        self._repaint = Repaint()
+        self._repaint = Repaint(pictures)
         self._lost = threading.Event()
 
     def forget(self) -> None:
@@ -62,7 +65,7 @@ class SparingDriver(LinuxDriver):
         super().__init__(app, **options)
         self._output: Output | None = None
         if self._file is not None:
-            self._output = Output(self._file, app.pace)
+            self._output = Output(self._file, app.pace, pictures=app.gallery)
             self._file = cast(Any, self._output)
 
     def start_application_mode(self) -> None:

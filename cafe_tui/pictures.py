@@ -32,16 +32,28 @@ class Picture:
         return list(zip(line[::3], line[1::3], line[2::3], strict=True))
 
 
+class Cell(NamedTuple):
+    """The dots across and down that a cell of the terminal has; only `band` rows of them can be drawn at once."""
+
+    width: int
+    height: int
+    band: int = 1
+
+
+HALVES: Final = Cell(1, 2)
+"""A cell as two half cells."""
+
+
 class Scale(NamedTuple):
-    """Every `every`th pixel becomes `zoom` x `zoom` half cells; one of the two is 1."""
+    """Every `every`th pixel becomes `zoom` x `zoom` dots; one of the two is 1."""
 
     zoom: int = 1
     every: int = 1
 
-    def cells(self, width: int, height: int) -> tuple[int, int]:
+    def cells(self, width: int, height: int, cell: Cell = HALVES) -> tuple[int, int]:
         """Columns and rows of cells that `width` x `height` pixels take."""
         across, down = -(-width // self.every) * self.zoom, -(-height // self.every) * self.zoom
-        return across, -(-down // 2)
+        return -(-across // cell.width), -(-(-(-down // cell.band) * cell.band) // cell.height)
 
 
 class Run(NamedTuple):
@@ -52,12 +64,13 @@ class Run(NamedTuple):
     lower: RGB | None
 
 
-def scale_for(width: int, height: int, cells: int, rows: int) -> Scale:
+def scale_for(width: int, height: int, cells: int, rows: int, cell: Cell = HALVES) -> Scale:
     """The largest whole scale at which `width` x `height` pixels (1 and up) fit into `cells` x `rows` (1 and up)."""
-    zoom = min(cells // width, 2 * rows // height)
+    across, down = cells * cell.width, rows * cell.height // cell.band * cell.band
+    zoom = min(across // width, down // height)
     if zoom >= 1:
-        return Scale(zoom=min(zoom, max(WIDEST_ZOOM // width, 1)))
-    return Scale(every=max(-(-width // cells), -(-height // (2 * rows))))
+        return Scale(zoom=min(zoom, max(WIDEST_ZOOM * cell.width // width, 1)))
+    return Scale(every=max(-(-width // across), -(-height // down)))
 
 
 def half_cells(picture: Picture, scale: Scale) -> list[list[Run]]:

@@ -14,6 +14,8 @@ from typing import Final
 
 from rich.cells import cell_len
 
+from cafe_tui.gallery import FIRST, Drawing, Gallery, farewell
+
 Cell = tuple[str, str]
 """A character and the parameters of its style; the second half of a wide character is an empty string."""
 Row = list[Cell | None]
@@ -31,8 +33,8 @@ TOKENS: Final = re.compile(
     r"|(?P<text>[^\x00-\x1f\x7f]+)",
     re.DOTALL,
 )
-HARMLESS: Final = re.compile(r"\x1b\[(\?[\d;]+([hl]|\$p)|[<>=?][\d;]*u|c|\d+n|\d*t|\d+ q)|\x1b\]|\x07")
-"""Sequences that change no cell: modes, queries, titles, the clipboard."""
+HARMLESS: Final = re.compile(r"\x1b\[(\?[\d;]+([hl]|\$p)|[<>=?][\d;]*u|c|\d+n|\d*t|\d+ q)|\x1b\]|\x1b_Ga=d|\x07")
+"""Sequences that change no cell: modes, queries, titles, the clipboard, the end of a picture that is out of sight."""
 SCREENS: Final = re.compile(r"\x1b\[\?(47|1047|1049)[hl]")
 """Modes that do: the alternate screen."""
 CURSOR: Final = {"\x1b[?25l": True, "\x1b[?25h": False}
@@ -44,10 +46,13 @@ class Repaint:
     """What a terminal shows, and what it is to show.
 
     `feed` takes what a program writes, `take` gives what is left of it. Anything that is not understood goes to the
-    terminal as it is, and everything is then painted anew.
+    terminal as it is, and everything is then painted anew. Characters that stand for pictures of the gallery are
+    replaced by those.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pictures: Gallery | None = None) -> None:
+        self._pictures = pictures
+        self._known: set[int] = set()  # numbers of the pictures that the terminal keeps
         self._wanted: dict[int, Row] = {}
         self._shown: dict[int, Row] = {}
         self._touched: set[int] = set()
@@ -63,6 +68,7 @@ class Repaint:
     def forget(self) -> None:
         """The terminal may show anything now, as after a change of its size; what was fed before is void."""
         self._wanted, self._shown, self._touched = {}, {}, set()
+        self._known = set()
         self._at = self._worn = None
 
     def feed(self, text: str) -> None:
@@ -124,6 +130,8 @@ class Repaint:
         harmless = HARMLESS.match(sequence) and not SCREENS.match(sequence)
         if not harmless and (self._row, self._column) != self._at:
             self._move(self._row, self._column)
+        if SCREENS.match(sequence):  # beyond it, pictures are out of reach
+            self._out += map(farewell, sorted(self._known))
         self._out.append(sequence)
         self._hidden = CURSOR.get(sequence, self._hidden)
         if not harmless:
@@ -169,13 +177,76 @@ class Repaint:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def _paint(self) -> None:
+        for drawing, top, left in self._pictures_to_send():
+            if not drawing.number:
+                self._paint_picture(drawing, top, left)
+            elif drawing.number not in self._known:
+                self._known.add(drawing.number)
+                self._out.append(drawing.message)
         for row in sorted(self._touched):
             wanted, shown = self._wanted.get(row, []), self._shown.get(row)
             if wanted != shown:
                 for start, end in _runs(wanted, shown):
-                    self._write(row, start, wanted[start:end])
+                    for column, cells in self._with_placeholders(start, wanted[start:end]):
+                        self._write(row, column, cells)
                 self._shown[row] = wanted[:]
         self._touched = set()
+
+    def _pictures_to_send(self) -> list[tuple[Drawing, int, int]]:
+        """Those of which cells are wanted that are not shown, with the row and column of their upper left corners."""
+        if self._pictures is None:
+            return []
+        found: dict[tuple[Drawing, int, int], None] = {}
+        for row in sorted(self._touched):
+            wanted, shown = self._wanted.get(row, []), self._shown.get(row, [])
+            if wanted == shown:
+                continue
+            for column, cell in enumerate(wanted):
+                if cell and cell[0] >= FIRST and shown[column : column + 1] != [cell]:
+                    place = self._pictures.at(cell[0])
+                    if place:
+                        found[place.drawing, row - place.row, column - place.column] = None
+        return list(found)
+
+    def _paint_picture(self, drawing: Drawing, top: int, left: int) -> None:
+        """Send a sixel picture whole, on blank cells; what covers a part of it is then painted again."""
+        assert self._pictures is not None
+        for y in range(drawing.rows):
+            row = self._wanted.get(top + y, [])
+            cells: Row = []
+            for cell in (row + [None] * (left + drawing.columns))[left : left + drawing.columns]:
+                place = cell and self._pictures.at(cell[0])
+                cells.append(cell if place and place.drawing is drawing else None)
+            self._write(top + y, left, [(" ", cell[1] if cell else "") for cell in cells])
+            shown = self._shown.setdefault(top + y, [])
+            shown += [None] * (left - len(shown))
+            shown[left : left + drawing.columns] = cells
+            self._touched.add(top + y)
+        self._undress()
+        self._move(top, left)
+        self._out.append(drawing.message)
+        self._at = None
+
+    def _with_placeholders(self, start: int, cells: Row) -> Iterator[tuple[int, Row]]:
+        """The cells from column `start` on as they are written, in parts: sixel pictures are left out."""
+        if self._pictures is None or not any(cell and cell[0] >= FIRST for cell in cells):
+            yield start, cells
+            return
+        part: Row = []
+        for column, cell in enumerate(cells, start):
+            assert cell is not None
+            place = self._pictures.at(cell[0]) if cell[0] >= FIRST else None
+            if place is None:
+                part.append((" ", cell[1]) if cell[0] >= FIRST else cell)  # of a picture that is gone already
+            elif place.drawing.number:
+                style = f"{cell[1]};{place.drawing.style}" if cell[1] else place.drawing.style
+                part.append((place.drawing.placeholders[place.row][place.column], style))
+            else:
+                if part:
+                    yield column - len(part), part
+                part = []
+        if part:
+            yield start + len(cells) - len(part), part
 
     def _write(self, row: int, column: int, cells: Row) -> None:
         if (row, column) != self._at:

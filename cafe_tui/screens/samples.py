@@ -28,7 +28,9 @@ MOST_BYTES: Final = 16 << 20
 MOST_PIXELS: Final = 4 << 20
 """Of a picture; a few bytes of PNG can unfold to gigabytes."""
 KEPT_SIDE: Final = 64
-"""Pixels a side that are kept of a picture: about what a wide terminal can show of four side by side."""
+"""Pixels a side that are kept of a picture: about what half cells of a wide terminal can show of four side by side."""
+KEPT_FINER: Final = 128
+"""The same where the terminal draws pictures itself."""
 PNG_HEAD: Final = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 NONE_YET: Final = """\
@@ -74,19 +76,19 @@ class SamplesRead(Message, bubble=False):
         return isinstance(message, SamplesRead)
 
 
-def read_sheet(run: RunDir) -> Sheet:
-    """The samples of a run with their pictures. Raises Unreadable when samples.json cannot be read."""
+def read_sheet(run: RunDir, side: int = KEPT_SIDE) -> Sheet:
+    """The samples of a run with pictures of at most `side` pixels. Raises Unreadable for a bad samples.json."""
     name = "samples.json"
     try:
         file = msgspec.json.decode(read_inside(run.samples, name), type=_SheetFile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Unreadable(f"{name} is not as the engine writes it") from None
-    examples = tuple(_example(run.samples, entry) for entry in file.samples[:MOST_EXAMPLES])
+    examples = tuple(_example(run.samples, entry, side) for entry in file.samples[:MOST_EXAMPLES])
     left_out = len(file.samples) - len(examples)
     return Sheet(run.id, file.model, file.attack, file.perturbation_gain, examples, left_out)
 
 
-def _example(folder: Path, raw: msgspec.Raw) -> Example:
+def _example(folder: Path, raw: msgspec.Raw, side: int) -> Example:
     try:
         entry = msgspec.json.decode(raw, type=_Entry)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -94,13 +96,13 @@ def _example(folder: Path, raw: msgspec.Raw) -> Example:
     names: dict[str, str] = {kind: entry.files[kind] for kind in KINDS if kind in entry.files}
     if not names:
         return Example(problem=f"test image {entry.index}: samples.json names no pictures of it")
-    pictures = {kind: _picture(folder, name) for kind, name in names.items()}
+    pictures = {kind: _picture(folder, name, side) for kind, name in names.items()}
     return Example(entry.index, entry.label, entry.predictions, pictures)
 
 
-def _picture(folder: Path, name: str) -> Picture | str:
+def _picture(folder: Path, name: str, side: int) -> Picture | str:
     try:
-        return decode_png(read_inside(folder, name))
+        return decode_png(read_inside(folder, name), side)
     except Unreadable as reason:
         return f"{name}: {reason}"
 
@@ -123,15 +125,15 @@ def read_inside(folder: Path, name: str) -> bytes:
         raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def decode_png(data: bytes) -> Picture:
-    """A PNG of at most MOST_PIXELS, thinned to at most KEPT_SIDE pixels a side. Raises Unreadable."""
+def decode_png(data: bytes, side: int = KEPT_SIDE) -> Picture:
+    """A PNG of at most MOST_PIXELS, thinned to at most `side` pixels a side. Raises Unreadable."""
     if not data.startswith(PNG_HEAD) or len(data) < len(PNG_HEAD) + 8:
         raise Unreadable("not a PNG picture")
     start = len(PNG_HEAD)
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (start, start + 4))
     if not 0 < width * height <= MOST_PIXELS:
         raise Unreadable(f"{width}×{height} pixels are too many" if width * height else "a picture without pixels")
-    every = -(-max(width, height) // KEPT_SIDE)
+    every = -(-max(width, height) // side)
     from PIL import Image  # 40 ms that only who looks at pictures pays
 
     try:
@@ -183,7 +185,7 @@ class SamplesScreen(PollingScreen):
 
     def _look(self) -> SamplesRead:
         try:
-            sheet = read_sheet(self._run)
+            sheet = read_sheet(self._run, KEPT_FINER if getattr(self.app, "gallery", None) else KEPT_SIDE)
         except Unreadable as reason:
             return SamplesRead(None, f"The samples of {self._run.id} cannot be shown: {reason}.")
         return SamplesRead(sheet) if sheet.examples else SamplesRead(None, NONE_YET)

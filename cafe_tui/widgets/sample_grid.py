@@ -12,13 +12,17 @@ from typing import ClassVar, Final
 from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
+from textual import work
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
+from textual.worker import get_current_worker
 
 from cafe_tui import format as fmt
-from cafe_tui.pictures import HALF_BLOCK, RGB, Picture, Run, Scale, half_cells, ramp_character, scale_for
+from cafe_tui.gallery import Drawing, Gallery, Way, farewell
+from cafe_tui.pictures import HALF_BLOCK, HALVES, RGB, Cell, Picture, Run, Scale, half_cells, ramp_character, scale_for
 from cafe_tui.widgets.lines import ROLE_CSS, ROLES, Line, Piece, fit, role_styles, wrap
 
 KINDS: Final = ("clean", "adversarial", "perturbation", "inversion")
@@ -67,29 +71,46 @@ class Sheet:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What fits: a column for each kind, of it a box for the picture, and examples a page."""
+    """What fits: a column for each kind, of it a box for the picture, and examples a page.
+
+    Pictures consist of half cells, or of the dots of a `cell` where the terminal draws them.
+    """
 
     column: int
     scale: Scale
     box: tuple[int, int]
     page: int
+    cell: Cell
 
     @classmethod
-    def of(cls, sheet: Sheet, cells: int, rows: int) -> _Layout:
+    def of(cls, sheet: Sheet, cells: int, rows: int, cell: Cell) -> _Layout:
         kinds = max(len(sheet.kinds), 1)
         column = max((cells - GAP * (kinds - 1)) // kinds, 1)
         width, height, _ = sheet.picture_size
         free = max(rows - TEXT_ROWS, TEXT_ROWS + 1)
-        scale = scale_for(width, height, column, free - TEXT_ROWS)
-        box = scale.cells(width, height)
-        return cls(column, scale, box, max((free + 1) // (box[1] + TEXT_ROWS + 1), 1))
+        scale = scale_for(width, height, column, free - TEXT_ROWS, cell)
+        box = scale.cells(width, height, cell)
+        return cls(column, scale, box, max((free + 1) // (box[1] + TEXT_ROWS + 1), 1), cell)
 
 
 Part = Piece | Run
+Motif = tuple[Picture, Scale, Cell]
+"""All that a drawing depends on."""
+
+
+@dataclass
+class PicturesDrawn(Message, bubble=False):
+    """Pictures are ready to be sent to the terminal; or none is, for a reason."""
+
+    drawings: Mapping[Motif, Drawing]
+    problem: str = ""
 
 
 class SampleGrid(Widget, can_focus=True):
-    """As many whole examples as fit; keys and wheel turn the pages. Few colours give pictures made of characters."""
+    """As many whole examples as fit; keys and wheel turn the pages. Few colours give pictures made of characters.
+
+    With a gallery in the app, the terminal draws the pictures.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = set(ROLES)
     DEFAULT_CSS = f"SampleGrid {{ height: 1fr; {ROLE_CSS} }}"
@@ -106,6 +127,9 @@ class SampleGrid(Widget, can_focus=True):
         self._first = 0
         self._rows: list[Sequence[Part]] = []
         self._size_composed = Size(0, 0)
+        self._drawn: dict[Motif, tuple[Drawing, list[str]]] = {}  # with the characters that stand for it
+        self._wanted: set[Motif] = set()
+        self._failed = False
 
     def show(self, sheet: Sheet) -> None:
         """Show these examples, as near as possible to those shown before."""
@@ -136,10 +160,74 @@ class SampleGrid(Widget, can_focus=True):
     def on_mouse_scroll_up(self) -> None:
         self.action_turn(-1)
 
+    # --- pictures that the terminal draws ----------------------------------------------------------------------------
+
+    @property
+    def _gallery(self) -> Gallery | None:
+        return None if self._failed else getattr(self.app, "gallery", None)
+
+    def _characters_for(self, motif: Motif) -> list[str]:
+        """Rows of characters that stand for a picture; blank ones until it is drawn."""
+        self._wanted.add(motif)
+        if motif in self._drawn:
+            return self._drawn[motif][1]
+        picture, scale, cell = motif
+        columns, rows = scale.cells(picture.width, picture.height, cell)
+        return [" " * columns] * rows
+
+    def _turn_over(self, before: set[Motif]) -> None:
+        """Let go of the pictures that are no longer wanted, and have those drawn that now are."""
+        for motif in self._drawn.keys() - self._wanted:
+            self._let_go(motif)
+        gallery = self._gallery
+        if gallery and self._wanted - before - self._drawn.keys():
+            self._draw([motif for motif in self._wanted if motif not in self._drawn], gallery.way)
+
+    @work(thread=True, exclusive=True, group="drawing")
+    def _draw(self, motifs: Sequence[Motif], way: Way) -> None:
+        from cafe_tui.drawing import draw  # 200 ms, and some for each picture: neither is for the UI thread
+
+        worker = get_current_worker()
+        drawings: dict[Motif, Drawing] = {}
+        try:
+            for motif in motifs:
+                if worker.is_cancelled:
+                    return
+                drawings[motif] = draw(*motif, way)
+        except Exception as error:  # a library that is not ours, of any version
+            self.post_message(PicturesDrawn({}, f"{type(error).__name__}: {error}"))
+        else:
+            self.post_message(PicturesDrawn(drawings))
+
+    def on_pictures_drawn(self, message: PicturesDrawn) -> None:
+        if message.problem:
+            self._failed = True
+            self.notify(f"pictures are shown as half cells: {message.problem}", severity="warning", markup=False)
+        elif gallery := self._gallery:
+            for motif, drawing in message.drawings.items():
+                if motif in self._wanted and motif not in self._drawn:
+                    self._drawn[motif] = drawing, gallery.add(drawing)
+        self._show_changes()
+
+    def _let_go(self, motif: Motif) -> None:
+        drawing, characters = self._drawn.pop(motif)
+        gallery: Gallery = self.app.gallery  # type: ignore[attr-defined]
+        gallery.remove(characters)
+        if drawing.number:
+            self.app.tell_terminal(farewell(drawing.number))  # type: ignore[attr-defined]
+
+    def on_unmount(self) -> None:
+        for motif in list(self._drawn):
+            self._let_go(motif)
+
     # --- composing ---------------------------------------------------------------------------------------------------
 
     def _layout(self) -> _Layout:
-        return _Layout.of(self._sheet, *self.content_size)
+        columns, rows = self.content_size
+        # Lines of half cells may be cut off where there is no room at all; other pictures would lie on what is there.
+        roomy = rows > 2 * TEXT_ROWS and columns >= (GAP + 1) * len(KINDS)
+        gallery = self._gallery if roomy else None
+        return _Layout.of(self._sheet, columns, rows, gallery.cell() if gallery else HALVES)
 
     def _show_changes(self) -> None:
         before, self._rows = self._rows, self._compose_rows()
@@ -150,11 +238,13 @@ class SampleGrid(Widget, can_focus=True):
 
     def _compose_rows(self) -> list[Sequence[Part]]:
         layout, sheet = self._layout(), self._sheet
+        before, self._wanted = self._wanted, set()
         shown = sheet.examples[self._first : self._first + layout.page]
         rows: list[Sequence[Part]] = [self._title(layout, len(shown)), self._heads(layout)]
         for number, example in enumerate(shown):
             rows += [()] * (number > 0)
             rows += self._example(example, layout)
+        self._turn_over(before)
         return rows[: self.content_size.height]
 
     def _title(self, layout: _Layout, shown: int) -> Line:
@@ -165,7 +255,7 @@ class SampleGrid(Widget, can_focus=True):
         width, height, every = sheet.picture_size
         every *= layout.scale.every
         pixels = f"{width}×{height} pixels" if every == 1 else f"1 pixel in {every} each way"
-        note = pixels if self._many_colours else "@ is bright"
+        note = "@ is bright" if layout.cell == HALVES and not self._many_colours else pixels
         return (
             (fmt.printable(sheet.run), "strong"),
             (f"  {which} of {len(sheet.examples)}{left_out}", ""),
@@ -205,9 +295,14 @@ class SampleGrid(Widget, can_focus=True):
             lines = [*lines[: rows - 1], " ".join(lines[rows - 1 :])]
             padded = [*lines, *[""] * (rows - len(lines))]
             return [[(fit(line, layout.column) + " " * GAP, "warn")] for line in padded]
-        scale = scale_for(picture.width, picture.height, cells, rows)
-        width, _ = scale.cells(picture.width, picture.height)
-        drawn: list[list[Part]] = [[*runs, (" " * (room - width), "")] for runs in half_cells(picture, scale)]
+        scale = scale_for(picture.width, picture.height, cells, rows, layout.cell)
+        width, _ = scale.cells(picture.width, picture.height, layout.cell)
+        parts: Sequence[Sequence[Part]]
+        if layout.cell == HALVES:
+            parts = half_cells(picture, scale)
+        else:
+            parts = [[(row, "")] for row in self._characters_for((picture, scale, layout.cell))]
+        drawn: list[list[Part]] = [[*part, (" " * (room - width), "")] for part in parts]
         return drawn + [[(" " * room, "")] for _ in range(rows - len(drawn))]
 
     # --- painting ----------------------------------------------------------------------------------------------------

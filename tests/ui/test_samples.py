@@ -16,7 +16,8 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from cafe_tui.app import CafeApp
-from cafe_tui.pictures import Picture, Run, Scale, half_cells, ramp_character, scale_for
+from cafe_tui.gallery import FIRST, LAST
+from cafe_tui.pictures import Cell, Picture, Run, Scale, half_cells, ramp_character, scale_for
 from cafe_tui.screens.run import RunScreen
 from cafe_tui.screens.samples import KEPT_SIDE, SamplesScreen, Unreadable, decode_png, read_inside, read_sheet
 from cafe_tui.widgets.key_bar import KeyBar
@@ -111,6 +112,30 @@ def test_the_largest_whole_scale_that_fits(size: tuple[int, int], room: tuple[in
     cells, rows = expected.cells(*size)
     assert cells <= room[0]
     assert rows <= room[1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (Cell(10, 20), Scale(zoom=5)),
+        (Cell(8, 16), Scale(zoom=4)),
+        (Cell(10, 20, band=6), Scale(zoom=5)),
+        (Cell(3, 7), Scale()),
+        (Cell(1, 2), Scale(every=2)),
+    ],
+)
+def test_dots_of_cells_give_finer_scales(cell: Cell, expected: Scale) -> None:
+    assert scale_for(32, 32, 18, 9, cell) == expected
+    cells, rows = expected.cells(32, 32, cell)
+    assert (cells, rows) <= (18, 9)
+    assert rows <= 9
+
+
+def test_a_sixel_picture_keeps_its_last_band_inside_its_box() -> None:
+    cell = Cell(10, 17, band=6)
+    scale = scale_for(17, 17, 18, 1, cell)
+    assert (scale, scale.cells(17, 17, cell)) == (Scale(every=2), (1, 1))
+    assert scale_for(17, 17, 18, 1, cell._replace(band=1)) == Scale()
 
 
 @pytest.mark.parametrize("scale", [Scale(), Scale(zoom=2), Scale(zoom=3), Scale(every=2), Scale(every=9)])
@@ -224,6 +249,37 @@ async def test_an_empty_folder_says_what_makes_samples_and_new_ones_appear(tmp_p
         await until(pilot, lambda: "test image 3" in grid(screen).text())
         write_sheet(run, [])
         await until(pilot, lambda: bool(screen.query_one("#why").region))
+
+
+async def test_pictures_that_cannot_be_drawn_become_half_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(*_: object) -> None:
+        raise RuntimeError("[red]another library")
+
+    monkeypatch.setattr("cafe_tui.drawing.draw", draw)
+    run = record_run(tmp_path)
+    write_sheet(run, [entry(run, 0, said=9)])
+    app = CafeApp(tmp_path, clock=lambda: START + 60, pictures="kitty")
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        screen = await open_samples(pilot)
+        await until(pilot, lambda: "▀" in grid(screen).text())
+        told = [notification.message for notification in app._notifications]
+        assert told == ["pictures are shown as half cells: RuntimeError: [red]another library"]
+        await pilot.resize_terminal(100, 30)
+        await pilot.pause(0.2)
+        assert "▀" in grid(screen).text()
+        assert len(app._notifications) == 1
+
+
+async def test_without_room_for_them_pictures_are_half_cells_that_may_be_cut_off(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    write_sheet(run, [entry(run, 0, said=9)])
+    app = CafeApp(tmp_path, clock=lambda: START + 60, pictures="kitty")
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await open_samples(pilot)
+        await until(pilot, lambda: any(FIRST <= character <= LAST for character in grid(screen).text()))
+        await pilot.resize_terminal(80, 5)
+        await until(pilot, lambda: not any(FIRST <= character <= LAST for character in grid(screen).text()))
+        assert "label 5" in grid(screen).text()
 
 
 async def test_nothing_repaints_without_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
