@@ -13,7 +13,8 @@ from typing import Any
 import typer
 
 from cafe_tui.cli.options import Json, Runs, print_json
-from cafe_tui.locations import runs_folder
+from cafe_tui.locations import runs_folder, slow_line
+from engine.contract.errors import UsageError
 
 _TORCH_PROBE = """
 import json, torch, numpy
@@ -63,6 +64,10 @@ def examine(runs: Path) -> dict[str, Any]:
     elif disk["free"] < 1 << 30:
         problem("less than 1 GiB is free for runs", "Free some space, or choose another --runs folder.")
     terminal = _terminal()
+    try:
+        terminal["pictures"] = _pictures()
+    except UsageError as error:
+        problem(error.message, error.hint)
     if terminal["is_terminal"] and not terminal["utf8"]:
         problem("the locale is not UTF-8; curves are drawn in ASCII", "export LANG=C.UTF-8")
     if _kills_user_processes():
@@ -130,6 +135,13 @@ def _terminal() -> dict[str, Any]:
     }
 
 
+def _pictures() -> dict[str, str]:
+    """How the samples are shown, and why so."""
+    from cafe_tui.gallery import choose, installed, terminal_cell
+
+    return choose(os.environ, terminal_cell(), installed=installed(), slow=slow_line())._asdict()
+
+
 def _kills_user_processes() -> bool:
     """The last word of logind's configuration; unreadable files say nothing."""
     answer = False
@@ -174,6 +186,9 @@ def _print(found: dict[str, Any]) -> None:
         ("runs", f"{disk['runs']}, {fmt.size(disk['free'])} free" + ("" if disk["writable"] else ", not writable")),
         ("profiles", ", ".join(found["profiles"]) or "none found"),
     ]
+    if "pictures" in terminal:
+        way, why = (terminal["pictures"][key] for key in ("way", "why"))
+        rows.append(("pictures", f"{'half cells' if way == 'cells' else way}: {why}"))
     for name, text in rows:
         print(f"{name:<9} {fmt.printable(text)}")
     for problem in found["problems"]:

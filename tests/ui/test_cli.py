@@ -79,7 +79,7 @@ def test_cafe_on_a_pipe_prints_help_and_exits_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "forbidden"),
     [
-        (["--help"], ["torch", "textual", "numpy", "msgspec", "rich"]),
+        (["--help"], ["torch", "textual", "textual_image", "numpy", "msgspec", "rich"]),
         (["--version"], ["torch", "textual", "numpy", "msgspec", "rich"]),
         (["run", "--help"], ["torch", "textual", "numpy", "msgspec", "rich"]),
         (["run", "quickstart", "--dry-run"], ["torch", "textual", "numpy", "rich"]),
@@ -356,6 +356,15 @@ def test_doctor_reports_without_importing_torch_itself(tmp_path: Path) -> None:
     assert found["engine"]["torch"]
     assert found["disk"]["writable"]
     assert "quickstart" in found["profiles"]
-    text = cafe("doctor", cwd=tmp_path).stdout
+    text = cafe("doctor", cwd=tmp_path, TERM="xterm-kitty", CAFE_PICTURES="cells").stdout
     assert "torch" in text
     assert "terminal" in text
+    assert "half cells: CAFE_PICTURES says so" in text
+
+
+def test_doctor_tells_of_a_way_of_pictures_that_there_is_not(tmp_path: Path) -> None:
+    answer = cafe("doctor", "--json", cwd=tmp_path, CAFE_PICTURES="sixels")
+    assert answer.returncode == 0, answer.stderr
+    assert "cells, kitty, sixel" in next(
+        p["remedy"] for p in json.loads(answer.stdout)["problems"] if "sixels" in p["text"]
+    )
