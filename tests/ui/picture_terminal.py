@@ -62,6 +62,10 @@ class PictureScreen:
         """The characters; placeholders of pictures are what they are."""
         return ["".join(self._cells[y, x][0] for x in range(self.columns)) for y in range(self.lines)]
 
+    def character(self, y: int, x: int) -> str:
+        """What is written in a cell."""
+        return self._cells[y, x][0]
+
     def pixels(self) -> Image.Image:
         """All that pictures give to the screen; transparent elsewhere."""
         whole = self._painted.copy()
