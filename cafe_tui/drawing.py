@@ -19,6 +19,8 @@ PLACEHOLDER: Final = 4
 """Characters of a cell of a kitty picture: one that says so, its row, its column, a part of the picture's number."""
 MOST_COLOURS: Final = 256
 """Of a sixel picture."""
+OPAQUE, TRANSPARENT = "\x1bP0;0;0q", "\x1bP0;1;0q"
+"""How a sixel picture begins. Its height is a multiple of six; what it lacks of that is black, or left as it is."""
 _alone = threading.Lock()
 
 
@@ -35,7 +37,7 @@ def _sixel(picture: Picture, scale: Scale, cell: Cell) -> Drawing:
     image = _thinned(picture, scale).quantize(MOST_COLOURS)
     image = image.resize((image.width * scale.zoom, image.height * scale.zoom), Resampling.NEAREST)
     columns, rows = scale.cells(picture.width, picture.height, cell)
-    return Drawing(columns, rows, image_to_sixels(image))
+    return Drawing(columns, rows, image_to_sixels(image).replace(OPAQUE, TRANSPARENT, 1))
 
 
 def _kitty(picture: Picture, scale: Scale) -> Drawing:

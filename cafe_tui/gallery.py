@@ -28,8 +28,6 @@ PROGRAMS: Final[Mapping[str, Way]] = {"ghostty": "kitty", "WezTerm": "sixel", "i
 
 ASSUMED: Final = Cell(10, 20)
 """Of a terminal that does not tell: textual-image's assumption too, which no kitty minds, as it scales pictures."""
-BAND: Final = 6
-"""Rows of pixels of which a sixel has one each."""
 FIRST, LAST = "\U00100000", "\U0010fffd"
 """The characters that stand for cells of pictures: private ones, which `format.printable` lets nobody else show."""
 
@@ -102,7 +100,7 @@ def terminal_cell() -> Cell | None:
         except (OSError, ValueError):
             continue
         rows, columns, across, down = answer
-        if rows and columns and across >= columns and down >= BAND * rows:
+        if rows and columns and across >= columns and down >= rows:
             return Cell(across // columns, down // rows)
     return None
 
@@ -146,9 +144,7 @@ class Gallery:
 
     def cell(self) -> Cell:
         """Pixels of a cell now: a terminal changes them with the size of its letters."""
-        if self.way == "kitty":
-            return ASSUMED
-        return (terminal_cell() or ASSUMED)._replace(band=BAND)
+        return (terminal_cell() if self.way == "sixel" else None) or ASSUMED
 
     def add(self, drawing: Drawing) -> list[str]:
         """Make room for a drawing; the rows of characters that stand for it."""

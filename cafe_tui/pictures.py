@@ -33,11 +33,10 @@ class Picture:
 
 
 class Cell(NamedTuple):
-    """The dots across and down that a cell of the terminal has; only `band` rows of them can be drawn at once."""
+    """The dots across and down that a cell of the terminal has."""
 
     width: int
     height: int
-    band: int = 1
 
 
 HALVES: Final = Cell(1, 2)
@@ -53,7 +52,7 @@ class Scale(NamedTuple):
     def cells(self, width: int, height: int, cell: Cell = HALVES) -> tuple[int, int]:
         """Columns and rows of cells that `width` x `height` pixels take."""
         across, down = -(-width // self.every) * self.zoom, -(-height // self.every) * self.zoom
-        return -(-across // cell.width), -(-(-(-down // cell.band) * cell.band) // cell.height)
+        return -(-across // cell.width), -(-down // cell.height)
 
 
 class Run(NamedTuple):
@@ -66,7 +65,7 @@ class Run(NamedTuple):
 
 def scale_for(width: int, height: int, cells: int, rows: int, cell: Cell = HALVES) -> Scale:
     """The largest whole scale at which `width` x `height` pixels (1 and up) fit into `cells` x `rows` (1 and up)."""
-    across, down = cells * cell.width, rows * cell.height // cell.band * cell.band
+    across, down = cells * cell.width, rows * cell.height
     zoom = min(across // width, down // height)
     if zoom >= 1:
         return Scale(zoom=min(zoom, max(WIDEST_ZOOM * cell.width // width, 1)))

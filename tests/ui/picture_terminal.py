@@ -20,14 +20,17 @@ from PIL import Image
 
 TOKENS = re.compile(
     r"\x1b\[(?P<row>\d*);?(?P<column>\d*)H|\x1b\[(?P<style>[\d;:]*)m|\x1b_G(?P<kitty>.*?)\x1b\\"
-    r"|\x1bP[\d;]*q(?P<sixel>.*?)\x1b\\|(?P<screen>\x1b\[\?1049[hl])"
+    r"|\x1bP\d*;(?P<around>\d*)[\d;]*q(?P<sixel>.*?)\x1b\\|(?P<screen>\x1b\[\?1049[hl])"
     r"|(?P<other>\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07)"
     r"|(?P<control>[\x00-\x1a\x1c-\x1f])|(?P<text>[^\x00-\x1f]+)",
     re.DOTALL,
 )
 SIXEL = re.compile(r"\"[\d;]+|#(?P<set>\d+);2;(\d+);(\d+);(\d+)|#(?P<use>\d+)|!(?P<count>\d+)(?P<what>.)|(?P<one>.)")
 PLACEHOLDER = "\U0010eeee"
-DIACRITICS = "305 30d 30e 310 312 33d 33e 33f 346 34a 34b 34c 350 351 352 357 35b 363 364 365 366 367 368 369 36a 36b"
+DIACRITICS = (
+    "305 30d 30e 310 312 33d 33e 33f 346 34a 34b 34c 350 351 352 357 35b 363 364 365 366 367 368 369 36a 36b 36c 36d"
+)
+DIACRITICS += " 36e 36f 483 484 485 486 487"
 NUMBERS = {chr(int(code, 16)): number for number, code in enumerate(DIACRITICS.split())}
 """The beginning of kitty's table: how rows and columns of a picture are written."""
 NOTHING = (0, 0, 0, 0)

@@ -278,7 +278,7 @@ def small_drawing(way: str, number: int) -> tuple[Drawing, Image.Image]:
             picture.paste(colour, (x * DOTS[0], y * DOTS[1], (x + 1) * DOTS[0], (y + 1) * DOTS[1]))
         sixels += "-"
     if way == "sixel":
-        return Drawing(columns, rows, f"\x1bP0;0;0q{sixels}\x1b\\"), picture
+        return Drawing(columns, rows, f"\x1bP0;1;0q{sixels}\x1b\\"), picture
     from base64 import b64encode
     from io import BytesIO
 

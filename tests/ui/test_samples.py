@@ -119,7 +119,6 @@ def test_the_largest_whole_scale_that_fits(size: tuple[int, int], room: tuple[in
     [
         (Cell(10, 20), Scale(zoom=5)),
         (Cell(8, 16), Scale(zoom=4)),
-        (Cell(10, 20, band=6), Scale(zoom=5)),
         (Cell(3, 7), Scale()),
         (Cell(1, 2), Scale(every=2)),
     ],
@@ -129,13 +128,6 @@ def test_dots_of_cells_give_finer_scales(cell: Cell, expected: Scale) -> None:
     cells, rows = expected.cells(32, 32, cell)
     assert (cells, rows) <= (18, 9)
     assert rows <= 9
-
-
-def test_a_sixel_picture_keeps_its_last_band_inside_its_box() -> None:
-    cell = Cell(10, 17, band=6)
-    scale = scale_for(17, 17, 18, 1, cell)
-    assert (scale, scale.cells(17, 17, cell)) == (Scale(every=2), (1, 1))
-    assert scale_for(17, 17, 18, 1, cell._replace(band=1)) == Scale()
 
 
 @pytest.mark.parametrize("scale", [Scale(), Scale(zoom=2), Scale(zoom=3), Scale(every=2), Scale(every=9)])
