@@ -18,7 +18,7 @@ ARROW: Final[Piece] = (" › ", "dim")
 
 
 class StageBar(Lines):
-    """`✓ train 24s › ▶ game 340/1000 ━━━──── 34% › · evaluate`; the stage whose curves are shown is in brackets."""
+    """`✓ train 24s › ▶ game 34/100 ━━──── 34% 48s to go › · evaluate`; the stage whose curves are shown in brackets."""
 
     _stages: Sequence[StageView] = ()
     _shown = ""
@@ -30,8 +30,8 @@ class StageBar(Lines):
         self.show_changes()
 
     def compose_lines(self, cells: int) -> list[Line]:
-        """One line with all that fits; details of finished stages go first."""
-        for detail in (2, 1, 0):
+        """One line with all that fits; details of finished stages go first, then the time to go."""
+        for detail in (3, 2, 1, 0):
             line = self._line(detail)
             if width(line) <= cells:
                 break
@@ -53,8 +53,9 @@ class StageBar(Lines):
 def _detail(stage: StageView, detail: int) -> list[Piece]:
     if stage.state == "running" and stage.total_steps:
         count = f" {stage.step}/{stage.total_steps}" if detail else ""
-        bar = f" {fmt.bar(stage.progress, 12 if detail == 2 else 6)}"
-        return [(count, ""), (bar, "accent"), (f" {stage.progress:.0%}", "")]
-    if stage.state == "finished" and detail == 2 and stage.started is not None and stage.finished is not None:
+        bar = f" {fmt.bar(stage.progress, 12 if detail > 1 else 6)}"
+        to_go = f" {fmt.duration(stage.eta)} to go" if stage.eta is not None and detail > 1 else ""
+        return [(count, ""), (bar, "accent"), (f" {stage.progress:.0%}", ""), (to_go, "dim")]
+    if stage.state == "finished" and detail == 3 and stage.started is not None and stage.finished is not None:
         return [(f" {fmt.duration(stage.finished - stage.started)}", "dim")]
     return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -577,6 +578,20 @@ async def test_other_stages_can_be_looked_at_and_the_screen_follows_again(tmp_pa
         await until(pilot, lambda: " val " in screen.query(Chart).first().text())
         await pilot.press("l", "l")
         assert "[game]" in screen.query_one(StageBar).text()
+
+
+async def test_the_running_stage_tells_the_time_to_go_where_there_is_room(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="game", state="running")
+    stages = [record for record in map(json.loads, run.records_file.read_text().splitlines()) if "stage_kind" in record]
+    started = next(stage["t"] for stage in stages if stage["stage"] == "game")
+    async with CafeApp(tmp_path, clock=lambda: started + 30).run_test(size=WIDE) as pilot:
+        bar = (await open_run(pilot)).query_one(StageBar)
+        assert "50% 30s to go › · inoculate" in bar.text()
+        assert "[game]" in bar.text()
+        await pilot.resize_terminal(75, 40)
+        await until(pilot, lambda: len(bar.text().rstrip()) <= 73)
+        assert "50% › · inoculate" in bar.text()
+        assert "evaluate" in bar.text()
 
 
 async def test_nothing_repaints_on_an_open_run_without_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
