@@ -26,6 +26,7 @@ from cafe_tui.widgets.compare_export import ExportDialog
 from cafe_tui.widgets.compare_grid import GridPane
 from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.lines import Line, Lines, Piece, width
+from cafe_tui.widgets.pane_tabs import PaneTabs
 from cafe_tui.widgets.pieces import ROLE_OF_STATE
 from engine.contract.rundir import RunDir
 
@@ -70,24 +71,18 @@ class OutcomesRead(Message, bubble=False):
 
 
 class RunsLine(Lines):
-    """Names and states of the runs in at most two lines, and a line of tabs."""
+    """Names and states of the runs in at most two lines."""
 
     _runs: Sequence[tuple[str, str]] = ()
     _all = 0
-    _pane: str = PANES[0]
 
     def show(self, runs: Sequence[tuple[str, str]], there: int) -> None:
         """Show these (name, state) pairs, of so many runs that were to be compared."""
         self._runs, self._all = runs, there
         self.show_changes()
 
-    def show_pane(self, pane: str) -> None:
-        """Mark `pane` as the one on screen."""
-        self._pane = pane
-        self.show_changes()
-
     def compose_lines(self, cells: int) -> list[Line]:
-        """Runs, then tabs."""
+        """How many runs, then each of them."""
         count = f"{len(self._runs)} runs" if len(self._runs) == self._all else f"the first {MOST_RUNS} of {self._all}"
         lines: list[list[Piece]] = [[(count, "dim")]]
         for number, (name, state) in enumerate(self._runs):
@@ -100,14 +95,7 @@ class RunsLine(Lines):
                     break
                 lines.append([])
             lines[-1] += piece
-        return [*map(tuple, lines), self._tabs()]
-
-    def _tabs(self) -> Line:
-        pieces: list[Piece] = []
-        for number, name in enumerate(PANES, 1):
-            shown = name == self._pane
-            pieces.append((f"[{number} {name}]" if shown else f" {number} {name} ", "accent" if shown else "dim"))
-        return tuple(pieces)
+        return [*map(tuple, lines)]
 
 
 class CompareScreen(PollingScreen):
@@ -117,7 +105,7 @@ class CompareScreen(PollingScreen):
     AUTO_FOCUS = ""  # the panes out of sight would take it
     DEFAULT_CSS = """
     CompareScreen {
-        & RunsLine { margin: 0 1; }
+        & RunsLine, & PaneTabs { margin: 0 1; }
         & #panes { height: 1fr; padding: 0 1; }
     }
     """
@@ -166,6 +154,7 @@ class CompareScreen(PollingScreen):
 
     def compose(self) -> ComposeResult:
         yield RunsLine()
+        yield PaneTabs(PANES)
         with Vertical(id="panes"):
             with Vertical(id="curves"):
                 yield SeriesBar()
@@ -275,7 +264,7 @@ class CompareScreen(PollingScreen):
         self._pane = pane
         for name in PANES:
             self.query_one(f"#{name}").display = name == pane
-        self.query_one(RunsLine).show_pane(pane)
+        self.query_one(PaneTabs).show(pane)
         if pane == PANES[0]:
             self.set_focus(None)
         else:

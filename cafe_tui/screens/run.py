@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -18,8 +17,8 @@ from cafe_tui.screens.polling import PollingScreen
 from cafe_tui.widgets.accuracies import Accuracies
 from cafe_tui.widgets.game_curves import GameCurves
 from cafe_tui.widgets.key_bar import KeyBar
-from cafe_tui.widgets.lines import Line, Lines, Piece
 from cafe_tui.widgets.log_view import LogView
+from cafe_tui.widgets.pane_tabs import PaneTabs
 from cafe_tui.widgets.profile_view import ProfileView
 from cafe_tui.widgets.robust_table import RobustData, RobustTable
 from cafe_tui.widgets.run_header import RunHeader
@@ -34,32 +33,6 @@ PANES: Final = ("curves", "results", "log", "profile")
 """What `tab` goes through; on a low terminal one of them is shown at a time, and the profile is always alone."""
 HEIGHTS: Final = [(0, "-low"), (34, "-high")]
 WIDTHS: Final = [(0, "-narrow"), (150, "-wide")]
-
-
-class PaneTabs(Lines):
-    """Names of the panes and the keys that go there; a click does too."""
-
-    _shown = PANES[0]
-
-    def show(self, pane: str) -> None:
-        """Mark `pane` as the one on screen."""
-        self._shown = pane
-        self.show_changes()
-
-    def compose_lines(self, cells: int) -> list[Line]:
-        """One line."""
-        pieces: list[Piece] = []
-        for number, name in enumerate(PANES, 1):
-            shown = name == self._shown
-            pieces += [(f"[{number} {name}]" if shown else f" {number} {name} ", "accent" if shown else "dim")]
-        return [tuple(pieces)]
-
-    def on_click(self, event: events.Click) -> None:
-        x = event.x - self.gutter.left
-        for number, name in enumerate(PANES, 1):
-            if 0 <= x < len(name) + 4:
-                self.app.simulate_key(str(number))
-            x -= len(name) + 4
 
 
 W = TypeVar("W", bound=Widget)
@@ -142,7 +115,7 @@ class RunScreen(PollingScreen):
     def compose(self) -> ComposeResult:
         yield RunHeader(id="header")
         yield StageBar(id="stages")
-        yield PaneTabs(id="tabs")
+        yield PaneTabs(PANES, id="tabs")
         with Vertical(id="panes"):
             yield GameCurves(id="curves")
             yield titled(Accuracies(id="accuracies"), "accuracy %: what the game found")

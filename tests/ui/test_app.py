@@ -21,13 +21,14 @@ from cafe_tui.ordering import ORDERS
 from cafe_tui.screens.confirm import Confirm
 from cafe_tui.screens.help import HelpLines, HelpScreen
 from cafe_tui.screens.prompt import Prompt
-from cafe_tui.screens.run import PaneTabs, RunScreen
+from cafe_tui.screens.run import RunScreen
 from cafe_tui.screens.runs import RunsScreen
 from cafe_tui.watch import RunRow, row_of
 from cafe_tui.widgets.accuracies import Accuracies
 from cafe_tui.widgets.chart import Chart
 from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.log_view import LogView
+from cafe_tui.widgets.pane_tabs import PaneTabs
 from cafe_tui.widgets.profile_view import ProfileView
 from cafe_tui.widgets.robust_table import RobustTable
 from cafe_tui.widgets.run_header import RunHeader

@@ -22,6 +22,7 @@ from cafe_tui.widgets.compare_curves import OverlaidCurves, SeriesBar
 from cafe_tui.widgets.compare_export import ExportDialog
 from cafe_tui.widgets.compare_grid import GridPane
 from cafe_tui.widgets.key_bar import KeyBar
+from cafe_tui.widgets.pane_tabs import PaneTabs
 from engine.contract.records import Scalars, encode
 from engine.contract.results import make_cell
 from engine.contract.rundir import RunDir
@@ -195,7 +196,12 @@ async def test_tables_profiles_and_pairs(three: list[RunDir]) -> None:
         assert sum(line.startswith("cccc") for line in pairs) == 6
         await pilot.press("tab")
         assert screen.query_one("#curves").display
-        assert "[1 curves]" in screen.query_one(RunsLine).text()
+        tabs = screen.query_one(PaneTabs)
+        assert tabs.text().startswith("[1 curves]")
+        for number, name in enumerate(PANES, 1):
+            await pilot.click(PaneTabs, offset=(tabs.text().index(name), 0))
+            await until(pilot, lambda n=number, p=name: f"[{n} {p}]" in tabs.text())  # type: ignore[misc]
+            assert [name for name in PANES if screen.query_one(f"#{name}").display] == [name]
 
 
 async def test_columns_move_where_they_do_not_fit(three: list[RunDir]) -> None:
@@ -245,7 +251,8 @@ async def test_every_pane_fits_every_size(three: list[RunDir], size: tuple[int, 
         for name, shows in (("tables", "mean of 2"), ("profiles", "seed"), ("paired", "McNemar")):
             text = await turn_to(pilot, screen, name, shows)
             assert max(len(line.rstrip()) for line in text.splitlines()) <= size[0] - 2
-        assert max(len(line) for line in screen.query_one(RunsLine).text().splitlines()) <= size[0]
+        header = f"{screen.query_one(RunsLine).text()}\n{screen.query_one(PaneTabs).text()}"
+        assert max(len(line) for line in header.splitlines()) <= size[0]
 
 
 async def test_at_most_twenty_runs_and_each_once(tmp_path: Path) -> None:
@@ -256,7 +263,7 @@ async def test_at_most_twenty_runs_and_each_once(tmp_path: Path) -> None:
         header = screen.query_one(RunsLine).text()
         assert "the first 20 of 22" in header
         assert "more" in header
-        assert len(header.splitlines()) == 3
+        assert len(header.splitlines()) == 2
         await until(pilot, lambda: "0019" in chart(screen).text())
         assert "0020" not in chart(screen).text()
 
