@@ -141,14 +141,14 @@ def means_of(table: Table) -> str:
 def waterfall(total: int, clean: int | None, parts: Sequence[Part], running: str = "", share: float = 0.0) -> str:
     """What each attack of an ensemble left in percent, and in brackets how many examples it still broke.
 
-    `apgd-ce 63.1 (149)  apgd-t 60.7 (11)  fab-t 35%`: the last one is at work, and so far done.
+    `apgd-ce 63.1 (149), apgd-t 60.7 (11), fab-t 35% done`: the last one is at work, and so far done.
     """
     texts, before = ([f"clean {percent(100 * clean / total)}"] if clean is not None else []), clean
     for part in parts:
         broke = f" ({before - part.correct})" if before is not None else ""
         texts.append(f"{part.attack} {percent(100 * part.correct / total)}{broke}")
         before = part.correct
-    return "  ".join([*texts, *([f"{running} {share:.0%} done"] if running else [])])
+    return ", ".join([*texts, *([f"{running} {share:.0%} done"] if running else [])])
 
 
 def waterfalls(table: Table, progress: Progress | None) -> list[str]:

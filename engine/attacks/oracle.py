@@ -18,6 +18,7 @@ from engine.models.folding import fold
 
 LogitLoss = Callable[[Tensor], Tensor]
 """Logits (N,K) to what is to be maximised (N,)."""
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAME_ANSWERS = 1e-3
 """By which logits may differ, as a share of their largest, for a folded network to count as the same one."""
 
@@ -93,7 +94,7 @@ def searching_oracle(model: nn.Module, stage: Evaluate, compute: Compute, sample
     dtype = number_format(stage, compute)
     layout = compute.channels_last if stage.channels_last is None else stage.channels_last
     search = replace(compute, dtype=dtype, channels_last=layout)
-    network, said = model, ["fp32" if dtype == torch.float32 else f"{str(dtype).removeprefix('torch.')} search"]
+    network, said = model, [next(name for name, kind in FORMATS.items() if kind == dtype)]
     if stage.fold and (folded := _folded(model, sample.x)) is not None:
         network = folded
         said.append("BatchNorm folded")
@@ -114,7 +115,7 @@ def number_format(stage: Evaluate, compute: Compute) -> torch.dtype:
     A CPU with avx512_bf16 but without AMX is no such place: a VGG-16 takes longer there in bf16 than in fp32.
     """
     if stage.precision != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[stage.precision]
+        return FORMATS[stage.precision]
     if compute.device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if torch.backends.cpu.get_cpu_capability() == "AMX" or _has_amx() else torch.float32

@@ -359,7 +359,7 @@ def test_the_number_format_of_a_search_changes_what_it_costs_not_what_counts(con
     small = evaluated(context, precision="bf16", **keys)
     assert exact["train", "apgd-ce"].how == "fp32"
     assert folded["train", "apgd-ce"].how == "fp32, BatchNorm folded, channels last"
-    assert small["train", "apgd-ce"].how == "bfloat16 search, BatchNorm folded"
+    assert small["train", "apgd-ce"].how == "bf16, BatchNorm folded"
     for name in ("apgd-ce", "square"):
         same = [cells["train", name].correct for cells in (exact, folded, small)]
         assert max(same) - min(same) <= 2

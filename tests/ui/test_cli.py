@@ -15,7 +15,21 @@ from cafe_tui.cli import app
 from engine.contract import profile as profiles
 from tests.recorded import record_run
 
-VERBS = ["run", "watch", "stop", "resume", "profiles", "profile", "ls", "show", "logs", "plot", "table", "compare"]
+VERBS = [
+    "run",
+    "watch",
+    "stop",
+    "resume",
+    "attack",
+    "profiles",
+    "profile",
+    "ls",
+    "show",
+    "logs",
+    "plot",
+    "table",
+    "compare",
+]
 VERBS += ["rm", "tag", "note", "serve", "doctor"]
 RUN = "20260921-144000-quickstart-k3f9"
 

@@ -1,0 +1,133 @@
+"""cafe attack with real engines: checkpoints of ours, plain state dicts, networks of the user, and what cannot work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from engine import checkpoints
+from engine.contract.rundir import RunDir
+from engine.models import build
+from tests.ui.test_cli import cafe
+
+SHAPE = {"classes": 10, "channels": 1, "size": 8, "mean": [0.3], "std": [0.37]}
+FACTS = SHAPE | {"model": "small", "data": "digits", "norm": "linf", "eps": 0.05}
+NETWORKS = """
+import torch
+from torch import nn
+
+def linear(classes):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+def two_classes():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+def broken():
+    raise ValueError("no weights today")
+
+def none():
+    return None
+"""
+QUICK = ("--limit", "40", "--set", "compute.threads=1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working directory with a module of networks, and with the weights of one of ours in several forms."""
+    (tmp_path / "mine.py").write_text(NETWORKS)
+    model = build("small", seed=0, **SHAPE)  # type: ignore[arg-type]
+    checkpoints.save_weights(tmp_path / "ours.safetensors", {"classifier": model}, FACTS)
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    wrapped = {f"module.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"net": wrapped, "epoch": 3}, tmp_path / "wrapped.t7")
+    return tmp_path
+
+
+def cells(folder: Path, *arguments: str) -> list[dict[str, object]]:
+    answer = cafe("attack", *arguments, *QUICK, "--json", cwd=folder)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    document = json.loads(answer.stdout)
+    found: list[dict[str, object]] = document["cells"]
+    return found
+
+
+def test_a_checkpoint_of_ours_needs_no_option(folder: Path) -> None:
+    found = cells(folder, "ours.safetensors", "--attacks", "clean,pgd")
+    assert [(cell["model"], cell["attack"], cell["total"]) for cell in found] == [
+        ("checkpoint", "clean", 40),
+        ("checkpoint", "pgd", 40),
+    ]
+    assert found[1]["eps"] == 0.05
+    run = RunDir(next((folder / "runs").iterdir()))
+    assert run.status().state == "finished"
+    assert run.info().command[:2] == ["cafe", "attack"]
+    with_prefix = cells(folder, "wrapped.t7", "--model", "small", "--data", "digits", "--attacks", "clean,pgd")
+    plain = cells(folder, "plain.pt", "--attacks", "clean,pgd", "--eps", "0.05")
+    assert [cell["correct"] for cell in plain] == [cell["correct"] for cell in found]
+    assert with_prefix[0]["correct"] == found[0]["correct"]
+
+
+def test_a_network_of_the_user_is_found_where_the_command_was_given(folder: Path) -> None:
+    found = cells(folder, "-", "--model", "mine:linear", "--attacks", "clean,fgsm", "--eps", "4/255,8/255")
+    assert [cell["attack"] for cell in found] == ["clean", "fgsm@0.01569", "fgsm@0.03137"]
+    torch.manual_seed(0)
+    torch.save(nn.Linear(64, 10).state_dict(), folder / "linear.pt")
+    answer = cafe("attack", "linear.pt", "--model", "mine:linear", *QUICK, "--plain", cwd=folder)
+    assert answer.returncode == 1
+    assert "holds the weights of another network" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-", "--model", "mine:two_classes"), "needed: logits of shape (N, 10)"),
+        (("-", "--model", "mine:broken"), "mine:broken failed: ValueError: no weights today"),
+        (("-", "--model", "mine:none"), "returned NoneType; needed: a torch.nn.Module"),
+        (("-", "--model", "mine:absent"), "mine has no function absent"),
+        (("-", "--model", "nowhere.at_all:make"), "nowhere.at_all cannot be imported"),
+        (("-", "--model", "timm:resnet18"), "needs the library timm"),
+        (("mine.py",), "neither a safetensors file nor a state dict"),
+    ],
+)
+def test_what_cannot_be_attacked_is_one_message(folder: Path, arguments: tuple[str, ...], said: str) -> None:
+    answer = cafe("attack", *arguments, "--plain", *QUICK, cwd=folder)
+    assert answer.returncode in (1, 2)
+    assert said in answer.stdout
+    assert "Traceback" not in answer.stdout + answer.stderr
+
+
+def test_options_that_cannot_work_start_nothing(folder: Path) -> None:
+    for arguments, said in (
+        (("nothing.pt",), "checkpoint not found: nothing.pt"),
+        (("ours.safetensors", "--attacks", "pdg"), 'did you mean "pgd"?'),
+        (("ours.safetensors", "--eps", "2"), "allowed: at most 1 for linf"),
+        (("ours.safetensors", "--norm", "l2", "--attacks", "cw"), "cw is an Linf attack"),
+        (("ours.safetensors", "--model", "smal"), 'did you mean "small"?'),
+    ):
+        answer = cafe("attack", *arguments, cwd=folder)
+        assert answer.returncode == 2
+        assert said in answer.stderr
+    assert not (folder / "runs").exists()
+
+
+def test_outcomes_are_the_same_in_one_process_and_in_two(folder: Path) -> None:
+    """Two runs at the same time, each with its own half of the threads, against one run alone."""
+    import subprocess
+    import sys
+
+    command = ["attack", "ours.safetensors", "--attacks", "pgd,apgd-t", "--set", "stage.evaluate.apgd_steps=5", *QUICK]
+    alone = cells(folder, *command[1:])
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "cafe_tui", *command, "--json"], cwd=folder, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    found = [json.loads(process.communicate(timeout=100)[0])["cells"] for process in both]
+    for other in found:
+        assert [cell["correct"] for cell in other] == [cell["correct"] for cell in alone]
