@@ -103,7 +103,7 @@ def searching_oracle(model: nn.Module, stage: Evaluate, compute: Compute, sample
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
         said.append("channels last")
     ask: Callable[[Tensor], Tensor] = network
-    if stage.compile or (stage.compile is None and compute.device.type == "cuda"):
+    if stage.compile:
         ask = cast(Callable[[Tensor], Tensor], torch.compile(network, mode="reduce-overhead", dynamic=False))
         said.append("compiled")
     return Oracle(ask, search, how=", ".join(said), repeats=repeats)

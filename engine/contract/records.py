@@ -204,8 +204,10 @@ def _decode(chunk: bytes) -> tuple[list[AnyRecord], int]:
         records: list[AnyRecord] = _decoder.decode_lines(chunk)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_each(chunk)
-    # It also takes a record broken over lines, though only where a chunk holds all of it.
-    return (records, 0) if len(records) == chunk.count(b"\n") else _decode_each(chunk)
+    # It also takes two records on one line, and a record broken over lines where a chunk holds all of it. Neither can
+    # be where every line begins and ends a record.
+    whole = len(records) == chunk.count(b"\n") == chunk.count(b"}\n") == chunk.count(b"\n{") + chunk.startswith(b"{")
+    return (records, 0) if whole else _decode_each(chunk)
 
 
 def _decode_each(chunk: bytes) -> tuple[list[AnyRecord], int]:

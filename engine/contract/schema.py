@@ -207,9 +207,7 @@ class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
     channels_last: Annotated[bool | None, doc("memory layout in which attacks search; default what [compute] says")] = (
         None
     )
-    compile: Annotated[
-        bool | None, doc("search with the network compiled by torch (CUDA graphs on a GPU); default on a GPU only")
-    ] = None
+    compile: Annotated[bool, doc("search with the network compiled by torch, as CUDA graphs on a GPU")] = False
     checks: Annotated[bool, doc("look for signs that the numbers cannot be trusted, such as masked gradients")] = True
     batch_size: Annotated[Count, doc("compute shape: examples attacked at once, always so many")] = 128
     limit: Annotated[Count | None, doc("only the first so many test images; default all")] = None

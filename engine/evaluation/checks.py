@@ -6,7 +6,7 @@ AutoAttack (Croce and Hein, ICML 2020).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,6 +148,18 @@ def of_table(right: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
                 text = f"breaks {gain:.1f} points that no gradient attack did: gradients may be masked"
                 notes.setdefault(f"square{suffix}", []).append(text)
     return notes
+
+
+def of_transfer(crafted: np.ndarray, direct: Sequence[np.ndarray], source: str) -> list[str]:
+    """Whether points crafted on another network break what `direct` gradient attacks (N,) did not."""
+    if not direct:
+        return []
+    together = np.logical_and.reduce(direct)
+    more = int((together & ~crafted).sum())
+    gain = 100.0 * more / len(together)
+    if gain <= GAIN or more < LEAST_GAIN:
+        return []
+    return [f"crafted on {source}, it breaks {gain:.1f} points that no attack on the network itself did"]
 
 
 def hopeless(

@@ -252,8 +252,26 @@ class Evaluation(StageRun):
             row = {c.attack: o.right for c, o in found.items() if o and (c.norm, c.eps) == radius}
             notes = checks.of_table(row) if self.stage.checks else {}
             for column, outcomes in found.items():
-                if outcomes and (column.norm, column.eps) == radius and column.attack in notes:
-                    yield cell_of(name, column.name, outcomes, notes[column.attack])
+                if outcomes is None or (column.norm, column.eps) != radius:
+                    continue
+                said = notes.get(column.attack, [])
+                if self.stage.source and self.stage.checks and column.attack != "clean":
+                    said = [*said, *checks.of_transfer(outcomes.right, self._direct(name, column), self.stage.source)]
+                if said:
+                    yield cell_of(name, column.name, outcomes, said)
+
+    def _direct(self, name: str, column: Column) -> list[np.ndarray]:
+        """What gradient attacks on the network itself left at this radius, in other tables of the run."""
+        found = []
+        for other in self.context.profile.stage:
+            if not isinstance(other, Evaluate) or other.source or name not in (other.models or ()):
+                continue
+            for c in columns(self.context.profile, other):
+                if (c.norm, c.eps) == (column.norm, column.eps) and c.attack in ATTACKS:
+                    outcomes = load(outcomes_file(self.context.run, str(other.id), name, c.name))
+                    if outcomes and len(outcomes.right) == len(self.images) and ATTACKS[c.attack].uses_gradients:
+                        found.append(outcomes.right)
+        return found
 
     def _results(self, cells: list[Cell]) -> Results:
         """What earlier evaluations of the run found, with this one's cells added."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.contract import records
@@ -144,6 +144,7 @@ def test_any_chunking_gives_the_records_that_were_written(
     assert writer.reader.skipped == 0
 
 
+@example(lines=[b"", 2 * b'{"kind":"message","text":"a","stage":"","v":1,"t":0.0}'], cuts=[], max_bytes=1)
 @given(
     lines=st.lists(RECORD.map(lambda record: encode(record).rstrip(b"\n")) | FOREIGN, max_size=12),
     cuts=st.lists(st.integers(0, 10**6), max_size=20),

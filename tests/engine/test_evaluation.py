@@ -24,7 +24,7 @@ from engine.contract.rundir import RunDir
 from engine.data import Images
 from engine.defences.train import Training
 from engine.device import Compute
-from engine.evaluation.checks import refuse
+from engine.evaluation.checks import of_transfer, refuse
 from engine.evaluation.outcomes import outcomes_file
 from engine.evaluation.table import Evaluation
 from engine.stage import Context, Step
@@ -273,6 +273,14 @@ def test_a_transfer_is_crafted_on_one_network_and_counted_on_another(context: Co
     assert crafted.correct >= direct.correct
     assert abs(itself.correct - direct.correct) <= 3
     assert crafted.gradient_steps > 10 * crafted.correct, "every step is taken, whatever the source says"
+
+
+def test_a_transfer_that_beats_the_attacks_on_the_network_itself_is_told() -> None:
+    direct, crafted = np.ones(100, dtype=bool), np.ones(100, dtype=bool)
+    crafted[:7] = False
+    assert "breaks 7.0 points" in of_transfer(crafted, [direct], "other")[0]
+    assert of_transfer(direct, [crafted], "other") == []
+    assert of_transfer(crafted, [], "other") == []
 
 
 def test_random_answers_are_told_and_rand_averages_them(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
