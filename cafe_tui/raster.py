@@ -151,29 +151,49 @@ def draw(
 
     Later curves give the colour of a cell that several share. What lies outside of the axes is put at their edge.
     """
-    glyphs = GLYPHS[charset]
-    known = any(len(curve.series) for curve in curves)  # without a value the axes have nothing to say
-    rows = height - 1 if known and width > 0 and height >= 3 else max(height, 0)
-    ticks = y.ticks(max(2, rows // ROWS_PER_LABEL))
-    gutter = max([LABEL_CELLS, *(len(text) for _, text in ticks)]) + 1
-    if not known or width < gutter + 4 or rows < 2:
-        gutter = 0
-    field = _Field(x, y, max(width - gutter, 0), rows, glyphs)
-    for curve in curves:
-        field.add(curve)
-    field.decorate(curves)
-    return Plot(
-        rows=tuple(field.rows()),
-        y_labels=tuple(_y_labels(ticks, field, gutter)),
-        x_labels=_x_labels(x, gutter, field.width) if rows < height else "",
-        legend=tuple(_entry(curve, glyphs) for curve in curves),
-    )
+    return Canvas(charset).draw(curves, x, y, width, height)
+
+
+class Canvas:
+    """Draws growing curves again and again. While the axes stay, only the columns that new points can change are drawn.
+
+    Its pictures are those of `draw`, to the dot.
+    """
+
+    def __init__(self, charset: Charset = "braille") -> None:
+        self._glyphs = GLYPHS[charset]
+        self._ground: tuple[object, ...] = ()  # what has to be the same for a picture to be continued
+        self._field: _Field | None = None
+        self._y_labels: tuple[str, ...] = ()
+        self._x_labels = ""
+
+    def draw(self, curves: Sequence[Curve], x: StepAxis, y: ValueAxis, width: int, height: int) -> Plot:
+        """What `draw` gives."""
+        known = any(curve.series for curve in curves)  # without a value the axes have nothing to say
+        ground = (known, x.low, x.high, type(x), y.low, y.high, y.log, width, height)
+        if self._field is None or ground != self._ground:
+            self._ground = ground
+            self._field = self._begin(known, x, y, width, height)
+        rows = self._field.show(curves)
+        legend = tuple(_entry(curve, self._glyphs) for curve in curves)
+        return Plot(rows, self._y_labels, self._x_labels, legend)
+
+    def _begin(self, known: bool, x: StepAxis, y: ValueAxis, width: int, height: int) -> _Field:
+        rows = height - 1 if known and width > 0 and height >= 3 else max(height, 0)
+        ticks = y.ticks(max(2, rows // ROWS_PER_LABEL))
+        gutter = max([LABEL_CELLS, *(len(text) for _, text in ticks)]) + 1
+        if not known or width < gutter + 4 or rows < 2:
+            gutter = 0
+        field = _Field(x, y, max(width - gutter, 0), rows, self._glyphs)
+        self._y_labels = tuple(_y_labels(ticks, field, gutter))
+        self._x_labels = _x_labels(x, gutter, field.width) if rows < height else ""
+        return field
 
 
 def _entry(curve: Curve, glyphs: _Glyphs) -> Entry:
     name = "".join(c if c.isprintable() else "?" for c in curve.name)
     mark = f"{_mark(curve.colour, glyphs)} " if glyphs.marks else ""
-    value = short(nan if curve.series.last is None else curve.series.last) if len(curve.series) else "-"
+    value = short(nan if curve.series.last is None else curve.series.last) if curve.series else "-"
     return Entry(mark, name, value, curve.colour)
 
 
@@ -192,124 +212,187 @@ def _scale(y: ValueAxis, top: int) -> Callable[[float], int]:
     return (lambda value: round(y.place(value) * top)) if y.log else linear
 
 
+Point = tuple[int, int]
+"""A column and a dot row."""
+
+
+class _Trace:
+    """What is known of a curve that was drawn."""
+
+    def __init__(self, curve: Curve, reach: int) -> None:
+        self.trunk, self.colour, self.reach = curve.series.trunk, curve.colour, reach
+        self.before: list[Point | None] = [None]
+        """For each column and for what is behind the last one: the point from which a line goes on to it."""
+        self.settled = 0
+        """The column from which on more points may change something."""
+
+    def continued_by(self, other: _Trace) -> bool:
+        """Whether the other one, not drawn yet, would be the same up to the columns that are settled."""
+        return (self.trunk, self.colour, self.reach) == (other.trunk, other.colour, other.reach)
+
+
 class _Field:
-    """The dots inside the axes, `width` x `height` cells. A dot column is an integer, its lowest bit at the bottom."""
+    """The dots inside the axes, `width` x `height` cells. A dot column is an integer, its lowest bit at the bottom.
+
+    It keeps what it has shown, and draws again from the first column on that has to change.
+    """
 
     def __init__(self, x: StepAxis, y: ValueAxis, width: int, height: int, glyphs: _Glyphs) -> None:
         self.width = width
         self.height = height
-        self._x = x
+        self._time = isinstance(x, TimeAxis)
+        self._low, self._high = x.low, x.high
         self._log = y.log
         self.glyphs = glyphs
         self._dots = [0] * (width * glyphs.across)
-        self._colours = [bytearray(width) for _ in range(height)]
-        self._signs: list[dict[int, str]] = [{} for _ in range(height)]  # characters that replace or underlie dots
+        self._colours = [bytearray(height) for _ in range(width)]  # of each cell column, from the top
+        self._signs: list[dict[int, str]] = [{} for _ in range(width)]  # characters that replace or underlie dots
         self.dot: Final = _scale(y, height * glyphs.up - 1)
-
         self._zero = self.row(self.dot(0.0)) if y.low < 0 < y.high else None
+        self._traces: list[_Trace] = []
+        self._empty = True
+        self._rows = (Row("", b""),) * height
 
     def row(self, dot: int) -> int:
         """The cell row of a dot row, 0 at the top."""
         return self.height - 1 - dot // self.glyphs.up
 
-    def add(self, curve: Curve) -> None:
-        """Draw a curve over what is there."""
-        if not self._dots or not self.height:
-            return
-        before: tuple[int, int] | None = None  # column and dot row of the last point that can be joined
-        reach = self._reach(curve.series)
-        for at, column in enumerate(curve.series.columns(self._x.low, self._x.high, len(self._dots))):
-            if column is None:
-                continue
-            if column.high > 0 or (column.high <= 0 and not self._log):  # false for NaN
-                low, high = self.dot(column.low), self.dot(column.high)
-                if before and before[0] == at - 1:
-                    low, high = min(low, before[1] + 1), max(high, before[1] - 1)
-                elif before and at - before[0] <= reach:
-                    self._join(*before, at, self.dot(column.first), curve.colour)
-                self._span(at, low, high, curve.colour)
-                before = (at, self.dot(column.last))
-            else:
-                before = None
-            if column.gap:
-                before = None
-                self._sign(self.height - 1, at // self.glyphs.across, self.glyphs.gap, curve.colour)
+    def show(self, curves: Sequence[Curve]) -> tuple[Row, ...]:
+        """The cells with these curves, from the top."""
+        if not self.width or not self.height:
+            return self._rows
+        traces = [_Trace(curve, self._reach(curve.series)) for curve in curves]
+        alike = len(traces) == len(self._traces) and all(map(_Trace.continued_by, self._traces, traces))
+        if self._empty or not alike:
+            self._traces = traces
+            self._draw_from(0, curves)
+        else:
+            first = min(map(self._first_changed, self._traces, curves), default=len(self._dots))
+            self._draw_from(first // self.glyphs.across, curves)
+        return self._rows
 
     def _reach(self, series: Series) -> int:
         """Columns that a line may cross."""
-        if not isinstance(self._x, TimeAxis):
+        if not self._time:
             return len(self._dots)
-        return 1 + PAUSE * series.distance * len(self._dots) // (self._x.high - self._x.low)
+        return 1 + PAUSE * series.distance * len(self._dots) // (self._high - self._low)
 
-    def _span(self, column: int, low: int, high: int, colour: int) -> None:
-        self._dots[column] |= (2 << high) - (1 << low)
-        cell = column // self.glyphs.across
-        for row in range(self.row(high), self.row(low) + 1):
-            self._colours[row][cell] = colour
+    def _settled(self, series: Series) -> int:
+        """The column of the newest bucket."""
+        steps = 0 if series.settled is None else max(series.settled - self._low, 0)
+        return min(steps * len(self._dots) // (self._high - self._low), len(self._dots))
 
-    def _join(self, column: int, dot: int, to_column: int, to_dot: int, colour: int) -> None:
-        """A straight line from a dot, which is drawn already, to another."""
-        steps, rise = to_column - column, to_dot - dot
-        sign = (rise > 0) - (rise < 0)
-        start = dot
-        for i in range(1, steps + 1):
-            end = dot + round(rise * i / steps)
-            ends = (start + sign, end) if end != start else (end, end)
-            self._span(column + i, min(ends), max(ends), colour)
-            start = end
+    def _first_changed(self, trace: _Trace, curve: Curve) -> int:
+        """The first column that may differ from what was drawn of this curve."""
+        column = min(trace.settled, self._settled(curve.series))
+        before = trace.before[column]
+        return before[0] + 1 if before else column  # the line from there may go elsewhere now
 
-    def _sign(self, row: int, cell: int, sign: str, colour: int) -> None:
-        self._signs[row][cell] = sign
-        self._colours[row][cell] = colour
-
-    def decorate(self, curves: Sequence[Curve]) -> None:
-        """Put seams, the line of zero and a message where there are no dots."""
-        if not self.width or not self.height:
+    def _draw_from(self, cell: int, curves: Sequence[Curve]) -> None:
+        """Draw this cell column and all to its right."""
+        start = cell * self.glyphs.across
+        self._dots[start:] = [0] * (len(self._dots) - start)
+        for column in range(cell, self.width):
+            self._colours[column], self._signs[column] = bytearray(self.height), {}
+        for trace, curve in zip(self._traces, curves, strict=True):
+            self._add(curve, trace, start)
+        bottom = self.height - 1
+        self._draw_seams(cell, curves)
+        self._empty = not any(self._dots) and not any(bottom in signs for signs in self._signs)
+        if self._empty and cell:
+            self._draw_from(0, curves)
             return
-        for curve in curves:
-            for seam in curve.series.seams:
-                if self._x.low <= seam < self._x.high:
-                    cell = (seam - self._x.low) * self.width // (self._x.high - self._x.low)
-                    for row in range(self.height):
-                        self._underlay(row, cell, self.glyphs.seam)
-        if not any(self._dots) and not any(self._signs[-1].values()):
+        if self._empty:
             known = any(curve.series.count for curve in curves)
             self._message(EMPTY if not known else NOT_POSITIVE if self._log else NOT_HERE)
         elif self._zero is not None:
-            for cell in range(self.width):
-                self._underlay(self._zero, cell, self.glyphs.zero)
+            for column in range(cell, self.width):
+                self._underlay(self._zero, column, self.glyphs.zero)
+        self._rows = tuple(self._composed(cell))
+
+    def _add(self, curve: Curve, trace: _Trace, start: int) -> None:
+        """Draw a curve over what is there, from dot column `start` on."""
+        trace.settled = self._settled(curve.series)
+        del trace.before[start + 1 :]
+        before = trace.before[start]
+        columns = curve.series.columns(self._low, self._high, len(self._dots), start)
+        for at, column in enumerate(columns, start):
+            if column is not None:
+                if column.high > 0 or (column.high <= 0 and not self._log):  # false for NaN
+                    low, high = self.dot(column.low), self.dot(column.high)
+                    if before and before[0] == at - 1:
+                        low, high = min(low, before[1] + 1), max(high, before[1] - 1)
+                    elif before and at - before[0] <= trace.reach:
+                        self._join(before, (at, self.dot(column.first)), start, curve.colour)
+                    self._span(at, low, high, curve.colour)
+                    before = (at, self.dot(column.last))
+                else:
+                    before = None
+                if column.gap:
+                    before = None
+                    self._sign(self.height - 1, at // self.glyphs.across, self.glyphs.gap, curve.colour)
+            trace.before.append(before)
+
+    def _span(self, column: int, low: int, high: int, colour: int) -> None:
+        self._dots[column] |= (2 << high) - (1 << low)
+        top, end = self.row(high), self.row(low) + 1
+        self._colours[column // self.glyphs.across][top:end] = bytes([colour]) * (end - top)
+
+    def _join(self, begin: Point, end: Point, start: int, colour: int) -> None:
+        """A straight line from a point, which is drawn already, to another, as far as it lies at `start` or behind."""
+        steps, rise = end[0] - begin[0], end[1] - begin[1]
+        sign = (rise > 0) - (rise < 0)
+        for i in range(max(start - begin[0], 1), steps + 1):
+            dot, next_dot = begin[1] + round(rise * (i - 1) / steps), begin[1] + round(rise * i / steps)
+            ends = (dot + sign, next_dot) if next_dot != dot else (dot, dot)
+            self._span(begin[0] + i, min(ends), max(ends), colour)
+
+    def _sign(self, row: int, cell: int, sign: str, colour: int) -> None:
+        self._signs[cell][row] = sign
+        self._colours[cell][row] = colour
+
+    def _draw_seams(self, cell: int, curves: Sequence[Curve]) -> None:
+        for curve in curves:
+            for seam in curve.series.seams:
+                column = (seam - self._low) * self.width // (self._high - self._low)
+                if cell <= column < self.width:
+                    for row in range(self.height):
+                        self._underlay(row, column, self.glyphs.seam)
 
     def _underlay(self, row: int, cell: int, sign: str) -> None:
-        if not self._colours[row][cell]:
-            self._signs[row].setdefault(cell, sign)
+        if not self._colours[cell][row]:
+            self._signs[cell].setdefault(row, sign)
 
     def _message(self, text: str) -> None:
         start = max(self.width - len(text), 0) // 2
         for cell, sign in enumerate(text[: self.width], start):
             self._sign(self.height // 2, cell, sign, FAINT)
 
-    def rows(self) -> Iterator[Row]:
-        """The cells, from the top."""
-        if not self.width or not self.height:
-            yield from [Row("", b"")] * self.height
+    def _composed(self, cell: int) -> Iterator[Row]:
+        """The rows, what is left of the cell column being as it was."""
+        columns = self._braille_columns(cell) if self.glyphs.up == 4 else self._mark_columns(cell)
+        texts = []
+        for characters, signs in zip(columns, self._signs[cell:], strict=True):
+            for row, sign in signs.items():
+                characters[row] = sign
+            texts.append(characters)
+        if not texts:
+            yield from self._rows
             return
-        cells = self._braille_columns() if self.glyphs.up == 4 else self._mark_columns()
-        for row, characters in enumerate(zip(*cells, strict=True)):
-            text = list(characters)
-            for cell, sign in self._signs[row].items():
-                text[cell] = sign
-            yield Row("".join(text), bytes(self._colours[row]))
+        colours = zip(*self._colours[cell:], strict=True)
+        for before, text, numbers in zip(self._rows, zip(*texts, strict=True), colours, strict=True):
+            yield Row(before.text[:cell] + "".join(text), before.colours[:cell] + bytes(numbers))
 
-    def _braille_columns(self) -> Iterator[list[str]]:
-        """The characters of each cell column, from the top."""
-        digits = [f"{dots:0{self.height}x}" for dots in self._dots]  # a digit holds the four dots of half a cell
+    def _braille_columns(self, cell: int) -> Iterator[list[str]]:
+        """The characters of each cell column from this one on, from the top."""
+        # A hexadecimal digit holds the four dots of half a cell.
+        digits = [f"{dots:0{self.height}x}" for dots in self._dots[2 * cell :]]
         for left, right in zip(digits[::2], digits[1::2], strict=True):
             yield [BRAILLE[pair] for pair in map(str.__add__, left, right)]
 
-    def _mark_columns(self) -> Iterator[list[str]]:
-        for cell, dots in enumerate(self._dots):
+    def _mark_columns(self, cell: int) -> Iterator[list[str]]:
+        for dots, colours in zip(self._dots[cell:], self._colours[cell:], strict=True):
             bits = f"{dots:0{self.height}b}"
-            colours = (row[cell] for row in self._colours)
             yield [_mark(n, self.glyphs) if bit == "1" else " " for bit, n in zip(bits, colours, strict=True)]
 
 

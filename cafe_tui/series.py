@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate, islice, repeat
 from math import exp2, inf, isfinite, nan
 from operator import add, lt, sub
 from typing import Final, NamedTuple, TypeVar
@@ -46,13 +46,38 @@ class Column(NamedTuple):
     gap: bool
 
 
+class Trunk:
+    """What a series shares with its copies until buckets are dropped or merged: all buckets but the newest.
+
+    Whoever has looked at the buckets of one of them has seen those of the others, as far as both reach.
+    """
+
+    __slots__ = ("seen",)
+
+    def __init__(self) -> None:
+        self.seen: tuple[tuple[int, int, bool], int, int, float, float] | None = None
+        """The last values that were asked for: of which steps, those of which buckets, their lowest and highest."""
+
+
 class Series:
     """Values by step. Steps are 64-bit integers; values are any floats, of which NaN and infinities become gaps.
 
     `capacity` (at least 2) bounds the buckets; up to that many points are kept exactly.
     """
 
-    __slots__ = ("_capacity", "_end", "_seams", "_shared", "_step", "_width", "last", "last_time", *_FIELDS)
+    __slots__ = (
+        "_branch",
+        "_capacity",
+        "_end",
+        "_seams",
+        "_shared",
+        "_step",
+        "_width",
+        "last",
+        "last_time",
+        "trunk",
+        *_FIELDS,
+    )
 
     def __init__(self, points: Iterable[tuple[int, float]] = (), *, capacity: int = CAPACITY) -> None:
         if capacity < 2:
@@ -63,6 +88,9 @@ class Series:
         self._end = 0  # first step that needs a new bucket
         self._seams: list[int] = []
         self._shared = False  # whether a copy has the same arrays, so that they must not change
+        self._branch = False  # whether it is a copy, which leaves the trunk when it grows
+        self.trunk = Trunk()
+        """Tells what it has in common with what it was, and with its copies."""
         # One entry a bucket. NaN, and infinities the wrong way round, stand in a bucket of gaps only.
         self._first_step = array("q")  # of its first finite value, or of its first gap if there is none
         self._last_step = array("q")  # of its last point, finite or not
@@ -194,6 +222,7 @@ class Series:
 
     def _rewind(self, step: int) -> None:
         """Drop the points at or after `step`. Of a bucket across it only the first point is known to lie before."""
+        self.trunk = Trunk()
         self._seams = [seam for seam in self._seams if seam < step] + [step]
         keep = bisect_left(self._first_step, step)
         for name in _FIELDS:
@@ -212,6 +241,7 @@ class Series:
 
     def _coarsen(self) -> None:
         """Double the width, and merge the pairs that then belong together, until the buckets are few enough."""
+        self.trunk = Trunk()
         while len(self._first_step) > self._capacity:
             self._width *= 2
             keys = [step // self._width for step in self._first_step]
@@ -260,6 +290,9 @@ class Series:
         """Points kept or summarised, gaps included."""
         return self.count + self.gaps
 
+    def __bool__(self) -> bool:
+        return bool(self._first_step)
+
     @property
     def count(self) -> int:
         """Finite values."""
@@ -296,34 +329,56 @@ class Series:
         """Lowest and highest step; None when empty."""
         return (self._first_step[0], self._last_step[-1]) if self._first_step else None
 
+    @property
+    def settled(self) -> int | None:
+        """The step below which no later point changes anything, unless it brings a new trunk; None when empty."""
+        return self._first_step[-1] if self._first_step else None
+
     def y_range(self, x0: int, x1: int, *, positive: bool = False) -> tuple[float, float] | None:
-        """Lowest and highest value at steps in [x0, x1), of the positive ones only if wanted; None without any."""
+        """Lowest and highest value at steps in [x0, x1), of the positive ones only if wanted; None without any.
+
+        Asked again for the same steps, it looks at new buckets only.
+        """
         steps = self._first_step
-        part = slice(bisect_left(steps, x0), bisect_left(steps, x1))
-        lows, highs = self._low[part], self._high[part]
-        high = max(highs, default=-inf)
-        if positive:
-            # A bucket that crosses zero tells its highest value, which is the best that is known of its positive ones.
-            low = min((a if a > 0 else b for a, b in zip(lows, highs, strict=True) if b > 0), default=inf)
-        else:
-            low = min(lows, default=inf)
+        begin, end = bisect_left(steps, x0), bisect_left(steps, x1)
+        settled = min(end, len(steps) - 1)
+        asked, low, high, start = (x0, x1, positive), inf, -inf, begin
+        if (seen := self.trunk.seen) and seen[0] == asked and seen[1] == begin and seen[2] <= settled:
+            _, _, start, low, high = seen
+        if start < settled:
+            low, high = self._widened(low, high, slice(start, settled), positive)
+            self.trunk.seen = (asked, begin, settled, low, high)
+        low, high = self._widened(low, high, slice(max(start, settled), end), positive)
         return (low, high) if low <= high else None
 
-    def columns(self, x0: int, x1: int, n: int) -> list[Column | None]:
+    def _widened(self, low: float, high: float, part: slice, positive: bool) -> tuple[float, float]:
+        """The lowest and highest of these two and of some buckets."""
+        lows, highs = self._low[part], self._high[part]
+        if positive:
+            # A bucket that crosses zero tells its highest value, which is the best that is known of its positive ones.
+            lows = array("d", [a if a > 0 else b for a, b in zip(lows, highs, strict=True) if b > 0])
+        return min(low, min(lows, default=inf)), max(high, max(highs, default=-inf))
+
+    def columns(self, x0: int, x1: int, n: int, start: int = 0) -> list[Column | None]:
         """The steps [x0, x1) in `n` equal columns, None where there is no point; raises ValueError if x1 <= x0.
 
-        A bucket lies in the column of its first point, so more points leave it there until buckets merge.
+        Those from column `start` on, that is. A bucket lies in the column of its first point, so more points leave it
+        there until buckets merge.
         """
         if x1 <= x0:
             raise ValueError(f"no steps in [{x0}, {x1})")
-        return list(self._cut(x0, x1, n))
+        return list(self._cut(x0, x1, n, start))
 
-    def _cut(self, x0: int, x1: int, n: int) -> Iterator[Column | None]:
+    def _cut(self, x0: int, x1: int, n: int, start: int) -> Iterator[Column | None]:
         steps, firsts, lasts, lows, highs = self._first_step, self._first, self._last, self._low, self._high
-        whole = not any(self._gaps)
-        begin = bisect_left(steps, x0)
-        for column in range(1, n + 1):
-            end = bisect_left(steps, x0 - (x0 - x1) * column // n, begin)  # the edge, rounded up in whole numbers
+        # Column k begins at the step x0 + (x1 - x0) * k / n, rounded up in whole numbers.
+        begin = bisect_left(steps, x0 - (x0 - x1) * start // n) if n else 0
+        whole = not any(self._gaps[begin:])
+        for column in range(start + 1, n + 1):
+            if begin == len(steps):
+                yield from repeat(None, n + 1 - column)
+                return
+            end = bisect_left(steps, x0 - (x0 - x1) * column // n, begin)
             if end == begin:
                 yield None
             elif whole:
@@ -345,14 +400,17 @@ class Series:
         """An independent copy; nothing is really copied until one of the two grows, and then buckets, not points."""
         self._shared = True
         twin = Series(capacity=self._capacity)
-        for name in ("_width", "_step", "_end", "_seams", "_shared", "last", "last_time", *_FIELDS):
+        for name in ("_width", "_step", "_end", "_seams", "_shared", "last", "last_time", "trunk", *_FIELDS):
             setattr(twin, name, getattr(self, name))
+        twin._branch = True
         return twin
 
     def _unshare(self) -> None:
         for name in ("_seams", *_FIELDS):
             setattr(self, name, getattr(self, name)[:])
         self._shared = False
+        if self._branch:
+            self._branch, self.trunk = False, Trunk()
 
     def smoothed(self, half_life: float) -> Series:
         """The running mean with exponential weights, which halve every `half_life` steps (> 0), free of start-up bias.

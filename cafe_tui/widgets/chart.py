@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from math import inf
 from time import monotonic
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -18,10 +18,12 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from cafe_tui.axes import StepAxis, ValueAxis
-from cafe_tui.raster import FAINT, Charset, Curve, Plot, Row, draw, follow
+from cafe_tui.raster import FAINT, Canvas, Charset, Curve, Plot, Row, follow
 
 PERIOD: Final = 0.25
-"""Seconds between two drawings at least."""
+"""Seconds between two drawings."""
+EARLY: Final = 0.02
+"""A drawing that is due in less is made at once: with the others of its screen it costs less than alone."""
 NEAR: Final = 4
 """Unchanged cells that cost less to send again than to jump over."""
 COLOURS: Final = 6
@@ -87,12 +89,14 @@ class Chart(Widget):
         super().__init__(id=id, classes=classes)
         self._title = title
         self._charset: Charset = charset
+        self._canvas = Canvas(charset)
         self._window = window
         self._logarithmic = log
         self._curves: tuple[Curve, ...] = ()
         self._lines: list[Row] = []
         self._wait: Timer | None = None
         self._drawn = -inf
+        self._looks: dict[int, Style] = {}  # of the colour numbers, until the theme or what is behind changes
         self.reset_axes()
 
     def reset_axes(self) -> None:
@@ -123,7 +127,7 @@ class Chart(Widget):
         if self._wait is not None or not self.is_running:
             return
         left = self._drawn + PERIOD - monotonic()
-        if left <= 0:
+        if left <= EARLY:
             self._draw()
         else:
             self._wait = self.set_timer(left, self._draw)
@@ -142,7 +146,7 @@ class Chart(Widget):
         if not width or not height:
             return []
         follow(self._curves, self._x, self._y)
-        plot = draw(self._curves, self._x, self._y, width, height - 1, charset=self._charset)
+        plot = self._canvas.draw(self._curves, self._x, self._y, width, height - 1)
         return [self._legend(plot, width), *plot.lines()]
 
     def _legend(self, plot: Plot, width: int) -> Row:
@@ -157,17 +161,29 @@ class Chart(Widget):
         self._lines = self._compose_lines()
         self.refresh()  # Textual's own painting in the new size came before this event
 
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
+        if not regions:
+            self._looks.clear()  # the background may have changed, or that of a parent
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+
+    def notify_style_update(self) -> None:
+        self._looks.clear()
+        super().notify_style_update()
+
     def render_line(self, y: int) -> Strip:
         width = self.content_size.width
         if y >= len(self._lines):
             return Strip.blank(width, self.rich_style)
-        return Strip(list(self._segments(self._lines[y]))).adjust_cell_length(width, self.rich_style)
+        strip = Strip(list(self._segments(self._lines[y])))
+        return strip if strip.cell_length == width else strip.adjust_cell_length(width, self.rich_style)
 
     def _segments(self, row: Row) -> Iterator[Segment]:
         start = 0
         for colour, run in groupby(row.colours):
-            end = start + sum(1 for _ in run)
-            yield Segment(row.text[start:end], self._style(colour))
+            end = start + len(list(run))
+            if colour not in self._looks:
+                self._looks[colour] = self._style(colour)
+            yield Segment(row.text[start:end], self._looks[colour])
             start = end
 
     def _style(self, colour: int) -> Style:

@@ -13,7 +13,7 @@ from textual.message import Message
 
 from cafe_tui import format as fmt
 from cafe_tui.axes import SMALLEST_SPAN, StepAxis, TimeAxis, short
-from cafe_tui.raster import FAINT, GLYPHS, Curve, Entry, Plot, Row, draw, fit_values, step_range
+from cafe_tui.raster import FAINT, GLYPHS, Curve, Entry, Plot, Row, fit_values, step_range
 from cafe_tui.series import Column, Series
 from cafe_tui.widgets.chart import Chart, curve_style
 
@@ -319,7 +319,7 @@ class CurveView(Chart):
     def _lines_under(self, legend_height: int, width: int, height: int) -> list[Row]:
         """The picture under a legend of so many lines; none, after making more room, if it does not fit there."""
         drawn = [*self._faint, *self._shown]
-        plot = draw(drawn, self._x, self._y, width, height - legend_height, charset=self._charset)
+        plot = self._canvas.draw(drawn, self._x, self._y, width, height - legend_height)
         self._left = len(plot.y_labels[0]) if plot.y_labels else 0
         self._cells = len(plot.rows[0].text) if plot.rows else 0
         legend = self._legend_lines(plot, width)

@@ -7,12 +7,12 @@ import xml.etree.ElementTree as ET
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cafe_tui.axes import StepAxis, TimeAxis, ValueAxis
 from cafe_tui.plotting import fitted_axes, picture, to_rich, to_svg
-from cafe_tui.raster import BRAILLE, Charset, Curve, Plot, charset_for, draw, follow
+from cafe_tui.raster import BRAILLE, Canvas, Charset, Curve, Plot, charset_for, draw, follow
 from cafe_tui.series import Series
 
 CHARSETS = st.sampled_from(["braille", "ascii"])
@@ -233,3 +233,59 @@ def test_a_time_axis_draws_no_line_over_a_standstill() -> None:
     assert max(drawn) == len(over_time[0].text) - 1
     over_steps = draw([Curve("a", series)], StepAxis(low=0, high=200), ValueAxis(), 115, 10).rows
     assert all(any(row.colours[cell] for row in over_steps) for cell in range(len(over_steps[0].text)))
+
+
+GROWTH = st.lists(
+    st.tuples(
+        st.integers(0, 1),  # the curve
+        st.lists(
+            st.tuples(
+                st.sampled_from([1, 1, 1, 0, 2, 7, 90, -3, -60]),
+                st.floats(-3.0, 9.0) | st.sampled_from([math.nan, math.inf, 0.0, 1.0, 40.0, 1e-3]),
+            ),
+            min_size=1,
+            max_size=12,
+        ),
+        st.sampled_from(["as it is", "as a copy", "as an older copy"]),
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=300)
+@given(
+    growth=GROWTH,
+    capacity=st.sampled_from([4, 16, 4096]),
+    window=st.none() | st.just(24),
+    log=st.booleans(),
+    by_time=st.booleans(),
+    size=st.sampled_from([(30, 7), (61, 9), (12, 4)]),
+    charset=CHARSETS,
+)
+def test_a_continued_picture_is_the_one_drawn_afresh(
+    growth: list[tuple[int, list[tuple[int, float]], str]],
+    capacity: int,
+    window: int | None,
+    log: bool,
+    by_time: bool,
+    size: tuple[int, int],
+    charset: Charset,
+) -> None:
+    both, newest = [Series(capacity=capacity), Series(capacity=capacity)], [0, 0]
+    older = [series.copy() for series in both]
+    x, y, canvas = (TimeAxis if by_time else StepAxis)(window), ValueAxis(log), Canvas(charset)
+    for which, points, handed in growth:
+        before = both[which].copy()
+        for jump, value in points:
+            newest[which] += jump
+            both[which].append(newest[which], value)
+        shown = both if handed == "as it is" else [series.copy() for series in both] if handed == "as a copy" else older
+        older[which] = before
+        curves = [Curve(name, series, i) for i, (name, series) in enumerate(zip("ab", shown, strict=True), 1)]
+        follow(curves, x, y)
+        assert canvas.draw(curves, x, y, *size) == draw(curves, x, y, *size, charset=charset)
+        for series in shown:
+            fresh = Series(capacity=capacity) if not series else series.part(-(10**6), 10**6)
+            for positive in (False, True):
+                asked = (x.low, x.high)
+                assert series.y_range(*asked, positive=positive) == fresh.y_range(*asked, positive=positive)
