@@ -222,7 +222,7 @@ class _Trace:
     def __init__(self, curve: Curve, reach: int) -> None:
         self.trunk, self.colour, self.reach = curve.series.trunk, curve.colour, reach
         self.before: list[Point | None] = [None]
-        """For each column and for what is behind the last one: the point from which a line goes on to it."""
+        """For each column up to the one behind the newest bucket: the point from which a line goes on to it."""
         self.settled = 0
         """The column from which on more points may change something."""
 
@@ -234,7 +234,7 @@ class _Trace:
 class _Field:
     """The dots inside the axes, `width` x `height` cells. A dot column is an integer, its lowest bit at the bottom.
 
-    It keeps what it has shown, and draws again from the first column on that has to change.
+    It keeps what it has shown, and draws again the columns that may have to change.
     """
 
     def __init__(self, x: StepAxis, y: ValueAxis, width: int, height: int, glyphs: _Glyphs) -> None:
@@ -251,6 +251,7 @@ class _Field:
         self._zero = self.row(self.dot(0.0)) if y.low < 0 < y.high else None
         self._traces: list[_Trace] = []
         self._empty = True
+        self._end = 0  # the dot column behind the newest bucket of all
         self._rows = (Row("", b""),) * height
 
     def row(self, dot: int) -> int:
@@ -263,12 +264,14 @@ class _Field:
             return self._rows
         traces = [_Trace(curve, self._reach(curve.series)) for curve in curves]
         alike = len(traces) == len(self._traces) and all(map(_Trace.continued_by, self._traces, traces))
-        if self._empty or not alike:
-            self._traces = traces
-            self._draw_from(0, curves)
+        end = min(max(map(self._settled, (curve.series for curve in curves)), default=0) + 1, len(self._dots))
+        end, self._end = max(end, self._end), end
+        if alike and not self._empty:
+            first = min(map(self._first_changed, self._traces, curves))
+            self._draw(first // self.glyphs.across, -(-end // self.glyphs.across), curves)
         else:
-            first = min(map(self._first_changed, self._traces, curves), default=len(self._dots))
-            self._draw_from(first // self.glyphs.across, curves)
+            self._traces = traces
+            self._draw(0, self.width, curves)
         return self._rows
 
     def _reach(self, series: Series) -> int:
@@ -288,34 +291,34 @@ class _Field:
         before = trace.before[column]
         return before[0] + 1 if before else column  # the line from there may go elsewhere now
 
-    def _draw_from(self, cell: int, curves: Sequence[Curve]) -> None:
-        """Draw this cell column and all to its right."""
+    def _draw(self, cell: int, end: int, curves: Sequence[Curve]) -> None:
+        """Draw the cell columns from this one to `end`; behind it nothing has changed."""
         start = cell * self.glyphs.across
-        self._dots[start:] = [0] * (len(self._dots) - start)
-        for column in range(cell, self.width):
+        self._dots[start : end * self.glyphs.across] = [0] * ((end - cell) * self.glyphs.across)
+        for column in range(cell, end):
             self._colours[column], self._signs[column] = bytearray(self.height), {}
         for trace, curve in zip(self._traces, curves, strict=True):
             self._add(curve, trace, start)
         bottom = self.height - 1
-        self._draw_seams(cell, curves)
+        self._draw_seams(range(cell, end), curves)
         self._empty = not any(self._dots) and not any(bottom in signs for signs in self._signs)
-        if self._empty and cell:
-            self._draw_from(0, curves)
+        if self._empty and end - cell < self.width:
+            self._draw(0, self.width, curves)
             return
         if self._empty:
             known = any(curve.series.count for curve in curves)
             self._message(EMPTY if not known else NOT_POSITIVE if self._log else NOT_HERE)
         elif self._zero is not None:
-            for column in range(cell, self.width):
+            for column in range(cell, end):
                 self._underlay(self._zero, column, self.glyphs.zero)
-        self._rows = tuple(self._composed(cell))
+        self._rows = tuple(self._composed(cell, end))
 
     def _add(self, curve: Curve, trace: _Trace, start: int) -> None:
         """Draw a curve over what is there, from dot column `start` on."""
         trace.settled = self._settled(curve.series)
         del trace.before[start + 1 :]
         before = trace.before[start]
-        columns = curve.series.columns(self._low, self._high, len(self._dots), start)
+        columns = curve.series.columns(self._low, self._high, len(self._dots), start, self._end)
         for at, column in enumerate(columns, start):
             if column is not None:
                 if column.high > 0 or (column.high <= 0 and not self._log):  # false for NaN
@@ -351,11 +354,11 @@ class _Field:
         self._signs[cell][row] = sign
         self._colours[cell][row] = colour
 
-    def _draw_seams(self, cell: int, curves: Sequence[Curve]) -> None:
+    def _draw_seams(self, cells: range, curves: Sequence[Curve]) -> None:
         for curve in curves:
             for seam in curve.series.seams:
                 column = (seam - self._low) * self.width // (self._high - self._low)
-                if cell <= column < self.width:
+                if column in cells:
                     for row in range(self.height):
                         self._underlay(row, column, self.glyphs.seam)
 
@@ -368,30 +371,30 @@ class _Field:
         for cell, sign in enumerate(text[: self.width], start):
             self._sign(self.height // 2, cell, sign, FAINT)
 
-    def _composed(self, cell: int) -> Iterator[Row]:
-        """The rows, what is left of the cell column being as it was."""
-        columns = self._braille_columns(cell) if self.glyphs.up == 4 else self._mark_columns(cell)
+    def _composed(self, cell: int, end: int) -> Iterator[Row]:
+        """The rows, in which only the cell columns from this one to `end` are new."""
+        columns = self._braille_columns(cell, end) if self.glyphs.up == 4 else self._mark_columns(cell, end)
         texts = []
-        for characters, signs in zip(columns, self._signs[cell:], strict=True):
+        for characters, signs in zip(columns, self._signs[cell:end], strict=True):
             for row, sign in signs.items():
                 characters[row] = sign
             texts.append(characters)
         if not texts:
             yield from self._rows
             return
-        colours = zip(*self._colours[cell:], strict=True)
-        for before, text, numbers in zip(self._rows, zip(*texts, strict=True), colours, strict=True):
-            yield Row(before.text[:cell] + "".join(text), before.colours[:cell] + bytes(numbers))
+        colours = zip(*self._colours[cell:end], strict=True)
+        for (text, numbers), new, new_numbers in zip(self._rows, zip(*texts, strict=True), colours, strict=True):
+            yield Row(text[:cell] + "".join(new) + text[end:], numbers[:cell] + bytes(new_numbers) + numbers[end:])
 
-    def _braille_columns(self, cell: int) -> Iterator[list[str]]:
-        """The characters of each cell column from this one on, from the top."""
+    def _braille_columns(self, cell: int, end: int) -> Iterator[list[str]]:
+        """The characters of these cell columns, from the top."""
         # A hexadecimal digit holds the four dots of half a cell.
-        digits = [f"{dots:0{self.height}x}" for dots in self._dots[2 * cell :]]
+        digits = [f"{dots:0{self.height}x}" for dots in self._dots[2 * cell : 2 * end]]
         for left, right in zip(digits[::2], digits[1::2], strict=True):
             yield [BRAILLE[pair] for pair in map(str.__add__, left, right)]
 
-    def _mark_columns(self, cell: int) -> Iterator[list[str]]:
-        for dots, colours in zip(self._dots[cell:], self._colours[cell:], strict=True):
+    def _mark_columns(self, cell: int, end: int) -> Iterator[list[str]]:
+        for dots, colours in zip(self._dots[cell:end], self._colours[cell:end], strict=True):
             bits = f"{dots:0{self.height}b}"
             yield [_mark(n, self.glyphs) if bit == "1" else " " for bit, n in zip(bits, colours, strict=True)]
 

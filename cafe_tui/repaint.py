@@ -8,7 +8,7 @@ cells and compared with what the terminal shows already.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Final
 
@@ -55,7 +55,8 @@ class Repaint:
         self._known: set[int] = set()  # numbers of the pictures that the terminal keeps
         self._wanted: dict[int, Row] = {}
         self._shown: dict[int, Row] = {}
-        self._touched: set[int] = set()
+        self._touched: dict[int, tuple[int, int]] = {}  # of each row, the columns in which it may have changed
+        self._with_wide: set[int] = set()  # rows that have had wide characters
         self._row = self._column = 0
         self._style = ""
         self._sync = False
@@ -67,7 +68,7 @@ class Repaint:
 
     def forget(self) -> None:
         """The terminal may show anything now, as after a change of its size; what was fed before is void."""
-        self._wanted, self._shown, self._touched = {}, {}, set()
+        self._wanted, self._shown, self._touched, self._with_wide = {}, {}, {}, set()
         self._known = set()
         self._at = self._worn = None
 
@@ -146,6 +147,7 @@ class Repaint:
             cells = list(zip(text, repeat(self._style)))
         else:
             cells = list(self._wide(text))
+            self._with_wide.add(self._row)
         end = start + len(cells)
         # What is left of a wide character that is half overwritten differs between terminals.
         if start and row[start : start + 1] and (half := row[start]) and not half[0]:
@@ -153,7 +155,8 @@ class Repaint:
         if row[end : end + 1] and (half := row[end]) and not half[0]:
             row[end] = None
         row[start:end] = cells
-        self._touched.add(self._row)
+        first, last = self._touched.get(self._row, (start, end))
+        self._touched[self._row] = min(first, start), max(last, end)
         self._column = end
 
     def _wide(self, text: str) -> Iterator[Cell]:
@@ -183,14 +186,22 @@ class Repaint:
             elif drawing.number not in self._known:
                 self._known.add(drawing.number)
                 self._out.append(drawing.message)
-        for row in sorted(self._touched):
-            wanted, shown = self._wanted.get(row, []), self._shown.get(row)
-            if wanted != shown:
-                for start, end in _runs(wanted, shown):
-                    for column, cells in self._with_placeholders(start, wanted[start:end]):
+        for row, (first, end) in sorted(self._touched.items()):
+            wanted, shown = self._wanted[row], self._shown.setdefault(row, [])
+            shown += [None] * (len(wanted) - len(shown))
+            if row in self._with_wide:
+                first, end = 0, len(wanted)
+            if wanted[first:end] != shown[first:end]:
+                pairs = zip(wanted[first:end], shown[first:end], strict=True)
+                changed = [i for i, (new, old) in enumerate(pairs, first) if new != old]
+                # All cells are sent where characters are wide, as terminals differ in what those are.
+                if row in self._with_wide and any(cell and len(cell[0]) != 1 for cell in (*wanted, *shown)):
+                    changed = list(range(len(wanted)))
+                for start, behind in _runs(wanted, changed):
+                    for column, cells in self._with_placeholders(start, wanted[start:behind]):
                         self._write(row, column, cells)
-                self._shown[row] = wanted[:]
-        self._touched = set()
+                shown[first:end] = wanted[first:end]
+        self._touched = {}
 
     def _pictures_to_send(self) -> list[tuple[Drawing, int, int]]:
         """Those of which cells are wanted that are not shown, with the row and column of their upper left corners."""
@@ -212,7 +223,7 @@ class Repaint:
         """Send a sixel picture whole, on blank cells; what covers a part of it is then painted again."""
         assert self._pictures is not None
         for y in range(drawing.rows):
-            row = self._wanted.get(top + y, [])
+            row = self._wanted.setdefault(top + y, [])
             cells: Row = []
             for cell in (row + [None] * (left + drawing.columns))[left : left + drawing.columns]:
                 place = cell and self._pictures.at(cell[0])
@@ -221,7 +232,7 @@ class Repaint:
             shown = self._shown.setdefault(top + y, [])
             shown += [None] * (left - len(shown))
             shown[left : left + drawing.columns] = cells
-            self._touched.add(top + y)
+            self._touched[top + y] = (0, len(row))
         self._undress()
         self._move(top, left)
         self._out.append(drawing.message)
@@ -271,14 +282,8 @@ class Repaint:
         self._at = (row, column)
 
 
-def _runs(wanted: Row, shown: Row | None) -> Iterator[tuple[int, int]]:
-    """The runs of cells to be sent: all known ones where characters are wide, as terminals differ in what those are."""
-    shown = shown or []
-    if any(cell and len(cell[0]) != 1 for row in (wanted, shown) for cell in row):
-        changed = list(range(len(wanted)))
-    else:
-        changed = [i for i, (new, old) in enumerate(zip(wanted, shown, strict=False)) if new != old]
-        changed += range(len(shown), len(wanted))
+def _runs(wanted: Row, changed: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The runs of cells to be sent for the changed ones, as far as these are known."""
     start = end = None
     for i in changed:
         if wanted[i] is None:

@@ -359,24 +359,24 @@ class Series:
             lows = array("d", [a if a > 0 else b for a, b in zip(lows, highs, strict=True) if b > 0])
         return min(low, min(lows, default=inf)), max(high, max(highs, default=-inf))
 
-    def columns(self, x0: int, x1: int, n: int, start: int = 0) -> list[Column | None]:
+    def columns(self, x0: int, x1: int, n: int, start: int = 0, stop: int | None = None) -> list[Column | None]:
         """The steps [x0, x1) in `n` equal columns, None where there is no point; raises ValueError if x1 <= x0.
 
-        Those from column `start` on, that is. A bucket lies in the column of its first point, so more points leave it
-        there until buckets merge.
+        Of these, the columns from `start` to `stop`. A bucket lies in the column of its first point, so more points
+        leave it there until buckets merge.
         """
         if x1 <= x0:
             raise ValueError(f"no steps in [{x0}, {x1})")
-        return list(self._cut(x0, x1, n, start))
+        return list(self._cut(x0, x1, n, start, n if stop is None else stop))
 
-    def _cut(self, x0: int, x1: int, n: int, start: int) -> Iterator[Column | None]:
+    def _cut(self, x0: int, x1: int, n: int, start: int, stop: int) -> Iterator[Column | None]:
         steps, firsts, lasts, lows, highs = self._first_step, self._first, self._last, self._low, self._high
         # Column k begins at the step x0 + (x1 - x0) * k / n, rounded up in whole numbers.
         begin = bisect_left(steps, x0 - (x0 - x1) * start // n) if n else 0
         whole = not any(self._gaps[begin:])
-        for column in range(start + 1, n + 1):
+        for column in range(start + 1, stop + 1):
             if begin == len(steps):
-                yield from repeat(None, n + 1 - column)
+                yield from repeat(None, stop + 1 - column)
                 return
             end = bisect_left(steps, x0 - (x0 - x1) * column // n, begin)
             if end == begin:
