@@ -24,8 +24,8 @@ Row = list[Cell | None]
 NEAR: Final = 5
 """Unchanged cells that cost less to send again than to jump over."""
 TOKENS: Final = re.compile(
-    r"(?P<move>\x1b\[(?P<row>\d*);?(?P<column>\d*)H)"
-    r"|\x1b\[(?P<style>[\d;:]*)m"
+    r"\x1b\[(?P<style>[\d;:]*)m(?:(?P<styled>[^\x00-\x1f\x7f]+)(?P<reset>\x1b\[0m)?)?"  # most often all of it
+    r"|(?P<move>\x1b\[(?P<row>\d*);?(?P<column>\d*)H)"
     r"|(?P<sync>\x1b\[\?2026[hl])"
     r"|(?P<other>\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[PX^_].*?\x1b\\|\x1b[^\[\]PX^_]"
     r"|[\x00-\x09\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f])"
@@ -33,6 +33,8 @@ TOKENS: Final = re.compile(
     r"|(?P<text>[^\x00-\x1f\x7f]+)",
     re.DOTALL,
 )
+STYLED: Final = ("style", "styled", "reset")
+"""The last group of a token that sets a style."""
 HARMLESS: Final = re.compile(r"\x1b\[(\?[\d;]+([hl]|\$p)|[<>=?][\d;]*u|c|\d+n|\d*t|\d+ q)|\x1b\]|\x1b_Ga=d|\x07")
 """Sequences that change no cell: modes, queries, titles, the clipboard, the end of a picture that is out of sight."""
 SCREENS: Final = re.compile(r"\x1b\[\?(47|1047|1049)[hl]")
@@ -105,17 +107,21 @@ class Repaint:
 
     def _obey(self, token: re.Match[str]) -> None:
         kind = token.lastgroup
-        if kind == "text":
-            self._put(token["text"])
-        elif token["move"] is not None:
-            self._row, self._column = int(token["row"] or 1) - 1, int(token["column"] or 1) - 1
-        elif kind == "style":
+        if kind in STYLED:
             # A program that adds to a style instead of setting it anew after a reset is followed too.
-            given = token["style"]
+            given, text, reset = token.group("style", "styled", "reset")
             if given.startswith("0;") or given in ("", "0"):
                 self._style = given[2:]
             else:
                 self._style = f"{self._style};{given}" if self._style else given
+            if text:
+                self._put(text)
+            if reset:
+                self._style = ""
+        elif kind == "text":
+            self._put(token["text"])
+        elif kind == "move":
+            self._row, self._column = int(token["row"] or 1) - 1, int(token["column"] or 1) - 1
         elif kind == "sync":
             self._sync = True
         elif kind == "return":
