@@ -21,8 +21,8 @@ from cafe_tui.axes import StepAxis, ValueAxis
 from cafe_tui.raster import FAINT, Canvas, Charset, Curve, Plot, Row, follow
 
 PERIOD: Final = 0.25
-"""Seconds between two drawings."""
-EARLY: Final = 0.02
+"""Seconds between two drawings, on average over several."""
+EARLY: Final = PERIOD / 2
 """A drawing that is due in less is made at once: with the others of its screen it costs less than alone."""
 NEAR: Final = 4
 """Unchanged cells that cost less to send again than to jump over."""
@@ -95,7 +95,7 @@ class Chart(Widget):
         self._curves: tuple[Curve, ...] = ()
         self._lines: list[Row] = []
         self._wait: Timer | None = None
-        self._drawn = -inf
+        self._due = -inf  # when the next drawing may come
         self._looks: dict[int, Style] = {}  # of the colour numbers, until the theme or what is behind changes
         self.reset_axes()
 
@@ -126,7 +126,7 @@ class Chart(Widget):
     def _draw_soon(self) -> None:
         if self._wait is not None or not self.is_running:
             return
-        left = self._drawn + PERIOD - monotonic()
+        left = self._due - monotonic()
         if left <= EARLY:
             self._draw()
         else:
@@ -134,7 +134,9 @@ class Chart(Widget):
 
     def _draw(self) -> None:
         self._wait = None
-        self._drawn = monotonic()
+        now = monotonic()
+        # Counted from when it was due, a drawing that is late or early once does not shift all that follow.
+        self._due = (self._due if abs(now - self._due) < PERIOD else now) + PERIOD
         before, self._lines = self._lines, self._compose_lines()
         if len(before) != len(self._lines):
             self.refresh()
