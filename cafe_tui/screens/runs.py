@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.timer import Timer
 from textual.widgets import Static
 
 from cafe_tui import format as fmt
 from cafe_tui.memory import Memory
 from cafe_tui.messages import RunsChanged
 from cafe_tui.ordering import ORDERS, Group, grouped, ordered
-from cafe_tui.screens.polling import PollingScreen
+from cafe_tui.screens.polling import BREATH, PollingScreen
 from cafe_tui.watch import row_of
 from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.run_table import GroupToggled, RunTable, SortAsked
@@ -34,6 +36,23 @@ AGES_EVERY = 10.0
 """Seconds between looks at whether an age has become another text."""
 A_SCREENFUL = 60
 """Rows read and shown before the rest of a long list, which on a slow disk takes a while."""
+LULL = 0.2
+"""Seconds after the first complete list in which it is painted, before the reader imports what comes next."""
+OF_A_RUN = (
+    "cafe_tui.raster",
+    "cafe_tui.widgets.game_curves",
+    "cafe_tui.widgets.log_view",
+    "cafe_tui.widgets.robust_table",
+    "cafe_tui.screens.run",
+    "engine.contract.schema",
+    "engine.contract.profile",
+    "engine.contract.plan",
+    "cafe_tui.forms",
+    "cafe_tui.origins",
+)
+"""What opening a run imports, what others need first."""
+PAUSE = 0.25
+"""Seconds for which the rows in view have to stay before their trends are read: not between the keys of a filter."""
 PATIENCE = 0.05
 """Seconds that the first painting waits for them."""
 
@@ -44,9 +63,13 @@ def newest_rows(runs: Path, count: int, now: float) -> tuple[RunRow, ...]:
 
 
 def preload() -> None:
-    """Import what an opened run needs while nobody waits for it: a tenth of a second that opening it then lacks."""
-    for module in ("cafe_tui.screens.run", "cafe_tui.origins", "engine.contract.plan"):
+    """Import what an opened run needs while nobody waits for it: a tenth of a second that opening it then lacks.
+
+    In pieces, between which a key can be answered.
+    """
+    for module in OF_A_RUN:
         import_module(module)
+        time.sleep(BREATH)
 
 
 def matching(rows: Sequence[RunRow], words: Sequence[str]) -> list[RunRow]:
@@ -85,6 +108,7 @@ class RunsScreen(PollingScreen):
         self._follower = follower
         self._clock = clock
         self._rows: Sequence[RunRow] = ()
+        self._sorted: tuple[Sequence[RunRow], tuple[str, bool], Sequence[RunRow]] = ((), ("", False), ())
         self._problem = ""
         self._complete = False
         self._wanted = ""
@@ -94,6 +118,8 @@ class RunsScreen(PollingScreen):
         self._marked: frozenset[str] = frozenset()
         self._read_rows: Sequence[RunRow] = ()  # the reader thread's
         self._told: RunsChanged | None = None
+        self._preloaded = False
+        self._look: Timer | None = None  # at the trends of what has come into view
 
     def compose(self) -> ComposeResult:
         yield Static(id="title")
@@ -123,9 +149,12 @@ class RunsScreen(PollingScreen):
             return False
         if rows is not None:
             self._read_rows = rows
-        elif not self._follower.behind:
-            preload()
+            for row in rows:
+                row.words  # noqa: B018 - is worked out here, so that the first key of a filter need not
         self._tell(RunsChanged(self._read_rows))
+        if not (self._preloaded or self._follower.behind or self._covered.wait(LULL)):
+            self._preloaded = True
+            preload()
         return self._follower.behind
 
     def _tell(self, news: RunsChanged) -> None:
@@ -142,25 +171,34 @@ class RunsScreen(PollingScreen):
         visible = self.query_one(RunTable).on_screen
         if visible != self._follower.visible:
             self._follower.visible = visible
-            self.wake()
+            if self._look is not None:
+                self._look.stop()
+            self._look = self.set_timer(PAUSE, self.wake)
 
     def _draw(self) -> None:
-        rows = matching(self._rows, self._wanted.lower().split())
+        rows = matching(self._in_order(), self._wanted.lower().split())
         if self._marked:
             self._marked &= {row.id for row in self._rows}
         sorting = (self._memory.order, self._memory.backwards)
-        in_order = ordered(rows, self._memory.order, backwards=self._memory.backwards)
-        listed: Sequence[RunRow | Group] = grouped(in_order, self._memory.folded) if self._memory.grouped else in_order
+        listed: Sequence[RunRow | Group] = grouped(rows, self._memory.folded) if self._memory.grouped else rows
         table = self.query_one(RunTable)
         table.show(listed, self._clock(), self._marked, sorting if sorting != ("age", False) else ("", False))
         self._say("#title", self._title(len(rows)))
-        self._say("#empty", self._why_empty())
+        if not rows:
+            self._say("#empty", self._why_empty())
         self.set_class(not rows and self._complete, "-empty")
+
+    def _in_order(self) -> Sequence[RunRow]:
+        """All rows as they are to be listed, sorted once for all keys of a filter."""
+        sorting = (self._memory.order, self._memory.backwards)
+        if self._sorted[0] is not self._rows or self._sorted[1] != sorting:
+            self._sorted = (self._rows, sorting, ordered(self._rows, sorting[0], backwards=sorting[1]))
+        return self._sorted[2]
 
     def _say(self, selector: str, text: str) -> None:
         static, content = self.query_one(selector, Static), Content(text)
         if static.content != content:
-            static.update(content)
+            static.update(content, layout=False)  # both have a size that does not depend on what they say
 
     def _title(self, shown: int) -> str:
         if not self._complete:

@@ -188,8 +188,9 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
         before, old_cursor = self._picture(), self._cursor
         chosen = self._rows[self._cursor] if self._rows else None
         self._rows, self._now, self._marked, self._sorting = tuple(rows), now, marked, sorting
-        places = {row.id: index for index, row in enumerate(self._rows)}
-        self._cursor = places.get(chosen.id, old_cursor) if chosen else 0
+        here = chosen.id if chosen else None
+        places = (index for index, row in enumerate(self._rows) if row.id == here)
+        self._cursor = next(places, old_cursor) if chosen else 0
         self._cursor = max(min(self._cursor, len(self._rows) - 1), 0)
         self.virtual_size = Size(self.size.width, len(self._rows) + 1)
         self._arranged_for = -1
