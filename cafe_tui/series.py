@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice, repeat
 from math import exp2, inf, isfinite, nan
-from operator import add, lt, sub
+from operator import add, floordiv, lt, sub
 from typing import Final, NamedTuple, TypeVar
 
 CAPACITY: Final = 4096
@@ -244,7 +244,7 @@ class Series:
         self.trunk = Trunk()
         while len(self._first_step) > self._capacity:
             self._width *= 2
-            keys = [step // self._width for step in self._first_step]
+            keys = list(map(floordiv, self._first_step, repeat(self._width)))
             even = len(keys) & ~1
             if keys[0:even:2] == keys[1:even:2] and not any(self._gaps):
                 self._merge_neighbours(even)
@@ -257,14 +257,17 @@ class Series:
     def _merge_neighbours(self, even: int) -> None:
         """Put each two of the first `even` buckets together, none of which has gaps: the usual case, and quick."""
         left, right = slice(0, even, 2), slice(1, even, 2)
-        kept = {"_first_step": left, "_last_step": right, "_time": left, "_first": left, "_last": right}
-        made: dict[str, Callable[..., float]] = {"_low": min, "_high": max, "_total": add, "_count": add, "_gaps": add}
+        kept = {"_first_step": left, "_last_step": right, "_time": left, "_first": left, "_last": right, "_gaps": left}
+        lows, highs = (zip(column[left], column[right], strict=True) for column in (self._low, self._high))
+        made = {  # written out, min and max would take twice as long
+            "_low": [b if b < a else a for a, b in lows],
+            "_high": [b if b > a else a for a, b in highs],
+            "_total": map(add, self._total[left], self._total[right]),
+            "_count": map(add, self._count[left], self._count[right]),
+        }
         for name in _FIELDS:
             column = getattr(self, name)
-            if name in kept:
-                merged = column[kept[name]]
-            else:
-                merged = array(column.typecode, map(made[name], column[left], column[right]))
+            merged = column[kept[name]] if name in kept else array(column.typecode, made[name])
             setattr(self, name, merged + column[even:])
 
     def _merge(self, lefts: list[int], rights: list[int]) -> None:
