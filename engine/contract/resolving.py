@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from engine.contract import schema
-from engine.contract.catalogue import CHECKPOINT, DATA_FACTS, SMALLEST_IMAGE, TRANSFERABLE, is_foreign
+from engine.contract.catalogue import BETAS, CHECKPOINT, DATA_FACTS, SMALLEST_IMAGE, TRANSFERABLE, is_foreign
 from engine.contract.schema import (
     Adversary,
     Evaluate,
@@ -50,6 +50,7 @@ def resolve(profile: Profile) -> list[str]:
         earlier = profile.stage[:i]
         if isinstance(stage, Train):
             problems += _resolve_training(stage, f"stage.{i}", rise=1 / 6)
+            problems += _resolve_helper(stage, f"stage.{i}", earlier, profile)
             if stage.start is not None:
                 problems += _refer_network(f"stage.{i}.start", stage.start, earlier, profile)
         elif isinstance(stage, Game):
@@ -63,6 +64,7 @@ def resolve(profile: Profile) -> list[str]:
                 )
         elif isinstance(stage, Inoculate):
             problems += _resolve_training(stage, f"stage.{i}", rise=1 / 2)
+            problems += _resolve_helper(stage, f"stage.{i}", earlier, profile)
             problems += _resolve_inoculation(stage, f"stage.{i}", earlier, profile)
         else:
             problems += _resolve_evaluation(stage, f"stage.{i}", earlier, profile)
@@ -97,12 +99,27 @@ def _resolve_adversary(adversary: Adversary) -> None:
 
 
 def _resolve_training(stage: Train | Inoculate, path: str, rise: float) -> list[str]:
+    if stage.defence == "fast":
+        stage.adversary.attack = "fgsm"
     _resolve_adversary(stage.adversary)
+    if stage.beta is None:
+        stage.beta = BETAS.get(stage.defence)  # open where there is no such term, so that another defence has its own
     if stage.warmup_epochs is None:
         stage.warmup_epochs = stage.epochs * rise
     if stage.warmup_epochs > stage.epochs:
         return [f"{path}.warmup_epochs: found {stage.warmup_epochs}; allowed: at most epochs = {stage.epochs}"]
     return []
+
+
+def _resolve_helper(stage: Train | Inoculate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:
+    """The standard network that `help` asks."""
+    if stage.defence != "help":
+        return []
+    standard = [other.id for other in earlier if isinstance(other, Train) and other.defence == "standard"]
+    stage.helper = stage.helper or (standard[-1] if standard else None)
+    if stage.helper is None:
+        return [f"{path}.helper: help needs a stage of kind train with defence standard before it, or its id here"]
+    return _refer_network(f"{path}.helper", stage.helper, earlier, profile)
 
 
 def _resolve_inoculation(stage: Inoculate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:

@@ -115,7 +115,15 @@ class _Training(_Stage):
     warmup_epochs: Annotated[NotNegative | None, doc("epochs in which the learning rate rises from 0")] = None
     momentum: Annotated[Momentum, doc("momentum of SGD")] = 0.9
     weight_decay: Annotated[NotNegative, doc("L2 penalty of SGD")] = 2e-4
-    beta: Annotated[NotNegative, doc("weight of the KL term of trades")] = 2.0
+    beta: Annotated[
+        NotNegative | None, doc("weight of the KL term; default 2 for trades, 3 for mart, 4 for awp and help")
+    ] = None
+    awp_gamma: Annotated[NotNegative, doc("of awp and help: size of the weight perturbation, relative to a layer")] = (
+        0.01
+    )
+    helper: Annotated[
+        StageId | None, doc("of help: stage with the standard network; default the latest that trains one")
+    ] = None
     adversary: Annotated[Adversary, doc("the attack inside training")] = msgspec.field(default_factory=Adversary)
     select: Annotated[
         Literal["best", "last"], doc("which checkpoint later stages use; best is chosen on held-out images")

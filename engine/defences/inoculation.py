@@ -16,10 +16,9 @@ from engine.models.base import Classifier
 from engine.stage import Context
 
 
-class Inoculated(NamedTuple):
-    """The term per example (N,), the inversions x_c (N,C,H,W), and the AC logits (N,K) they were made for."""
+class Inverted(NamedTuple):
+    """The inversions x_c (N,C,H,W) of a batch, and the AC logits (N,K) they were made for."""
 
-    term: Tensor
     x_c: Tensor
     target: Tensor
 
@@ -36,15 +35,19 @@ class Inoculation:
         self.steps, self.gamma, self.weight = stage.inversion_steps, stage.gamma, stage.weight
         self.hypothesis = context.hypothesis(stage.game, model.feature_shape)
 
-    def addend(self, model: Classifier, batch: Batch, x_adv: Tensor, z_adv: Tensor, epoch: int) -> Inoculated:
-        """The term for a batch whose adversarial images gave the logits z_adv (N,K) with gradient."""
+    def invert(self, model: Classifier, batch: Batch, x_adv: Tensor, epoch: int) -> Inverted:
+        """The causal inversion of a batch with its adversarial images."""
         target = causal_logits(model, self.hypothesis, batch.x, x_adv, self.compute)
         x_c = invert(model, batch, target, self.gamma, self.compute, steps=self.steps, seed=self.seed, epoch=epoch)
-        with self.compute.autocast():
-            z_c = model(x_c)
-        return Inoculated(kl_divergence(z_adv, z_c), x_c, target)
+        return Inverted(x_c, target)
 
-    def distance(self, model: Classifier, inoculated: Inoculated) -> Tensor:
+    def term(self, model: Classifier, inverted: Inverted, z_adv: Tensor) -> Tensor:
+        """The addend per example (N,), for the logits z_adv (N,K) of the adversarial images, with gradient."""
+        with self.compute.autocast():
+            z_c = model(inverted.x_c)
+        return kl_divergence(z_adv, z_c)
+
+    def distance(self, model: Classifier, inverted: Inverted) -> Tensor:
         """KL( f(x_c) || AC ) per example (N,), with f in eval mode: how well the inversion succeeded."""
         with attacked(model), torch.no_grad(), self.compute.autocast():
-            return kl_divergence(model(inoculated.x_c), inoculated.target)
+            return kl_divergence(model(inverted.x_c), inverted.target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 from engine import checkpoints
 from engine.attacks.losses import cross_entropy
 from engine.attacks.pgd import training_adversary
-from engine.contract.records import CheckpointWritten
+from engine.contract.records import CheckpointWritten, WarningNote
 from engine.contract.schema import Inoculate, Train
 from engine.data import Batch
-from engine.defences import DEFENCES
+from engine.defences import DEFENCES, HELPER_REACH, helper_term
+from engine.defences.alarms import Epoch, alarms
 from engine.defences.inoculation import Inoculation
+from engine.defences.weights import perturbed, worst_direction
 from engine.stage import Context, EpochStage, Event, Meter
 
 
@@ -41,7 +44,10 @@ class Training(EpochStage):
             self.model.parameters(), lr=stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay
         )
         self.scaler = context.compute.scaler()
+        self.helper = context.trained(stage.helper).requires_grad_(False).eval() if self.defence.helper else None
         self.best = (-1.0, -1.0)
+        self.history: list[Epoch] = []
+        self.told: set[str] = set()
 
     def _rate(self, step: int) -> float:
         assert self.stage.warmup_epochs is not None, "the profile was resolved"
@@ -56,26 +62,46 @@ class Training(EpochStage):
         """Attack, loss, update; the accuracy shown is that on the attacked images."""
         compute, model = self.context.compute, self.model
         x_adv = self._attack(batch, epoch) if self.defence.attacks else batch.x
+        inverted = self.inoculation.invert(model, batch, x_adv, epoch) if self.inoculation else None
         model.train()
-        with compute.autocast():
-            z_nat = model(batch.x) if self.defence.clean_logits else None
-            z_adv = model(x_adv)
-        loss = self.defence.loss(z_nat, z_adv, batch.y, self.stage.beta)
-        shown = {"loss": loss, "accuracy": 100.0 * (z_adv.argmax(1) == batch.y)}
-        if self.inoculation:
-            inoculated = self.inoculation.addend(model, batch, x_adv, z_adv, epoch)
-            shown |= {"defence_loss": loss, "inoculation_loss": inoculated.term}
-            loss = loss + self.inoculation.weight * inoculated.term
-            shown["loss"] = loss
-            if logging:
-                shown["kl_inversion"] = self.inoculation.distance(model, inoculated)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(self.done)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss.mean()).backward()
-        self.scaler.step(self.optimizer)
+        with self._worst_weights(x_adv, batch.y):
+            with compute.autocast():
+                z_nat = model(batch.x) if self.defence.clean_logits else None
+                z_adv = model(x_adv)
+            loss = self.defence.loss(z_nat, z_adv, batch.y, self.stage.beta or 0.0)
+            if self.helper is not None:
+                loss = loss + self._helped(batch.x, x_adv)
+            shown = {"loss": loss, "accuracy": 100.0 * (z_adv.argmax(1) == batch.y)}
+            if self.inoculation and inverted:
+                term = self.inoculation.term(model, inverted, z_adv)
+                shown |= {"defence_loss": loss, "inoculation_loss": term}
+                loss = loss + self.inoculation.weight * term
+                shown["loss"] = loss
+                if logging:
+                    shown["kl_inversion"] = self.inoculation.distance(model, inverted)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss.mean()).backward()
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         return shown
+
+    def _worst_weights(self, x_adv: Tensor, y: Tensor) -> AbstractContextManager[None]:
+        """Where the loss is taken: at the weights as they are, or perturbed against the network."""
+        if not self.defence.awp:
+            return nullcontext()
+        directions = worst_direction(self.model, x_adv, y, self.context.compute)
+        return perturbed(self.model, directions, self.stage.awp_gamma)
+
+    def _helped(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """The term of the helper example, which lies beyond the adversarial one and may leave the box."""
+        assert self.helper is not None, "asked before"
+        with self.context.compute.autocast():
+            with torch.no_grad():
+                z_standard = self.helper(x_adv)
+            z_helper = self.model(x + HELPER_REACH * (x_adv - x))
+        return helper_term(z_helper, z_standard)
 
     def _attack(self, batch: Batch, epoch: int) -> Tensor:
         context = self.context
@@ -100,6 +126,11 @@ class Training(EpochStage):
         if score > self.best:
             self.best = score
             yield self.save_weights("best")
+        self.history.append(Epoch(values["val_accuracy"], values.get("val_robust_accuracy")))
+        for kind, text in alarms(self.history, self.context.data.facts.classes).items():
+            if kind not in self.told:
+                self.told.add(kind)
+                yield WarningNote(stage=self.id, text=text)
 
     def finish(self) -> Iterator[Event]:
         """Keep the last weights."""
@@ -132,10 +163,13 @@ class Training(EpochStage):
         return {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
 
     def state(self) -> dict[str, Any]:
-        """With the best held-out score so far."""
-        return super().state() | {"best": self.best}
+        """With the held-out scores so far."""
+        history = [tuple(epoch) for epoch in self.history]
+        return super().state() | {"best": self.best, "history": history, "told": sorted(self.told)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
         super().restore(state)
         self.best = tuple(state["best"])
+        self.history = [Epoch(*epoch) for epoch in state["history"]]
+        self.told = set(state["told"])

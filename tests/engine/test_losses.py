@@ -8,7 +8,7 @@ import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
 from engine.attacks.losses import cross_entropy, dlr, kl_divergence, margin
-from engine.defences import DEFENCES, adv, trades
+from engine.defences import DEFENCES, adv, helper_term, mart, trades
 
 Z_NAT, Z_ADV, Y = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[0.5, 1.0, -1.0]]), torch.tensor([0])
 
@@ -77,3 +77,23 @@ def test_the_margin_is_right_when_all_other_logits_are_negative() -> None:
     z = torch.tensor([[-1.0, -5.0, -3.0], [2.0, -5.0, -3.0]])
     assert margin(z, torch.tensor([0, 0])).tolist() == [-2.0, -5.0]
     assert margin(z, torch.tensor([1, 2])).tolist() == [4.0, 5.0]
+
+
+def test_mart_has_the_check_values_of_the_method() -> None:
+    for beta, value in ((6.0, 2.411192), (5.0, 2.327371), (3.0, 2.159729)):
+        assert mart(Z_NAT, Z_ADV, Y, beta).item() == pytest.approx(value, abs=3e-6)
+        assert DEFENCES["mart"].loss(Z_NAT, Z_ADV, Y, beta).item() == pytest.approx(value, abs=3e-6)
+
+
+def test_the_helper_term_is_a_quarter_of_the_cross_entropy_to_the_standard_answer() -> None:
+    z_standard = torch.tensor([[0.0, 3.0, 1.0]])
+    assert helper_term(Z_ADV, z_standard).item() == pytest.approx(0.25 * cross_entropy(Z_ADV, Y + 1).item())
+
+
+def test_which_defences_attack_perturb_and_help() -> None:
+    assert [name for name, row in DEFENCES.items() if row.awp] == ["awp", "help"]
+    assert [name for name, row in DEFENCES.items() if row.helper] == ["help"]
+    assert [name for name, row in DEFENCES.items() if not row.attacks] == ["standard"]
+    for name in ("awp", "help"):
+        assert torch.equal(DEFENCES[name].loss(Z_NAT, Z_ADV, Y, 4.0), trades(Z_NAT, Z_ADV, Y, 4.0))
+    assert torch.equal(DEFENCES["fast"].loss(None, Z_ADV, Y, 0.0), adv(Z_ADV, Y))
