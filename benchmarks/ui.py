@@ -156,7 +156,7 @@ def opened(folder: Path, columns: int = 120, lines: int = 30, options: Sequence[
     terminal.read(0.5)
     terminal.process.send("\r")
     terminal.shows(lambda text: "hypothesis" in text)
-    terminal.read(3.0)
+    terminal.read(1.5)
     return terminal
 
 
@@ -197,7 +197,7 @@ def keys_in_list(folder: Path) -> list[Row]:
     terminal = ui(folder)
     terminal.until(lambda raw: b"10000 runs" in raw)
     terminal.read(2.0)
-    moves = [terminal.key("j") for _ in range(40)]
+    moves = [terminal.key("j") for _ in range(12)]
     terminal.key("/")
     typed = [terminal.key(key)[0] for key in "run0123"]
     terminal.close()
@@ -216,8 +216,8 @@ def living(folder: Path, seconds: float) -> list[Row]:
     engine = Engine(runs).start()
     terminal = ui(runs, 120, 40)
     terminal.shows(lambda text: "live" in text and "running" in text)
-    terminal.read(3.0)
-    latencies = sorted(1e3 * terminal.key(key, quiet=0.02)[0] for key in "jjkk" * (12 if seconds < 5 else 50))
+    terminal.read(1.5)
+    latencies = sorted(1e3 * terminal.key(key, quiet=0.02)[0] for key in "jjkk" * (6 if seconds < 5 else 50))
     terminal.close()
     rows = [
         Row("key to changed screen, 1,000 runs and a live one: median", statistics.median(latencies), 10.0, "ms", 1.0),
@@ -243,7 +243,7 @@ def delays(folder: Path, seconds: float) -> list[Row]:
     engine.run.write_state(state)
     terminal = opened(folder)
     waits = []
-    for _ in range(max(int(seconds), 8)):
+    for _ in range(max(int(seconds), 5)):
         engine.write()
         wanted = f"hypothesis {values(engine.step, ('hypothesis_loss',))['hypothesis_loss']:.2f}"
         waits.append(1e3 * terminal.shows(lambda text, wanted=wanted: wanted in text))
@@ -251,7 +251,7 @@ def delays(folder: Path, seconds: float) -> list[Row]:
     sleeper.kill()
     sleeper.wait()
     dead = terminal.shows(lambda text: "lost" in text)
-    idle_bytes, processor = _idle(terminal, seconds)
+    idle_bytes, processor = _idle(terminal, max(seconds, 3.0))
     terminal.close()
     return [
         Row("engine write to painted cell: 95th percentile", sorted(waits)[int(0.95 * len(waits))], 400.0, "ms", 1.0),
@@ -272,21 +272,21 @@ def six_charts(seconds: float) -> Row:
     """Six charts of two series, each with 25 new points four times a second."""
     terminal = Terminal(["-c", SIX_CHARTS], 160, 50)
     terminal.shows(lambda text: text.count("┤") > 6)
-    terminal.read(2.0)
+    terminal.read(1.0)
     processor = terminal.processor(seconds)
     terminal.close()
     return Row("processor of six live charts, against the limit", processor, 5.0, "% of a core", 1.0)
 
 
-def long_runs(folder: Path, records: int) -> list[Row]:
+def long_runs(folder: Path, records: int, repeats: int) -> list[Row]:
     """Opening a run of many records: its first curve, and all of it."""
     long_run(folder, records)
     first, complete = [], []
     last = f"{values(records - 1, ('hypothesis_loss',))['hypothesis_loss']:.3g}"
-    for _ in range(3):
+    for _ in range(repeats):
         terminal = ui(folder, 120, 40)
         terminal.shows(lambda text: "long" in text)
-        terminal.read(2.0)
+        terminal.read(1.0)
         terminal.process.send("\r")
         first.append(terminal.shows(lambda text: any("⠁" <= c <= "⣿" for c in text)))
         complete.append(first[-1] + terminal.shows(lambda text: f"hypothesis {last}" in text))
@@ -336,9 +336,9 @@ def measure(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows += starting(folder, 1 if quick else 5)
-        rows += living(folder, 3.0 if quick else 20.0)
+        rows += living(folder, 2.0 if quick else 20.0)
         rows.append(six_charts(3.0 if quick else 20.0))
-        rows += long_runs(folder / "long", 100_000 if quick else 1_000_000)
+        rows += long_runs(folder / "long", 100_000 if quick else 1_000_000, 2 if quick else 3)
         rows += [] if quick else memory(folder, 100_000)
     return rows
 
