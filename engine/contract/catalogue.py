@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-DataName = Literal["digits", "mnist5k"]
+DataName = Literal["digits", "mnist5k", "cifar10", "cifar100", "svhn"]
 ModelName = Literal[
     "small",
     "vgg11",
@@ -92,6 +92,9 @@ class DataFacts:
 DATA_FACTS: dict[str, DataFacts] = {
     "digits": DataFacts(classes=10, channels=1, size=8, pool=1347, test=450, flip=False),
     "mnist5k": DataFacts(classes=10, channels=1, size=28, pool=4000, test=1000, flip=False),
+    "cifar10": DataFacts(classes=10, channels=3, size=32, pool=50_000, test=10_000, flip=True),
+    "cifar100": DataFacts(classes=100, channels=3, size=32, pool=50_000, test=10_000, flip=True),
+    "svhn": DataFacts(classes=10, channels=3, size=32, pool=73_257, test=26_032, flip=False),
 }
 
 SMALLEST_IMAGE: dict[str, int] = {"vgg11": 32, "vgg13": 32, "vgg16": 32, "vgg19": 32}

@@ -11,14 +11,20 @@ from torch import Tensor
 
 from engine import draws
 from engine.contract.catalogue import DATA_FACTS, DataFacts
-from engine.data import digits, mnist5k
+from engine.data import cifar, digits, mnist5k, svhn
+from engine.data.archives import Recipe
 from engine.data.source import Source
 from engine.device import Compute
 
 DATA: dict[str, Callable[[], Source]] = {
     "digits": digits.load,
     "mnist5k": mnist5k.load,
+    "cifar10": cifar.load_cifar10,
+    "cifar100": cifar.load_cifar100,
+    "svhn": svhn.load_svhn,
 }
+RECIPES: dict[str, Recipe] = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100, "svhn": svhn.SVHN}
+"""Those that must be fetched; the others come with a library."""
 
 
 @dataclass(frozen=True)

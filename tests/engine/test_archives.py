@@ -1,0 +1,226 @@
+"""Published archives in their real formats, small: read alike whichever form they have, and never trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+
+from engine import data
+from engine.contract.catalogue import DATA_FACTS
+from engine.contract.errors import UsageError
+from engine.data.archives import Archive, Recipe, load, prepare, statistics
+from engine.data.cifar import CIFAR10, CIFAR100
+from engine.data.svhn import SVHN
+from engine.device import Compute
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (60, 3, 32, 32), dtype=np.uint8)
+LABELS = RNG.integers(0, 10, 60)
+COARSE = RNG.integers(0, 20, 60)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder, and facts of sets with 50 images to train on and 10 to test on."""
+    monkeypatch.setenv("CAFE_DATA", str(tmp_path))
+    for name in data.RECIPES:
+        monkeypatch.setitem(DATA_FACTS, name, replace(DATA_FACTS[name], pool=50, test=10))
+    return tmp_path
+
+
+def tar_of(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"cifar/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def records(part: slice, *labels: np.ndarray) -> bytes:
+    columns = [label[part, None].astype(np.uint8) for label in labels]
+    return np.hstack([*columns, IMAGES[part].reshape(-1, 3072)]).tobytes()
+
+
+def pickled(part: slice, key: bytes) -> bytes:
+    table = {b"data": IMAGES[part].reshape(-1, 3072), key: LABELS[part].tolist()}
+    return pickle.dumps(table, protocol=2)  # as the published files, which Python 2 wrote
+
+
+BATCHES = {f"data_batch_{i + 1}": slice(10 * i, 10 * i + 10) for i in range(5)} | {"test_batch": slice(50, 60)}
+TRAIN_TEST = {"train": slice(0, 50), "test": slice(50, 60)}
+
+
+def write(folder: Path, kind: str) -> None:
+    if kind == "cifar10 binary":
+        files = {f"{name}.bin": records(part, LABELS) for name, part in BATCHES.items()}
+        tar_of(folder / "cifar-10-binary.tar.gz", files)
+    elif kind == "cifar10 python":
+        tar_of(folder / "cifar-10-python.tar.gz", {name: pickled(part, b"labels") for name, part in BATCHES.items()})
+    elif kind == "cifar100 binary":
+        files = {f"{name}.bin": records(part, COARSE, LABELS) for name, part in TRAIN_TEST.items()}
+        tar_of(folder / "cifar-100-binary.tar.gz", files)
+    elif kind == "cifar100 python":
+        files = {name: pickled(part, b"fine_labels") for name, part in TRAIN_TEST.items()}
+        tar_of(folder / "cifar-100-python.tar.gz", files)
+    else:
+        ten = np.where(LABELS == 0, 10, LABELS)[:, None]
+        for name, part in TRAIN_TEST.items():
+            savemat(folder / f"{name}_32x32.mat", {"X": IMAGES[part].transpose(2, 3, 1, 0), "y": ten[part]})
+
+
+RECIPES = {"cifar10": CIFAR10, "cifar100": CIFAR100, "svhn": SVHN}
+KINDS = ["cifar10 binary", "cifar10 python", "cifar100 binary", "cifar100 python", "svhn"]
+
+
+def published(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe as if the files in the folder were the published ones."""
+
+    def known(archive: Archive) -> Archive:
+        path = folder / archive.name
+        digest = hashlib.md5(path.read_bytes()).hexdigest() if path.exists() else archive.md5
+        return replace(archive, md5=digest)
+
+    return replace(recipe, alternatives=tuple(tuple(map(known, files)) for files in recipe.alternatives))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_form_gives_the_same_images_and_labels(kind: str, folder: Path) -> None:
+    name = kind.split()[0]
+    write(folder, kind)
+    recipe = published(RECIPES[name], folder)
+    source = load(name, recipe)
+    assert np.array_equal(source.train_images, IMAGES[:50])
+    assert np.array_equal(source.test_images, IMAGES[50:])
+    assert source.train_labels.tolist() == LABELS[:50].tolist()
+    assert source.test_labels.tolist() == LABELS[50:].tolist()
+    assert np.allclose(source.mean, (IMAGES[:50] / 255).mean((0, 2, 3)))
+    assert np.allclose(source.std, (IMAGES[:50] / 255).std((0, 2, 3)))
+    for path in folder.glob("*.*z*"):
+        path.unlink()
+    for path in folder.glob("*.mat"):
+        path.unlink()
+    again = load(name, recipe)
+    assert np.array_equal(again.train_images, IMAGES[:50]), "from the cache, without the archive"
+
+
+def test_a_prepared_set_is_resident_like_any_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, "cifar10 binary")
+    monkeypatch.setitem(data.DATA, "cifar10", lambda: load("cifar10", published(CIFAR10, folder)))
+    splits = data.load("cifar10", validation=0.2, seed=0, compute=Compute(torch.device("cpu")))
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (40, 10, 10)
+    assert splits.facts.flip
+    assert not DATA_FACTS["svhn"].flip, "a mirrored digit is none"
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch evil",)
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    files = {name: pickle.dumps({b"data": Evil(), b"labels": [0]}, protocol=2) for name in BATCHES}
+    tar_of(folder / "cifar-10-python.tar.gz", files)
+    with pytest.raises(UsageError, match=r"the pickle asks for (posix|nt)\.system"):
+        load("cifar10", published(CIFAR10, folder))
+    assert not (folder / "evil").exists()
+    assert not (folder / "cifar10").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "a link", "missing", "too few", "wrong label", "noise"])
+def test_damaged_and_hostile_archives_are_one_message_and_leave_nothing(damage: str, folder: Path) -> None:
+    path = folder / "cifar-10-binary.tar.gz"
+    files = {f"{name}.bin": records(part, LABELS) for name, part in BATCHES.items()}
+    if damage == "too few":
+        files["test_batch.bin"] = files["test_batch.bin"][: 3 * 3073]
+    elif damage == "wrong label":
+        files["test_batch.bin"] = bytes([77]) + files["test_batch.bin"][1:]
+    elif damage == "missing":
+        del files["data_batch_3.bin"]
+    tar_of(path, files)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-900])
+    elif damage == "noise":
+        path.write_bytes(RNG.bytes(5000))
+    elif damage == "a link":
+        with tarfile.open(path, "w:gz") as tar:
+            info = tarfile.TarInfo("../../data_batch_1.bin")
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(info)
+    with pytest.raises(UsageError, match=r"cifar-10-binary\.tar\.gz"):
+        load("cifar10", published(CIFAR10, folder))
+    assert [entry.name for entry in folder.iterdir()] == ["cifar-10-binary.tar.gz"]
+
+
+def test_a_file_that_is_not_the_published_one_is_refused(folder: Path) -> None:
+    write(folder, "svhn")
+    with pytest.raises(UsageError, match="not the published file") as caught:
+        load("svhn", SVHN)
+    assert "bytes" in caught.value.message, "it is shorter than it should be"
+
+
+def test_without_archives_it_is_said_what_to_put_where(folder: Path) -> None:
+    for name, recipe in RECIPES.items():
+        with pytest.raises(UsageError, match=f"{name} is not in") as caught:
+            load(name, recipe)
+        assert f"cafe data prepare {name}" in caught.value.hint
+        assert recipe.alternatives[-1][0].name in caught.value.hint
+
+
+def test_a_download_that_fails_says_what_to_do(folder: Path) -> None:
+    said: list[str] = []
+    nowhere = Archive("x.tar.gz", "http://127.0.0.1:9/x.tar.gz", "0" * 32, 1000)
+    with pytest.raises(UsageError, match="cannot be fetched") as caught:
+        prepare("cifar10", Recipe(((nowhere,),), CIFAR10.read), said.append)
+    assert "put x.tar.gz into" in caught.value.hint
+    assert "to fetch" in said[0]
+    assert "for the cache" in said[0]
+
+
+def test_a_download_is_checked_and_converted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    import functools
+    import threading
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    site = tmp_path_factory.mktemp("site")
+    write(site, "cifar10 binary")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        content = (site / "cifar-10-binary.tar.gz").read_bytes()
+        url = f"http://127.0.0.1:{server.server_port}/cifar-10-binary.tar.gz"
+        good = Archive("cifar-10-binary.tar.gz", url, hashlib.md5(content).hexdigest(), len(content))
+        said: list[str] = []
+        with pytest.raises(UsageError, match="cannot be fetched"):
+            prepare("cifar10", Recipe(((replace(good, md5="0" * 32),),), CIFAR10.read), said.append)
+        (folder / "cifar-10-binary.tar.gz").write_bytes(content[:500])  # of an interrupted copy
+        recipe = Recipe(((good,),), CIFAR10.read)
+        prepare("cifar10", recipe, said.append)
+        assert said[-1].startswith("cifar10 is ready")
+        prepare("cifar10", recipe, said.append)
+        assert said[-1].startswith("cifar10 is ready")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert np.array_equal(load("cifar10", recipe).test_images, IMAGES[50:])
+
+
+def test_statistics_are_those_of_the_pixels() -> None:
+    mean, std = statistics(IMAGES)
+    assert np.allclose(mean, (IMAGES / 255).mean((0, 2, 3)))
+    assert np.allclose(std, (IMAGES / 255).std((0, 2, 3)))
