@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint bench schema clean
+.PHONY: quickstart test lint bench schema profiles clean
 
 quickstart: $(STAMP)          ## create .venv, install, run the whole method on real digits
 	$(BIN)/cafe run quickstart
@@ -24,6 +24,9 @@ bench: $(STAMP)               ## all benchmarks in full, written to docs/benchma
 schema: $(STAMP)              ## JSON Schema of profiles for editors, and the reference of their keys
 	$(BIN)/python -m engine.contract.schema > profiles/profile.schema.json
 	$(BIN)/python docs/make_reference.py
+
+profiles: $(STAMP)            ## the grids of profiles/standard and profiles/paper
+	$(BIN)/python docs/make_profiles.py
 
 clean:
 	rm -rf $(VENV)
