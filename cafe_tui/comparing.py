@@ -74,6 +74,7 @@ class Settings:
 def read_settings(run: RunDir) -> Settings:
     """The settings of a run, with the defaults of keys that its profile lacks."""
     from engine.contract import profile as profiles
+    from engine.contract.plan import columns
     from engine.contract.schema import Evaluate
 
     try:
@@ -86,7 +87,11 @@ def read_settings(run: RunDir) -> Settings:
     values = {key: value for key, value in values.items() if not re.fullmatch(r"stage\.[^.]+\.id", key)}
     evaluations = [stage for stage in profile.stage if isinstance(stage, Evaluate)]
     return Settings(
-        values, tuple((str(stage.id), tuple(stage.models or ()), tuple(stage.attacks)) for stage in evaluations)
+        values,
+        tuple(
+            (str(stage.id), tuple(stage.models or ()), tuple(column.name for column in columns(profile, stage)))
+            for stage in evaluations
+        ),
     )
 
 
@@ -481,11 +486,13 @@ def _different_examples(a: Evaluated, b: Evaluated, one: Outcomes, two: Outcomes
 
 def different_tests(a: Settings, b: Settings, attacks: Iterable[str]) -> list[str]:
     """Settings that make one of these attacks another one in the two runs, though the examples are the same."""
-    families = {attack.partition("-")[0] for attack in attacks} - {"clean"}
+    from engine.contract.plan import budget_keys
+
+    made = {attack.partition("@")[0] for attack in attacks} - {"clean"}
     stages = {stage for settings in (a, b) for stage, _, _ in settings.tables}
-    strength = tuple(f"stage.{stage}.{family}_" for stage in stages for family in families)
-    prefixes = ("threat.", *strength) if families else ()
-    return [key for key in differing([a.values, b.values]) if key.startswith(prefixes)]
+    strength = {f"stage.{stage}.{key}" for stage in stages for attack in made for key in budget_keys(attack)}
+    found = differing([a.values, b.values]) if made else []
+    return [key for key in found if key.startswith("threat.") or key in strength]
 
 
 def verdicts(runs: Sequence[Evaluated], files: OutcomeFiles) -> list[Verdict]:

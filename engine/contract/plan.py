@@ -113,6 +113,25 @@ def parts(attack: str) -> tuple[str, ...]:
     return tuple(part + attack[len(plain) :] for part in ENSEMBLES.get(plain, (plain,)))
 
 
+_BUDGETS = {
+    "fgsm": (),
+    "pgd": ("pgd_steps", "pgd_restarts", "pgd_loss"),
+    "cw": ("cw_steps",),
+    "apgd-ce": ("apgd_steps", "apgd_restarts"),
+    "apgd-dlr": ("apgd_steps", "apgd_restarts"),
+    "apgd-t": ("apgd_steps", "targets"),
+    "fab-t": ("fab_steps", "targets"),
+    "square": ("square_queries",),
+}
+
+
+def budget_keys(attack: str) -> tuple[str, ...]:
+    """The keys of an evaluate stage that make this attack another one; nothing for `clean`."""
+    keys = [key for part in parts(attack) for key in _BUDGETS[part.removesuffix("-l2")]]
+    keys += ["eot"] if attack.startswith("rand") else []
+    return tuple(dict.fromkeys([*keys, "source"])) if parts(attack) else ()
+
+
 def evaluation_cost(profile: Profile, stage: Evaluate, attack: str) -> float:
     """Passes that an attack spends on each example at most."""
     targets = min(stage.targets, DATA_FACTS[profile.data.name].classes - 1)
