@@ -125,6 +125,10 @@ class _Training(_Stage):
         StageId | None, doc("of help: stage with the standard network; default the latest that trains one")
     ] = None
     adversary: Annotated[Adversary, doc("the attack inside training")] = msgspec.field(default_factory=Adversary)
+    ema: Annotated[
+        Share | None,
+        doc("decay of an exponential mean of the weights, such as 0.999, which is measured and kept instead of them"),
+    ] = None
     select: Annotated[
         Literal["best", "last"], doc("which checkpoint later stages use; best is chosen on held-out images")
     ] = "best"

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine import checkpoints
 from engine.attacks.losses import cross_entropy
@@ -31,6 +32,11 @@ def triangular(step: int, total: int, rise: float) -> float:
     return min(now / rise if rise > 0 else 1.0, (total - now) / max(total - rise, 1e-9))
 
 
+def _mean_of(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential mean of the weights of a model; statistics of BatchNorm are the model's."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
 class Training(EpochStage):
     """A stage of kind train or inoculate."""
 
@@ -45,6 +51,7 @@ class Training(EpochStage):
         )
         self.scaler = context.compute.scaler()
         self.helper = context.trained(stage.helper).requires_grad_(False).eval() if self.defence.helper else None
+        self.mean = None if stage.ema is None else _mean_of(self.model, stage.ema)
         self.best = (-1.0, -1.0)
         self.history: list[Epoch] = []
         self.told: set[str] = set()
@@ -85,7 +92,14 @@ class Training(EpochStage):
             self.scaler.scale(loss.mean()).backward()
             self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.mean is not None:
+            self.mean.update_parameters(model)
         return shown
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is measured and kept: the mean of the weights where one is taken."""
+        return self.model if self.mean is None else self.mean.module
 
     def _worst_weights(self, x_adv: Tensor, y: Tensor) -> AbstractContextManager[None]:
         """Where the loss is taken: at the weights as they are, or perturbed against the network."""
@@ -103,10 +117,10 @@ class Training(EpochStage):
             z_helper = self.model(x + HELPER_REACH * (x_adv - x))
         return helper_term(z_helper, z_standard)
 
-    def _attack(self, batch: Batch, epoch: int) -> Tensor:
+    def _attack(self, batch: Batch, epoch: int, model: nn.Module | None = None) -> Tensor:
         context = self.context
         return training_adversary(
-            self.model,
+            model or self.model,
             batch,
             context.ball,
             context.compute,
@@ -139,15 +153,15 @@ class Training(EpochStage):
     def _validate(self) -> dict[str, float]:
         """Accuracy on the held-out images, clean and under the adversary of training with fixed starts."""
         context, meter = self.context, Meter()
-        self.model.eval()
+        model = self.result.eval()
         for batch in context.data.validation.batches(512, context.compute):
             with torch.no_grad(), context.compute.autocast():
-                z = self.model(batch.x)
+                z = model(batch.x)
             shown = {"val_loss": cross_entropy(z, batch.y), "val_accuracy": 100.0 * (z.argmax(1) == batch.y)}
             if self.defence.attacks:
-                x_adv = self._attack(batch, epoch=-1)
+                x_adv = self._attack(batch, -1, model)
                 with torch.no_grad(), context.compute.autocast():
-                    z_adv = self.model(x_adv)
+                    z_adv = model(x_adv)
                 shown["val_robust_accuracy"] = 100.0 * (z_adv.argmax(1) == batch.y)
             meter.add(shown)
         return meter.flush()
@@ -155,12 +169,13 @@ class Training(EpochStage):
     def save_weights(self, label: str = "last") -> CheckpointWritten:
         """Write the classifier as it is."""
         path = self.context.weights_file(self.id, label)
-        checkpoints.save_weights(path, {"classifier": self.model}, self.facts(label))
+        checkpoints.save_weights(path, {"classifier": self.result}, self.facts(label))
         return self.checkpoint_record(path, label)
 
     def parts(self) -> dict[str, Any]:
         """The classifier, its optimiser, and the loss scaling."""
-        return {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        return parts if self.mean is None else parts | {"mean": self.mean}
 
     def state(self) -> dict[str, Any]:
         """With the held-out scores so far."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine import process
+from engine import checkpoints, process
 from engine.contract.errors import ProfileError
 from engine.contract.profile import from_tables
 from engine.contract.records import RecordReader, WarningNote
@@ -146,3 +146,27 @@ def test_a_collapsed_training_is_told_once(quick_run: Callable[..., RunDir]) -> 
     assert process.run(run) == 0
     notes = [record for record in RecordReader(run.records_file).read() if isinstance(record, WarningNote)]
     assert [("collapsed" in note.text, note.stage) for note in notes] == [(True, "train")]
+
+
+def test_the_mean_of_the_weights_is_what_is_measured_and_kept(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    context = context_of(quick_run("stage.train.ema=0.9"))
+    training = Training(context, context.profile.stage[0])  # type: ignore[arg-type]
+    expected = {name: value.detach().clone() for name, value in training.model.named_parameters()}
+    batch = context.data.train.take(torch.arange(64), context.compute)
+    for step in range(3):
+        training.step(batch, 0, logging=False)
+        training.done += 1
+        for name, value in training.model.named_parameters():
+            share = 0.0 if step == 0 else 0.9  # the first step has nothing to be averaged with
+            expected[name] = share * expected[name] + (1 - share) * value.detach()
+    found = dict(training.result.named_parameters())
+    assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
+    training.save()
+    kept = context.classifier()
+    checkpoints.load_weights(context.weights_file("train"), {"classifier": kept})
+    assert all(torch.equal(value, found[name]) for name, value in kept.named_parameters())
+    again = Training(context, context.profile.stage[0])  # type: ignore[arg-type]
+    assert again.resume()
+    assert all(torch.equal(value, found[name]) for name, value in again.result.named_parameters())
