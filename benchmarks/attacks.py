@@ -145,7 +145,7 @@ def vgg(stage: Evaluate) -> Case:
         path.parent.mkdir(parents=True, exist_ok=True)
         checkpoints.save_weights(path, {"classifier": model}, {})
     checkpoints.load_weights(path, {"classifier": model})
-    few = loaded.test.first(96)
+    few = loaded.test.first(64)
     images = Images(enlarged(few.images), few.labels, few.index)
     return Case("VGG-16", model.requires_grad_(False).eval(), images, eps, stage, 32)
 
