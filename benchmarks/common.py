@@ -49,7 +49,7 @@ class Row:
     @property
     def met(self) -> bool:
         """Whether the ratio keeps to the target."""
-        return self.ratio <= self.target if self.better == "less" else self.ratio >= self.target
+        return bool(self.ratio <= self.target if self.better == "less" else self.ratio >= self.target)
 
     def document(self) -> dict[str, Any]:
         """The row as the contract's JSON has it."""

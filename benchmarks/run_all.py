@@ -1,4 +1,4 @@
-"""Runs every benchmark in full and writes docs/benchmarks.md: `make bench`."""
+"""Runs every benchmark and writes docs/benchmarks.md: in full by `make bench`, which takes hours, or with --quick."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ NOT_BENCHMARKS = {"common.py", "fake_runs.py", "peers.py", "run_all.py", "termin
 
 def main() -> int:
     """The number of benchmarks that could not be run."""
-    parts = ["# Benchmarks", "", "Made by `make bench`: medians of 5, measured in turn in one run.", ""]
+    quick = sys.argv[1:] == ["--quick"]
+    made = "`python benchmarks/run_all.py --quick`: less work and fewer repeats than " if quick else ""
+    parts = ["# Benchmarks", "", f"Made by {made}`make bench`: medians, measured in turn in one run.", ""]
     failures = 0
     for path in sorted(HERE.glob("*.py")):
         if path.name in NOT_BENCHMARKS:
             continue
         print(f"{path.stem} ...", flush=True)
-        answer = subprocess.run([sys.executable, str(path), "--json"], capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            [sys.executable, str(path), "--json", *sys.argv[1:]], capture_output=True, text=True, check=False
+        )
         if answer.returncode:
             failures += 1
             print(answer.stderr, file=sys.stderr)
