@@ -100,7 +100,8 @@ def available() -> list[Entry]:
     shipped = shipped_folder()
     for folder in search_folders():
         pattern = "*.toml" if folder == Path.cwd() else "**/*.toml"
-        for path in sorted(folder.glob(pattern)) if folder.is_dir() else []:
+        found = folder.glob(pattern) if folder.is_dir() else ()
+        for path in sorted(found, key=lambda path: (len(path.parts), path)):  # grids in folders come last
             name = path.relative_to(folder).with_suffix("").as_posix()
             try:
                 tables = read_toml(path)

@@ -244,10 +244,11 @@ def test_stop_tells_what_it_did(folder: Path) -> None:
 def test_profiles_and_profile(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('extends = "quickstart"\nname = "mine"\ndescription = "[b]x[/b]"\n')
     text = cafe("profiles", cwd=tmp_path).stdout
-    assert "quickstart  shipped" in text
-    assert "mine        local    [b]x[/b]" in text
+    rows = [line.split(maxsplit=2) for line in text.splitlines()]
+    assert rows[0] == ["mine", "local", "[b]x[/b]"]
+    assert rows[1][:2] == ["quickstart", "shipped"], "before the grids, which are many"
     listed = json.loads(cafe("profiles", "--json", cwd=tmp_path).stdout)["profiles"]
-    assert {row["name"] for row in listed} == {"mine", "quickstart"}
+    assert {row["name"] for row in listed if "/" not in row["name"]} == {"mine", "quickstart"}
     lines = cafe("profile", "mine", "--set", "seed=3", cwd=tmp_path).stdout.splitlines()
     assert any(line.startswith("seed = 3") and line.endswith("# --set") for line in lines)
     assert any(line.startswith('name = "mine"') and line.endswith("mine.toml") for line in lines)
