@@ -183,10 +183,11 @@ async def test_keys_in_the_bottom_line_can_be_clicked() -> None:
     async with app_with(GivenRows(row(1), row(2))).run_test(size=(100, 20)) as pilot:
         await until(pilot, lambda: bool(table(pilot).selected))
         keys = pilot.app.screen.query_one(KeyBar)
+        await until(pilot, lambda: "Open" in keys.text())  # it is drawn again when the table gets the focus
         shown = [word for word in keys.text().split() if len(word) > 1]
         assert shown[:4] == ["Open", "Quit", "New", "run"]
         assert shown[-1] == "Help", "the key that tells all others is never left out"
-        await pilot.pause(0.3)  # the bar is drawn again when the table gets the focus
+        await pilot.pause(0.3)
         await pilot.click(KeyBar, offset=(2 + keys.text().index("Help"), 0))
         await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,7 +102,12 @@ def test_without_the_extra_it_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 def test_pages_from_elsewhere_cannot_reach_the_terminal_and_nothing_comes_from_elsewhere(served: Served) -> None:
-    page = urllib.request.urlopen(served.url).read().decode()
+    page = ""
+    for _ in range(100):  # it tells its address a moment before it listens
+        with contextlib.suppress(urllib.error.URLError):
+            page = urllib.request.urlopen(served.url).read().decode()
+            break
+        time.sleep(0.1)
     assert "textual-terminal" in page
     assert "googleapis" not in page
 
