@@ -6,6 +6,7 @@ and without inoculation from there on, and the table of all three.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 PROFILES = Path(__file__).resolve().parents[1] / "profiles"
@@ -101,11 +102,11 @@ name = "{model}"
 """
 
 
-def main() -> None:
-    """Write them all."""
+def main(profiles: Path) -> None:
+    """Write them all into the folders of the presets under `profiles`."""
     for preset, words in PRESETS.items():
-        folder = PROFILES / preset
-        folder.mkdir(exist_ok=True)
+        folder = profiles / preset
+        folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*.toml"):
             path.unlink()
         for base, standard, defence, also in (
@@ -128,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else PROFILES)

@@ -49,6 +49,9 @@ def _prepare(name: str) -> int:
     except CafeError as error:
         print(f"cafe: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("cafe: interrupted; nothing half made is left, the same command begins again", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -46,4 +46,9 @@ def prepare(name: Annotated[str, typer.Argument(metavar="NAME", help="A data set
         near = get_close_matches(name, DATA_FACTS, 1, 0.5)
         guess = f"Did you mean `{near[0]}`? " if near else ""
         raise UsageError(f"unknown data set: {name}", f"{guess}Known: {', '.join(DATA_FACTS)}.")
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "engine", "data", name]))
+    process = subprocess.Popen([sys.executable, "-m", "engine", "data", name])
+    while True:
+        try:
+            raise typer.Exit(process.wait())
+        except KeyboardInterrupt:  # the engine, in the same terminal, has got it too and says what it means
+            continue

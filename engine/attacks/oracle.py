@@ -118,7 +118,7 @@ def number_format(stage: Evaluate, compute: Compute) -> torch.dtype:
         return FORMATS[stage.precision]
     if compute.device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if torch.backends.cpu.get_cpu_capability() == "AMX" or _has_amx() else torch.float32
+    return torch.bfloat16 if _has_amx() else torch.float32
 
 
 def _has_amx() -> bool:

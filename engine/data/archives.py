@@ -219,8 +219,10 @@ def _convert(name: str, recipe: Recipe, paths: Sequence[Path], folder: Path) -> 
         (hidden / "facts.json").write_text(json.dumps(known), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         hidden.rename(folder)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(hidden, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         if not (folder / "facts.json").is_file():  # unless another process was quicker
             raise DiskError(f"{folder}: cannot be written: {error.strerror}", ELSEWHERE) from None
 

@@ -224,3 +224,38 @@ def test_statistics_are_those_of_the_pixels() -> None:
     mean, std = statistics(IMAGES)
     assert np.allclose(mean, (IMAGES / 255).mean((0, 2, 3)))
     assert np.allclose(std, (IMAGES / 255).std((0, 2, 3)))
+
+
+def test_a_fetch_that_is_interrupted_says_so_without_a_traceback(folder: Path) -> None:
+    """A server that accepts and then keeps silent; ctrl-C reaches the command and its engine alike."""
+    import signal
+    import socket
+    import subprocess
+    import sys
+    import textwrap
+    import time
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
+        program = textwrap.dedent(f"""
+            from dataclasses import replace
+            from engine import data
+            from engine.__main__ import _prepare
+            recipe = data.RECIPES["cifar10"]
+            archive = replace(recipe.alternatives[0][0], url={url!r})
+            data.RECIPES["cifar10"] = replace(recipe, alternatives=((archive,),))
+            raise SystemExit(_prepare("cifar10"))
+        """)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        while "fetching" not in process.stdout.readline():
+            pass
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.startswith("cafe: interrupted")
+    assert "Traceback" not in said
+    assert not list(folder.glob("*"))
