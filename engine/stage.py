@@ -218,7 +218,7 @@ class EpochStage(StageRun):
             for rows in order.split(self.batch_size)[first : self.steps_per_epoch]:
                 batch = data.train.take(rows, compute)
                 if self.context.profile.data.augment:
-                    batch = augment(batch, flip=data.facts.flip, seed=seed, epoch=epoch)
+                    batch = augment(batch, flip=data.facts.flip, seed=seed, epoch=self.drawing(epoch))
                 logging = (self.done % self.steps_per_epoch + 1) % self.log_every == 0
                 torch.manual_seed(seed + self.done)  # dropout draws from torch's generator, anew in every step
                 self.meter.add(self.step(batch, epoch, logging))
@@ -238,6 +238,10 @@ class EpochStage(StageRun):
     @abstractmethod
     def step(self, batch: Batch, epoch: int, logging: bool) -> dict[str, Tensor]:
         """One optimiser step; per-example values (N,) to be shown, some of them perhaps only when `logging`."""
+
+    def drawing(self, epoch: int) -> int:
+        """The epoch whose augmentation is used in `epoch`."""
+        return epoch
 
     def rates(self) -> dict[str, float]:
         """Numbers that the host knows, shown beside the means."""

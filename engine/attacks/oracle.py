@@ -14,13 +14,11 @@ from engine.attacks.loop import FP16_SCALE, Slope
 from engine.contract.schema import Evaluate
 from engine.data import Batch
 from engine.device import Compute
-from engine.models.folding import fold
+from engine.models.folding import folded
 
 LogitLoss = Callable[[Tensor], Tensor]
 """Logits (N,K) to what is to be maximised (N,)."""
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SAME_ANSWERS = 1e-3
-"""By which logits may differ, as a share of their largest, for a folded network to count as the same one."""
 
 
 @dataclass
@@ -95,8 +93,8 @@ def searching_oracle(model: nn.Module, stage: Evaluate, compute: Compute, sample
     layout = compute.channels_last if stage.channels_last is None else stage.channels_last
     search = replace(compute, dtype=dtype, channels_last=layout)
     network, said = model, [next(name for name, kind in FORMATS.items() if kind == dtype)]
-    if stage.fold and (folded := _folded(model, sample.x)) is not None:
-        network = folded
+    if stage.fold and (fused := folded(model, sample.x)) is not None:
+        network = fused
         said.append("BatchNorm folded")
     if layout:
         network = network if network is not model else deepcopy(model)
@@ -123,17 +121,3 @@ def number_format(stage: Evaluate, compute: Compute) -> torch.dtype:
 
 def _has_amx() -> bool:
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-
-
-def _folded(model: nn.Module, x: Tensor) -> nn.Module | None:
-    """A copy with BatchNorm folded into convolutions; None where there is none to fold or the answers would differ."""
-    try:
-        folded = fold(model)
-        if folded is None:
-            return None
-        with torch.no_grad():
-            z, z_folded = model(x), folded(x)
-    except Exception:  # whatever a foreign network does that tracing cannot follow: it is attacked as it is
-        return None
-    same = bool(((z - z_folded).abs().amax() <= SAME_ANSWERS * z.abs().amax().clamp_min(1e-6)).item())
-    return folded.requires_grad_(False) if same else None

@@ -71,7 +71,7 @@ def _plan(profile: Profile, stage: Stage) -> StagePlan:
     steps = batches(size, stage.batch_size) * stage.epochs
     passes = _ATTACK_STEP * _steps(stage.adversary)
     if isinstance(stage, Game):
-        passes += 2 + _TREATMENTS
+        passes = (passes + 2) * stage.views / stage.reuse_epochs + _TREATMENTS
     elif isinstance(stage, Train):
         passes = _TRAIN_PASS if stage.defence == "standard" else passes + _TRAIN_PASS * _views(stage)
     else:

@@ -55,6 +55,11 @@ def resolve(profile: Profile) -> list[str]:
                 problems += _refer_network(f"stage.{i}.start", stage.start, earlier, profile)
         elif isinstance(stage, Game):
             _resolve_adversary(stage.adversary)
+            if stage.views > stage.reuse_epochs:
+                problems.append(
+                    f"stage.{i}.views: found {stage.views}; allowed: at most reuse_epochs = {stage.reuse_epochs}, "
+                    "as every epoch uses one view"
+                )
             stage.base = stage.base or _latest(earlier, Train) or (CHECKPOINT if profile.model.checkpoint else None)
             problems += _refer_network(f"stage.{i}.base", stage.base, earlier, profile)
             if is_foreign(profile.model.name):

@@ -38,6 +38,7 @@ Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Momentum = Annotated[float, Meta(ge=0, lt=1)]
+BankPlace = Literal["auto", "device", "host", "disk"]
 StageId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
 
@@ -157,6 +158,18 @@ class Game(_Stage, tag_field="kind", tag="game"):
     adversary: Annotated[Adversary, doc("the attack that makes the instrument Z")] = msgspec.field(
         default_factory=Adversary
     )
+    reuse_epochs: Annotated[
+        Count, doc("epochs in which the features of one draw of the adversary are used; 1 attacks in every epoch")
+    ] = 5
+    views: Annotated[Count, doc("augmented views of each image in one draw, used in turn; at most reuse_epochs")] = 1
+    bank: Annotated[
+        BankPlace,
+        doc("where reused features lie: device, host memory, or disk (a temporary file); auto: the first with room"),
+    ] = "auto"
+    regret_steps: Annotated[
+        Annotated[int, Meta(ge=0)],
+        doc("steps in which a copy of g is trained on after each epoch, to tell how far it is from its best answer"),
+    ] = 5
 
 
 class Inoculate(_Training, tag_field="kind", tag="inoculate"):

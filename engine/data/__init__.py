@@ -38,6 +38,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.y)
 
+    def padded(self, size: int) -> Batch:
+        """At least `size` examples: the first one again and again after the last."""
+        extra = size - len(self)
+        if extra <= 0:
+            return self
+        rows = torch.cat([torch.arange(len(self)), torch.zeros(extra, dtype=torch.long)]).to(self.y.device)
+        return Batch(self.x[rows], self.y[rows], self.index[rows])
+
 
 @dataclass(frozen=True)
 class Images:

@@ -47,7 +47,7 @@ class Training(EpochStage):
         self.model = context.trained(stage.start) if stage.start else context.classifier()
         self.inoculation = Inoculation(context, stage, self.model) if isinstance(stage, Inoculate) else None
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay
+            self.model.parameters(), lr=stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay, fused=True
         )
         self.scaler = context.compute.scaler()
         self.helper = context.trained(stage.helper).requires_grad_(False).eval() if self.defence.helper else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,11 +11,17 @@ from torch import Tensor, nn
 from engine import checkpoints
 from engine.attacks.loop import attacked
 from engine.attacks.pgd import training_adversary
-from engine.contract.records import CheckpointWritten
+from engine.contract.records import CheckpointWritten, WarningNote
 from engine.contract.schema import Game
 from engine.data import Batch, Images
+from engine.game import saddle
+from engine.game.bank import FeatureBank, Features
 from engine.game.moments import moment, omega, read_features, regulariser
+from engine.models.folding import folded
 from engine.stage import Context, EpochStage, Event, Meter
+
+MEASURED = 512
+"""Images measured at once."""
 
 
 class GameRun(EpochStage):
@@ -25,12 +31,18 @@ class GameRun(EpochStage):
         super().__init__(context, str(stage.id), stage.epochs, stage.batch_size)
         self.stage = stage
         self.model = context.trained(stage.base).requires_grad_(False).eval()
+        sample = context.data.train.take(torch.arange(2, device=context.compute.device), context.compute)
+        self.target = folded(self.model, sample.x) or self.model  # what the adversary climbs: it never changes either
         self.h, self.g = context.treatments(self.model.feature_shape)
         self.optimizer_h, self.optimizer_g = (self._optimizer(network) for network in (self.h, self.g))
         self.scaler = context.compute.scaler()
+        self.bank = FeatureBank(context.data.train.index, stage.views, stage.bank) if stage.reuse_epochs > 1 else None
+        self.held_out = FeatureBank(context.data.validation.index, 1, stage.bank)
+        self.drawn = -1  # the draw of the adversary that the bank is of
         self.readings: dict[str, float] = {}
+        self.told: set[str] = set()
 
-    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+    def _optimizer(self, network: nn.Module) -> torch.optim.AdamW:
         stage = self.stage
         return torch.optim.AdamW(
             network.parameters(),
@@ -38,13 +50,19 @@ class GameRun(EpochStage):
             betas=stage.betas,
             weight_decay=stage.weight_decay,
             amsgrad=stage.amsgrad,
+            fused=True,  # the networks are large and the images few: elsewhere this is a third of a step
         )
 
-    def features(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        """F_nat and F_adv (N,C,H,W) of a batch under the adversary of the stage."""
+    def drawing(self, epoch: int) -> int:
+        """The epoch whose augmentation and starts of the adversary are used in `epoch`: with a bank, one before it."""
+        since = epoch % self.stage.reuse_epochs
+        return epoch - since + since % self.stage.views
+
+    def features(self, batch: Batch, epoch: int) -> Features:
+        """F_nat and F_adv (N,C,H,W) of a batch under the adversary of the stage, drawn anew for each `epoch`."""
         context = self.context
         x_adv = training_adversary(
-            self.model,
+            self.target,
             batch,
             context.ball,
             context.compute,
@@ -55,9 +73,26 @@ class GameRun(EpochStage):
         with torch.no_grad(), context.compute.autocast():
             return self.model.features(batch.x), self.model.features(x_adv)
 
+    def _training_features(self, batch: Batch, epoch: int) -> Features:
+        """Those of the draw that `epoch` uses, from the bank where there is one."""
+        drawing = self.drawing(epoch)
+        if self.bank is None:
+            return self.features(batch, drawing)
+        draw, view = divmod(drawing, self.stage.reuse_epochs)
+        if draw != self.drawn:
+            self.bank.forget()
+            self.drawn = draw
+
+        def make() -> Features:  # in one compute shape, so that the bits do not depend on the company
+            full = batch.padded(self.batch_size)
+            F_nat, F_adv = self.features(full, drawing)
+            return F_nat[: len(batch)], F_adv[: len(batch)]
+
+        return self.bank.features(view, batch.index, make)
+
     def step(self, batch: Batch, epoch: int, logging: bool) -> dict[str, Tensor]:
         """One step of g up psi - lambda*regulariser, then one of h down psi, with g(Z) computed anew in between."""
-        F_nat, F_adv = self.features(batch, epoch)
+        F_nat, F_adv = self._training_features(batch, epoch)
         Z = F_adv - F_nat
         shown = self._step_test_function(F_nat, Z, batch.y)
         shown |= self._step_hypothesis(F_nat, Z, batch.y)
@@ -100,11 +135,19 @@ class GameRun(EpochStage):
             readings = read_features(self.model.head, self.h, F_nat, F_adv, Z, self.g(Z))
         return readings.shown(y) | {"variation_norm": Z.float().flatten(1).norm(dim=1)}
 
-    def measure(self, images: Images, prefix: str) -> dict[str, float]:
-        """The readings and psi on images that were not trained on, with fixed starts of the adversary."""
+    def _fixed(self, batch: Batch) -> Features:
+        """F_nat and F_adv with fixed starts of the adversary."""
+        return self.features(batch, epoch=-1)
+
+    def _held_out_features(self, batch: Batch) -> Features:
+        """The same for held-out images, made once."""
+        return self.held_out.features(0, batch.index, lambda: self._fixed(batch))
+
+    def measure(self, images: Images, prefix: str, features: Callable[[Batch], Features]) -> dict[str, float]:
+        """The readings and psi on images that were not trained on."""
         meter = Meter()
-        for batch in images.batches(512, self.context.compute):
-            F_nat, F_adv = self.features(batch, epoch=-1)
+        for batch in images.batches(MEASURED, self.context.compute):
+            F_nat, F_adv = features(batch)
             Z = F_adv - F_nat
             with attacked(self.h), attacked(self.g), torch.no_grad(), self.context.compute.autocast():
                 treatment = self.g(Z)
@@ -113,13 +156,40 @@ class GameRun(EpochStage):
             meter.add(self._readings(F_nat, F_adv, batch.y) | {"psi": psi, "regulariser": regulariser(treatment, Z)})
         return {f"{prefix}{name}": value for name, value in meter.flush().items()}
 
+    def _diagnosis(self) -> dict[str, float]:
+        """How near the game is to its saddle point, on held-out images."""
+        stage, seen = self.stage, []
+        for batch in self.context.data.validation.first(saddle.IMAGES).batches(MEASURED, self.context.compute):
+            F_nat, F_adv = self._held_out_features(batch)
+            seen.append(saddle.HeldOut(F_nat, F_adv - F_nat, batch.y))
+        held_out = saddle.HeldOut(*map(torch.cat, zip(*seen, strict=True)))
+        found = {}
+        with self.context.compute.autocast():
+            found = saddle.shape_of_play(self.h, self.g, held_out.Z)
+            if stage.regret_steps:
+                found["regret"] = saddle.regret(
+                    self.model.head,
+                    self.h,
+                    self.g,
+                    self.optimizer_g,
+                    held_out,
+                    lambda_=stage.lambda_,
+                    steps=stage.regret_steps,
+                )
+        return {f"val_{name}": value for name, value in found.items()}
+
     def end_epoch(self, epoch: int) -> Iterator[Event]:
-        """The readings on the held-out images."""
-        yield self.scalars(self.measure(self.context.data.validation, "val_"), epoch + 1.0)
+        """The readings and the diagnosis on the held-out images."""
+        values = self.measure(self.context.data.validation, "val_", self._held_out_features) | self._diagnosis()
+        yield self.scalars(values, epoch + 1.0)
+        for kind, text in saddle.alarms(values).items():
+            if kind not in self.told:
+                self.told.add(kind)
+                yield WarningNote(stage=self.id, text=text)
 
     def finish(self) -> Iterator[Event]:
         """The readings on the test images, which select nothing (prefix `final_`), and the weights of h and g."""
-        self.readings = self.measure(self.context.data.test, "final_")
+        self.readings = self.measure(self.context.data.test, "final_", self._fixed)
         yield self.scalars(self.readings, float(self.epochs))
         yield self.save_weights()
 
@@ -140,3 +210,12 @@ class GameRun(EpochStage):
             "optimizer_g": self.optimizer_g,
             "scaler": self.scaler,
         }
+
+    def state(self) -> dict[str, Any]:
+        """With the alarms that have been raised."""
+        return super().state() | {"told": sorted(self.told)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        super().restore(state)
+        self.told = set(state["told"])

@@ -1,0 +1,201 @@
+"""The feature bank and the diagnosis of the game: same bits wherever features lie, closed forms, signs of failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine import checkpoints
+from engine.contract import profile as profiles
+from engine.contract.errors import DiskError, ProfileError, RunFailed
+from engine.contract.plan import plan
+from engine.contract.records import Scalars
+from engine.contract.rundir import RunDir
+from engine.contract.schema import BankPlace
+from engine.defences.train import Training
+from engine.game import bank, saddle
+from engine.game.bank import FeatureBank, bank_bytes
+from engine.game.game import GameRun
+from engine.stage import Context, Step
+
+INDEX = torch.tensor([2, 3, 5, 8, 9])
+
+
+def made(index: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (N,3,2,2) that tell the example they belong to."""
+    F_nat = index.float()[:, None, None, None].expand(-1, 3, 2, 2) + torch.arange(4.0).view(1, 1, 2, 2)
+    return F_nat, -F_nat
+
+
+@pytest.mark.parametrize("place", ["device", "host", "disk", "auto"])
+def test_features_are_made_once_and_come_back_unchanged(place: BankPlace) -> None:
+    held, asked = FeatureBank(INDEX, 2, place), []
+
+    def features(view: int, *index: int) -> tuple[Tensor, Tensor]:
+        wanted = torch.tensor(index)
+        return held.features(view, wanted, lambda: asked.append((view, *index)) or made(wanted))  # type: ignore[func-returns-value]
+
+    features(0, 9, 2)
+    features(0, 3, 5, 8)
+    for index in ((2, 3), (8, 5, 9)):
+        F_nat, F_adv = features(0, *index)
+        assert torch.equal(F_nat, made(torch.tensor(index))[0])
+        assert torch.equal(F_adv, made(torch.tensor(index))[1])
+    assert asked == [(0, 9, 2), (0, 3, 5, 8)]
+    features(1, 2)
+    features(1, 2, 3)  # one is missing
+    assert asked[2:] == [(1, 2), (1, 2, 3)]
+    assert held.nbytes == bank_bytes(5, 2, (3, 2, 2)) == 2 * 5 * 2 * 12 * 4
+    assert held.place == ("device" if place == "auto" else place)
+    held.forget()
+    features(0, 2)
+    assert asked[4:] == [(0, 2)]
+
+
+def test_a_bank_without_room_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank, "bank_bytes", lambda *_: 1 << 60)
+    with pytest.raises(DiskError, match=r"needs 1152921504\.6 GB, and .* free"):
+        FeatureBank(INDEX, 1, "disk").features(0, INDEX, lambda: made(INDEX))
+
+    def full(*_: object, **__: object) -> Tensor:
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(RunFailed, match="which the host does not have") as failure:
+        FeatureBank(INDEX, 1, "host").features(0, INDEX, lambda: made(INDEX))
+    assert "reuse_epochs = 1" in failure.value.hint
+
+
+@pytest.fixture
+def games(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> Callable[..., Callable[[], GameRun]]:
+    """Games on one small network, with overrides of their keys; each call of the result is a new one of the same."""
+
+    def make(**keys: object) -> Callable[[], GameRun]:
+        overrides = [
+            f'stage.game.{key}="{value}"' if isinstance(value, str) else f"stage.game.{key}={value}"
+            for key, value in keys.items()
+        ]
+        context = context_of(quick_run("stage.train.epochs=1", *overrides))
+        if not context.weights_file("train").exists():
+            for _ in Training(context, context.profile.stage[0]).run():  # type: ignore[arg-type]
+                pass
+        return lambda: GameRun(context, context.profile.stage[1])  # type: ignore[arg-type]
+
+    return make
+
+
+def played(game: GameRun, until: int | None = None) -> list[Scalars]:
+    """The curves of a game that is consumed to its end, or to a step."""
+    found = []
+    for event in game.run():
+        if isinstance(event, Scalars):
+            event.values.pop("images_per_second", None)
+            found.append(event)
+        if isinstance(event, Step) and event.done == until:
+            game.save()
+            break
+    return found
+
+
+def test_a_game_stopped_within_a_draw_goes_on_to_the_same_bits(games: Callable[..., Callable[[], GameRun]]) -> None:
+    """The bank is not kept: what it held is made anew, among other neighbours."""
+    game = games(epochs=4, reuse_epochs=3, views=2, bank="host")
+    whole = game()
+    curves = played(whole)
+    for stop in (8, 13):  # in the second view, in the second use of the first; 5 steps an epoch
+        played(game(), until=stop)
+        again = game()
+        assert again.resume()
+        rest = played(again)
+        for mine, theirs in zip((again.h, again.g), (whole.h, whole.g), strict=True):
+            assert all(map(torch.equal, mine.state_dict().values(), theirs.state_dict().values()))
+        assert [curve.values for curve in rest] == [curve.values for curve in curves if curve.step > stop]
+        again.resume_file.unlink()
+
+
+def test_one_draw_serves_as_many_epochs_as_it_should(games: Callable[..., Callable[[], GameRun]]) -> None:
+    game = games(epochs=7, reuse_epochs=3, views=2)()
+    assert [game.drawing(epoch) for epoch in range(7)] == [0, 1, 0, 3, 4, 3, 6]
+    attacked: list[int] = []
+    original = game.features
+    game.features = lambda batch, epoch: attacked.append(epoch) or original(batch, epoch)  # type: ignore[assignment, method-assign, func-returns-value]
+    played(game)
+    steps = game.steps_per_epoch
+    assert [attacked.count(epoch) for epoch in (0, 1, 3, 4, 6)] == [steps] * 5
+    validation_and_test = len(attacked) - 5 * steps
+    assert attacked.count(-1) == validation_and_test == 3 + 1  # 1,078 held-out images once, 450 test images
+
+
+def test_the_plan_knows_that_reuse_is_cheaper_and_the_profile_that_views_need_epochs() -> None:
+    def cost(**keys: object) -> float:
+        stages = [{"kind": "train"}, {"kind": "game", **keys}]
+        return plan(profiles.from_tables({"name": "x", "stage": stages}))[1].cost
+
+    assert cost(reuse_epochs=10) < cost(reuse_epochs=10, views=2) < cost(reuse_epochs=1)
+    with pytest.raises(ProfileError, match=r"stage\.1\.views: found 3; allowed: at most reuse_epochs = 2"):
+        cost(reuse_epochs=2, views=3)
+
+
+class Scaled(nn.Module):
+    """w to s * w."""
+
+    def __init__(self, s: float) -> None:
+        super().__init__()
+        self.s = nn.Parameter(torch.tensor(s))
+
+    def forward(self, w: Tensor) -> Tensor:
+        return self.s * w
+
+
+class Pooled(nn.Module):
+    """Logits are the channel means."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.mean((2, 3))
+
+
+def play(g: nn.Module, lambda_: float, seen: saddle.HeldOut, steps: int = 200) -> float:
+    optimizer = torch.optim.AdamW(g.parameters(), lr=0.02, weight_decay=0.0)
+    return saddle.regret(Pooled(), Scaled(0.5), g, optimizer, seen, lambda_=lambda_, steps=steps)
+
+
+def test_regret_is_nothing_at_the_best_answer_and_the_whole_gap_away_from_it() -> None:
+    """With a large lambda the best g is the identity, and g(Z) = s*Z lies lambda * (s-1)^2 * mean(Z^2) below it."""
+    torch.manual_seed(0)
+    Z = torch.randn(40, 3, 2, 2)
+    seen = saddle.HeldOut(torch.zeros(40, 3, 2, 2), torch.cat([Z[:20], Z[:20]]), torch.arange(20).repeat(2) % 3)
+    assert play(Scaled(1.0), 1e4, seen) == pytest.approx(0.0, abs=0.01)
+    far = Scaled(0.0)
+    gap = 1e4 * seen.halves()[1].Z.pow(2).mean().item()
+    assert play(far, 1e4, seen) == pytest.approx(gap, rel=0.01)
+    assert far.s.item() == 0.0, "the player itself stays"
+    assert play(Scaled(0.0), 1.0, seen, steps=0) == 0.0
+
+
+def test_a_degenerate_game_is_told(games: Callable[..., Callable[[], GameRun]]) -> None:
+    Z = torch.randn(16, 3, 2, 2)
+    shape = saddle.shape_of_play(Scaled(0.0), Scaled(1.0), Z)
+    assert shape == {"treatment_distance": 0.0, "hypothesis_spread": 0.0}
+    shape = saddle.shape_of_play(Scaled(1.0), Scaled(3.0), Z)
+    assert shape["treatment_distance"] == pytest.approx(2.0, rel=1e-5)
+    assert shape["hypothesis_spread"] == pytest.approx(1.0, abs=0.05)
+    sound = {"val_treatment_distance": 1.0, "val_hypothesis_spread": 0.8, "val_psi": 0.2}
+    assert saddle.alarms(sound) == {}
+    for key, kind in (
+        ("val_treatment_distance", "identity"),
+        ("val_hypothesis_spread", "constant"),
+        ("val_psi", "psi"),
+    ):
+        assert list(saddle.alarms({**sound, key: 1e-4})) == [kind]
+    game = games(epochs=2, **{"lambda": 1e-9})()
+    game.g = Scaled(1.0)
+    game.optimizer_g = torch.optim.AdamW(game.g.parameters(), lr=1e-12)
+    warnings = [event.text for event in game.run() if hasattr(event, "text")]
+    assert len(warnings) == 1, "once, not after every epoch"
+    assert "almost the identity" in warnings[0]
+    assert checkpoints.load_resume(game.resume_file)["state"]["told"] == ["identity"]  # type: ignore[index]
