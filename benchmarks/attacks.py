@@ -119,13 +119,14 @@ def mnist(stage: Evaluate) -> Case:
     return Case("mnist5k", trained(tables), loaded.test.first(500), 0.2, stage, 128)
 
 
+def enlarged(images: Tensor) -> Tensor:
+    """Digits (N,1,8,8) uint8 as fp32 images (N,3,32,32) in [0,1]."""
+    return F.interpolate(images.float() / 255, size=32, mode="bilinear").expand(-1, 3, -1, -1).contiguous()
+
+
 def vgg(stage: Evaluate) -> Case:
     """VGG-16 trained with FGSM on the digits, enlarged to 3x32x32."""
     eps, loaded = 0.1, data.load("digits", validation=0.1, seed=0, compute=CPU)
-
-    def enlarged(images: Tensor) -> Tensor:
-        return F.interpolate(images.float() / 255, size=32, mode="bilinear").expand(-1, 3, -1, -1).contiguous()
-
     model = build("vgg16", classes=10, channels=3, size=32, mean=[0.3] * 3, std=[0.35] * 3, seed=0)
     path = weights_file({"vgg16": eps})
     if not path.exists():

@@ -1,0 +1,210 @@
+"""The instrumental-variable game against the way it was published, and its memory against the formula of docs/game.md.
+
+The peer attacks in every epoch, differentiates the features and both players twice in a step, updates them tensor by
+tensor, and reads seven numbers back in each step; it is written here from the description of the method. Both sides
+start from the same weights and play the same number of epochs; afterwards both pairs of players are measured alike on
+the test images. VGG-16 plays on the digits, enlarged to 3x32x32; `--quick` has the small network of the quickstart.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import attacks
+import psutil
+import torch
+import torch.nn.functional as F
+from common import Row, main
+from torch import nn
+
+from engine import checkpoints, data
+from engine.contract import profile as profiles
+from engine.contract import rundir
+from engine.contract.schema import Evaluate, Game
+from engine.data import Images
+from engine.game.bank import FeatureBank, bank_bytes
+from engine.game.game import GameRun
+from engine.game.networks import build_treatment
+from engine.stage import Context
+
+EPOCHS = 10
+POINTS = 1.0
+"""By which final accuracies may differ."""
+READINGS = ("ac", "cf", "cc")
+
+
+@contextmanager
+def context_of(case: attacks.Case, model: str, train: int, steps: int) -> Iterator[Context]:
+    """A game of `EPOCHS` epochs, one draw of the adversary for all, on the first `train` training images of a case."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "network.safetensors"
+        checkpoints.save_weights(weights, {"classifier": case.model}, {})
+        game = {
+            "kind": "game",
+            "base": "checkpoint",
+            "epochs": EPOCHS,
+            "reuse_epochs": EPOCHS,
+            "adversary": {"steps": steps},
+        }
+        profile = profiles.from_tables(
+            {
+                "name": "game",
+                "data": {"augment": False},
+                "threat": {"eps": case.eps},
+                "model": {"name": "small", "checkpoint": str(weights)},
+                "stage": [game],
+            }
+        )
+        profile.model.name = model  # the images are the digits, but enlarged: no data set of the catalogue
+        run = rundir.create(Path(folder) / "runs", "game", profiles.dumps(profile))
+        digits = data.load("digits", validation=0.1, seed=0, compute=attacks.CPU)
+        size = case.x.shape[-1]
+        splits = replace(
+            digits,
+            facts=replace(digits.facts, size=size, channels=case.x.shape[1]),
+            train=_like(case, digits.train.first(train)),
+            validation=_like(case, digits.validation),
+            test=_like(case, digits.test),
+        )
+        yield Context(profile, run, attacks.CPU, splits)
+
+
+def _like(case: attacks.Case, images: Images) -> Images:
+    """Digits in the shape of the images of a case."""
+    if case.x.shape[1:] == images.images.shape[1:]:
+        return images
+    return Images(attacks.enlarged(images.images), images.labels, images.index)
+
+
+def published(context: Context, model: nn.Module, epochs: int) -> tuple[nn.Module, nn.Module]:
+    """h and g after the game as the published code plays it."""
+    stage = context.profile.stage[0]
+    assert isinstance(stage, Game)
+    assert stage.adversary.step_size is not None
+    h, g = context.treatments(model.feature_shape)
+    options = {"lr": stage.lr, "weight_decay": stage.weight_decay, "amsgrad": True}
+    optimizer_h, optimizer_g = (torch.optim.AdamW(player.parameters(), **options) for player in (h, g))
+    train, eps = context.data.train, context.ball.eps
+    size = stage.adversary.step_size * eps
+    model.eval()
+    for epoch in range(epochs):
+        torch.manual_seed(epoch)
+        for rows in torch.randperm(len(train)).split(stage.batch_size):
+            batch = train.take(rows, context.compute)
+            x, y = batch.x, batch.y
+            x_adv = (x + eps * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
+            for _ in range(stage.adversary.steps):
+                x_adv = x_adv.detach().requires_grad_()
+                (gradient,) = torch.autograd.grad(F.cross_entropy(model(x_adv), y), x_adv)
+                x_adv = torch.min(torch.max(x_adv + size * gradient.sign(), x - eps), x + eps).clamp(0, 1).detach()
+            for player, optimizer in (("g", optimizer_g), ("h", optimizer_h)):
+                F_nat, F_adv = model.features(x), model.features(x_adv)
+                Z = F_adv - F_nat
+                treatment = g(Z)
+                causal = h(treatment)
+                omega_g = F.log_softmax(model.head(F_nat + treatment), 1)[torch.arange(len(y)), y]
+                omega_h = F.log_softmax(model.head(F_nat + causal), 1)[torch.arange(len(y)), y]
+                psi, distance = (omega_h * omega_g).mean(), F.mse_loss(treatment, Z)
+                optimizer.zero_grad()
+                (psi if player == "h" else distance - psi).backward()
+                optimizer.step()
+            with torch.no_grad():
+                logits = [model.head(F_adv), *(model.head(F_nat + w) for w in (treatment, causal, h(Z)))]
+                [(z.argmax(1) == y).float().mean().item() for z in logits]
+                [value.item() for value in (psi, distance, Z.norm())]
+    return h, g
+
+
+def play(case: attacks.Case, model: str, train: int, steps: int, target: float) -> list[Row]:
+    """Time and final accuracies of one game on both sides."""
+    with context_of(case, model, train, steps) as context:
+        game = GameRun(context, context.profile.stage[0])  # type: ignore[arg-type]
+        started = time.perf_counter()
+        ended = [event for event in game.run() if hasattr(event, "values")]
+        mine = time.perf_counter() - started - _outside(game)
+        assert ended, "a game tells how it goes"
+        found = game.measure(context.data.test, "", game._fixed)
+        started = time.perf_counter()
+        game.h, game.g = published(context, context.trained("checkpoint"), EPOCHS)
+        theirs = time.perf_counter() - started
+        peer = game.measure(context.data.test, "", game._fixed)
+    title = f"{case.name}, {train} images, PGD-{steps}, {EPOCHS} epochs"
+    rows = [Row(f"{title}: seconds, against the game as published", mine, theirs, "s", target)]
+    for name in READINGS:
+        ours, other = found[f"accuracy_{name}"], peer[f"accuracy_{name}"]
+        rows.append(
+            Row(f"{title}: |accuracy of {name.upper()} - the peer's|", abs(ours - other), POINTS, "points", 1.0)
+        )
+    return rows
+
+
+def _outside(game: GameRun) -> float:
+    """Seconds of what the peer does not do at all: measuring on held-out and test images."""
+    started = time.perf_counter()
+    game.held_out.forget()
+    game.measure(game.context.data.validation, "", game._held_out_features)
+    first = time.perf_counter() - started
+    started = time.perf_counter()
+    for _ in range(EPOCHS - 1):
+        game.measure(game.context.data.validation, "", game._held_out_features)
+    for _ in range(EPOCHS):
+        game._diagnosis()
+    rest = time.perf_counter() - started
+    started = time.perf_counter()
+    game.measure(game.context.data.test, "", game._fixed)
+    return first + rest + time.perf_counter() - started
+
+
+def memory(images: int, shape: tuple[int, int, int]) -> list[Row]:
+    """What a filled bank and two players with their optimisers add to the process, against the formula."""
+    process = psutil.Process()
+    gc.collect()
+    before = process.memory_info().rss
+    index = torch.arange(images)
+    bank = FeatureBank(index, 1, "host")
+    for rows in index.split(1000):
+        bank.features(0, rows, lambda rows=rows: (torch.ones(len(rows), *shape), torch.zeros(len(rows), *shape)))  # type: ignore[misc]
+    filled = process.memory_info().rss
+    players = [build_treatment(shape, seed=seed) for seed in (1, 2)]
+    for player in players:
+        optimizer = torch.optim.AdamW(player.parameters(), amsgrad=True, fused=True)
+        for parameter in player.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        player.optimizer = optimizer
+    after = process.memory_info().rss
+    predicted = 40 * sum(parameter.numel() for parameter in players[0].parameters())
+    what = f"{images} images of {'x'.join(map(str, shape))}"
+    return [
+        Row(
+            f"memory of a bank of {what}, against the formula",
+            (filled - before) / 1e6,
+            bank_bytes(images, 1, shape) / 1e6,
+            "MB",
+            1.05,
+        ),
+        Row(
+            f"memory of both players for {shape[0]} channels, against the formula",
+            (after - filled) / 1e6,
+            predicted / 1e6,
+            "MB",
+            1.05,
+        ),
+    ]
+
+
+def measure(quick: bool) -> list[Row]:
+    """All rows."""
+    if quick:
+        return [*play(attacks.digits(Evaluate()), "small", 400, 10, 1.0), *memory(4_500, (512, 2, 2))]
+    return [*memory(45_000, (512, 2, 2)), *play(attacks.vgg(Evaluate()), "vgg16", 256, 10, 1 / 8)]
+
+
+if __name__ == "__main__":
+    main("game", measure)
