@@ -70,14 +70,17 @@ class Live:
 
 
 class Plain:
-    """Append-only lines without any control code."""
+    """Append-only lines without any control code, each after `prefix`; no curves if they are to be `brief`."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "", *, brief: bool = False) -> None:
         self._said, self._signs = 0.0, console.signs_for(sys.stdout)
+        self._prefix, self._brief = prefix, brief
 
     def show(self, follower: RunFollower, view: RunView) -> None:
         for record in follower.fresh:
             if isinstance(record, Scalars):
+                if self._brief:
+                    continue
                 held_out = any(name.startswith(("val_", "final_")) for name in record.values)
                 if held_out or time.monotonic() - self._said > PLAIN_SECONDS:
                     self._said = time.monotonic()
@@ -107,7 +110,7 @@ class Plain:
             self._say(line.plain.rstrip())
 
     def _say(self, text: str) -> None:
-        print("\n".join(fmt.printable(line) for line in text.split("\n")), flush=True)
+        print("\n".join(self._prefix + fmt.printable(line) for line in text.split("\n")), flush=True)
 
 
 class Json:
@@ -128,18 +131,22 @@ class Json:
         print(text, file=sys.stderr, flush=True)
 
     def end(self, view: RunView, run: RunDir) -> None:
-        import msgspec
+        print(to_json(whole_document(view, run)).decode(), flush=True)
 
-        results = run.results()
-        cells = list(view.table.cells.values()) if results is None else results.cells
-        whole = document(cells) | {
-            "id": run.id,
-            "state": view.status.state,
-            "reason": view.error,
-            "differences": msgspec.to_builtins(results.differences) if results else [],
-            "headline": dict(results.headline) if results else {},
-        }
-        print(msgspec.json.encode(whole).decode(), flush=True)
+
+def whole_document(view: RunView, run: RunDir) -> dict[str, object]:
+    """What `--json` says of a run that has ended."""
+    import msgspec
+
+    results = run.results()
+    cells = list(view.table.cells.values()) if results is None else results.cells
+    return document(cells) | {
+        "id": run.id,
+        "state": view.status.state,
+        "reason": view.error,
+        "differences": msgspec.to_builtins(results.differences) if results else [],
+        "headline": dict(results.headline) if results else {},
+    }
 
 
 def _scalars(record: Scalars) -> str:
@@ -185,14 +192,14 @@ def _sink(plain: bool, json: bool, records: bool) -> Iterator[Sink]:
             yield Live(painter, console.signs_for(sys.stdout))
 
 
-class _Interrupts:
+class Interrupts:
     """Counts ctrl-C; ends the program, through every `finally`, on SIGTERM and SIGHUP."""
 
     def __init__(self) -> None:
         self.count = 0
 
     @contextmanager
-    def counted(self) -> Iterator[_Interrupts]:
+    def counted(self) -> Iterator[Interrupts]:
         old = {
             signal.SIGINT: signal.signal(signal.SIGINT, self._count),
             signal.SIGTERM: signal.signal(signal.SIGTERM, self._leave),
@@ -225,7 +232,7 @@ def follow(
     The first ctrl-C asks the engine to stop, the second kills it. From the very start: an engine that nobody knows of
     would go on.
     """
-    with _Interrupts().counted() as interrupts:
+    with Interrupts().counted() as interrupts:
         run, process = start()
         try:
             return _serve(run, process, interrupts, plain=plain, json=json, records=records)
@@ -238,7 +245,7 @@ def follow(
 def _serve(
     run: RunDir,
     process: subprocess.Popen[bytes],
-    interrupts: _Interrupts,
+    interrupts: Interrupts,
     *,
     plain: bool,
     json: bool,
@@ -265,13 +272,13 @@ def _serve(
 
 def watch(run: RunDir, *, plain: bool = False) -> None:
     """Show a run that somebody else started until it ends or ctrl-C; the engine is left alone."""
-    with _Interrupts().counted() as interrupts:
+    with Interrupts().counted() as interrupts:
         _follow(run, interrupts, lambda count, sink: count > 0, plain=plain)
 
 
 def _follow(
     run: RunDir,
-    interrupts: _Interrupts,
+    interrupts: Interrupts,
     obey: Callable[[int, Sink], bool],
     process: subprocess.Popen[bytes] | None = None,
     *,

@@ -283,6 +283,8 @@ class RunFollower:
 
     def _elapsed(self, state: State, status: Status) -> float:
         created = self.run.info().created or self._started or state.heartbeat
+        if self._started and self._started - created > RESUMED_SECONDS:  # it waited in a queue
+            created = self._started
         until = state.heartbeat if status.final and state.heartbeat else self._clock()
         return max(until - created - self._idle, 0.0) if created else 0.0
 

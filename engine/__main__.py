@@ -1,11 +1,12 @@
 """`python -m engine run RUN_DIR`: the process that does the work of one run directory.
 
-`python -m engine data NAME` fetches and converts a data set.
+`python -m engine data NAME` fetches and converts a data set; `python -m engine speed` measures this host.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -22,7 +23,11 @@ def main() -> int:
     verb.add_argument("directory", type=Path, metavar="RUN_DIR")
     prepare = verbs.add_parser("data", help="fetch a data set and make its cache")
     prepare.add_argument("name", metavar="NAME")
+    speed = verbs.add_parser("speed", help="image passes a second for each profile of a JSON list on stdin, as another")
+    speed.add_argument("folder", metavar="FOLDER", help="where a network of the user is looked for")
     arguments = parser.parse_args()
+    if arguments.verb == "speed":
+        return _speed(arguments.folder)
     if arguments.verb == "data":
         return _prepare(arguments.name)
     directory = RunDir(arguments.directory.resolve())
@@ -34,6 +39,14 @@ def main() -> int:
     except CafeError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+
+
+def _speed(folder: str) -> int:
+    from engine.contract import profile as profiles
+    from engine.speed import passes_per_second
+
+    print(json.dumps([passes_per_second(profiles.from_tables(tables), folder) for tables in json.load(sys.stdin)]))
+    return 0
 
 
 def _prepare(name: str) -> int:

@@ -59,7 +59,7 @@ def run(directory: RunDir) -> int:
     """
     before = directory.state()
     status = directory.status(before)
-    if before.pid is not None and not status.final:
+    if before.pid is not None and not status.final and before.state != "queued":  # that is the pid of the queue
         raise UsageError(f"{directory.id} is already running", "`cafe watch` follows it.")
     if status.final:  # a request that an earlier engine has obeyed, or did not live to obey
         directory.stop_file.unlink(missing_ok=True)

@@ -18,6 +18,9 @@ Runs = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a unique prefix of one, or `last`.")]
+RunsNamed = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Run ids, unique prefixes, `last`, or a tag for all that have it.")
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live view.")]
 
 
@@ -26,6 +29,19 @@ def find_run(runs: Path | None, reference: str) -> RunDir:
     from engine.contract import rundir
 
     return rundir.find(runs_folder(runs), reference)
+
+
+def find_runs(runs: Path | None, reference: str) -> list[RunDir]:
+    """The run that a user names, or all runs with that tag, oldest first. Raises RunNotFound."""
+    from engine.contract import rundir
+    from engine.contract.errors import RunNotFound
+
+    try:
+        return [find_run(runs, reference)]
+    except RunNotFound as error:
+        if tagged := rundir.tagged(runs_folder(runs), reference):
+            return tagged
+        raise error
 
 
 def print_json(document: object) -> None:

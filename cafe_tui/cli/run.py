@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cafe_tui.cli.options import Json, Plain, Run, Runs, find_run
+from cafe_tui.cli.options import Json, Plain, Runs, RunsNamed, find_runs
 from cafe_tui.locations import runs_folder
+
+if TYPE_CHECKING:
+    from engine.contract.profile import Loaded
+    from engine.contract.rundir import RunDir
+    from engine.contract.sweeps import Sweep
+
+Parallel = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of a sweep: engines side by side. [default: cores / compute.threads; 1 on a GPU]"),
+]
+RunOrTag = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run id, a unique prefix of one, `last`, or a tag for all that have it.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,13 +47,20 @@ def run(
     json: Annotated[
         bool, typer.Option("--json", help="Each record as a line, then the results document as the last line.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved profile; start nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved profile, or the runs of a sweep; start nothing.")
+    ] = False,
+    parallel: Parallel = None,
     runs: Runs = None,
 ) -> None:
     """Run a profile and follow it until it ends.
 
     ctrl-C asks the engine to stop after its current step with a checkpoint; a second ctrl-C kills it. The engine is a
     process of its own: closing the terminal does not touch it.
+
+    A profile with a table [sweep] stands for several runs. What they will cost is said first; then they are done one
+    after another, as many side by side as the cores allow. The same command, and `cafe resume TAG`, go on with those
+    that are not finished.
     """
     from functools import partial
     from json import dumps as quoted
@@ -52,6 +73,9 @@ def run(
         overrides.append(f"name={quoted(name)}")
     if device is not None:
         overrides.append(f"compute.device={quoted(device)}")
+    if sweep := profiles.load_sweep(profile, overrides):
+        _run_sweep(sweep, runs, tag or [], parallel, detach=detach, plain=plain, json=json, dry_run=dry_run)
+        return
     loaded = profiles.load(profile, overrides)
     if dry_run:
         print(profiles.dumps(loaded.profile), end="")
@@ -65,46 +89,101 @@ def run(
     raise typer.Exit(follow(start, plain=plain, json=json))
 
 
-def watch(run: Run, plain: Plain = False, runs: Runs = None) -> None:
-    """The live view of a run that is going on, or the final one. ctrl-C leaves the view; the run goes on."""
-    from cafe_tui.follow import watch as look_on
-
-    look_on(find_run(runs, run), plain=plain)
-
-
-def stop(
-    runs_named: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, unique prefixes, or `last`.")],
-    json: Json = False,
-    runs: Runs = None,
+def _run_sweep(
+    sweep: Sweep[Loaded],
+    runs: Path | None,
+    tags: list[str],
+    parallel: int | None,
+    *,
+    detach: bool,
+    plain: bool,
+    json: bool,
+    dry_run: bool,
 ) -> None:
-    """Ask running engines to stop after their current step, with a checkpoint."""
-    from cafe_tui.cli.options import print_json
-    from cafe_tui.launch import local
+    from functools import partial
 
-    directories = [find_run(runs, name) for name in runs_named]
+    from cafe_tui import costs
+    from cafe_tui.launch import queue
+
+    side_by_side = parallel or queue.side_by_side([point.profile for point in sweep.points])
+    tag, made = queue.runs_of(runs_folder(runs), sweep)
+    finished = [run is not None and run.status().state == "finished" for run in made]
+    out = sys.stderr if json or (detach and not dry_run) else sys.stdout
+    if dry_run:
+        for label, point, done in zip(sweep.labels, sweep.points, finished, strict=True):
+            print(f"{label}{'  finished' if done else ''}  {costs.passes(point.profile):.3g} image passes")
+    to_do = [point.profile for point, done in zip(sweep.points, finished, strict=True) if not done]
+    for line in costs.announcement(tag, to_do, len(sweep.points), side_by_side):
+        print(line, file=out, flush=True)
+    if dry_run or (not to_do and not json):
+        return
+    begin = partial(
+        queue.start, runs_folder(runs), sweep, tags=tags, command=["cafe", *sys.argv[1:]], parallel=side_by_side
+    )
+    if detach:
+        print(begin()[0])
+        return
+    from cafe_tui.follow_sweep import follow
+
+    raise typer.Exit(follow(begin, plain=plain, json=json))
+
+
+def watch(run: RunOrTag, plain: Plain = False, runs: Runs = None) -> None:
+    """The live view of a run that is going on, or the final one; of a tag, all its runs.
+
+    ctrl-C leaves the view; what runs goes on.
+    """
+    found = find_runs(runs, run)
+    if len(found) == 1:
+        from cafe_tui.follow import watch as look_on
+
+        look_on(found[0], plain=plain)
+        return
+    from cafe_tui.follow_sweep import follow
+
+    follow(lambda: (run, found), plain=plain, stops=False)
+
+
+def stop(runs_named: RunsNamed, json: Json = False, runs: Runs = None) -> None:
+    """Ask running engines to stop after their current step, with a checkpoint, and queues to start nothing more."""
+    from cafe_tui.cli.options import print_json
+    from cafe_tui.launch import local, queue
+
     answers = []
-    for directory in directories:
-        status = directory.status()
-        if not status.final:
-            local.stop(directory)
-        answers.append({"id": directory.id, "asked": not status.final, "state": status.state})
-        if not json:
-            word = f"is {status.state} already" if status.final else "is asked to stop after its current step"
-            print(f"{directory.id} {word}")
+    for name in runs_named:
+        found = find_runs(runs, name)
+        going = [(run, run.status()) for run in found]
+        if len(found) > 1:  # a tag: its queue as well
+            queue.stop([run for run, status in going if not status.final])
+        for run, status in going:
+            if len(found) == 1 and not status.final:
+                local.stop(run)
+            answers.append({"id": run.id, "asked": not status.final, "state": status.state})
+            if not json:
+                word = f"is {status.state} already" if status.final else "is asked to stop after its current step"
+                print(f"{run.id} {word}")
     if json:
         print_json({"runs": answers})
 
 
 def resume(
-    run: Run,
+    run: RunOrTag,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run id and return at once.")] = False,
     plain: Plain = False,
+    parallel: Parallel = None,
     runs: Runs = None,
 ) -> None:
-    """Go on with a run that was stopped, killed or failed, from its last checkpoint, and follow it."""
+    """Go on with a run that was stopped, killed or failed, from its last checkpoint, and follow it.
+
+    With a tag, such as that of a sweep: with all its runs that are not finished, one after another.
+    """
     from cafe_tui.launch import local
 
-    directory = find_run(runs, run)
+    found = find_runs(runs, run)
+    if len(found) > 1:
+        _resume_all(run, found, parallel, detach=detach, plain=plain)
+        return
+    directory = found[0]
     if detach:
         local.resume(directory)
         print(directory.id)
@@ -112,3 +191,25 @@ def resume(
     from cafe_tui.follow import follow
 
     raise typer.Exit(follow(lambda: (directory, local.resume(directory)), plain=plain))
+
+
+def _resume_all(tag: str, found: list[RunDir], parallel: int | None, *, detach: bool, plain: bool) -> None:
+    from cafe_tui.launch import queue
+    from engine.contract import profile as profiles
+    from engine.contract.errors import UsageError
+
+    unfinished = [run for run in found if run.status().state != "finished"]
+    if not unfinished:
+        raise UsageError(f"all {len(found)} runs tagged {tag} are finished", f"`cafe table {tag}` shows their tables.")
+    side_by_side = parallel or queue.side_by_side([profiles.load(str(r.profile_file)).profile for r in unfinished])
+    if detach:
+        queue.resume(found, side_by_side)
+        print(tag)
+        return
+    from cafe_tui.follow_sweep import follow
+
+    def begin() -> tuple[str, list[RunDir]]:
+        queue.resume(found, side_by_side)
+        return tag, found
+
+    raise typer.Exit(follow(begin, plain=plain))

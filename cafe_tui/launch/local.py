@@ -30,7 +30,7 @@ def start(
     process cannot be started.
     """
     profile = loaded.profile
-    _check_device(profile.compute.device)
+    check_device(profile.compute.device)
     run = rundir.create(
         runs.absolute(),
         name or profile.name,
@@ -71,11 +71,11 @@ def spawn(run: RunDir) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=run.path,  # a file called engine or torch in the user's folder must not shadow ours
-            env=_environment(),
+            env=environment(),
         )
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, with this checkout (if it is one that may not be installed) before everything else on the path."""
     home = Path(rundir.__file__).resolve().parents[2]
     paths = [str(home)] if (home / "pyproject.toml").exists() else []
@@ -85,7 +85,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **order, "PYTHONUNBUFFERED": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     """Refuse a GPU where the system shows none, before anything is made; the engine checks the rest with torch."""
     if device.startswith("cuda") and not any(map(os.path.exists, ACCELERATOR_NODES)):
         raise UsageError(
@@ -112,6 +112,6 @@ def kill(run: RunDir) -> None:
 def _own_engine(run: RunDir) -> int | None:
     """The pid of the run's engine if it lives on this host; never that of another process which got its number."""
     state = run.state()
-    if state.pid is None or state.host != socket.gethostname() or state.state in rundir.FINAL:
+    if state.pid is None or state.host != socket.gethostname() or state.state in (*rundir.FINAL, "queued"):
         return None
     return state.pid if rundir.process_alive(state.pid, state.pid_started) else None

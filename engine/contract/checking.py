@@ -16,7 +16,7 @@ from engine.contract.schema import (
 )
 
 Tables = dict[str, Any]
-KEYS_OF_A_FILE = ("extends", "set")
+KEYS_OF_A_FILE = ("extends", "set", "sweep")
 """What a profile's file may hold beside the keys of the profile."""
 
 

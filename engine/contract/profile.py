@@ -2,6 +2,8 @@
 
     file --tomli--> tables --extends, [set], --set--> one table --check--> Profile --resolve--> complete Profile
 
+With a table [sweep] the file stands for several runs: one table each, checked and resolved for itself.
+
 Every problem of a profile is reported at once, in the words of the file. A resolved profile has no open default: run
 again, it repeats the run.
 """
@@ -9,6 +11,7 @@ again, it repeats the run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,8 +28,11 @@ from engine.contract.resolving import resolve, stage_ids
 from engine.contract.schema import (
     Profile,
 )
+from engine.contract.sweeps import Sweep, combine, merged_problems, nested
 
 DEFAULT = "default"
+SWEPT = "sweep"
+"""The origin of a value that a sweep gives."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +142,52 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
     `overrides` are KEY=VALUE texts as given to --set. Raises UsageError when a file cannot be read and ProfileError
     with every problem found otherwise.
     """
+    path, tables, origins, problems = _gather(name, overrides)
+    if SWEPT in tables:
+        raise UsageError(
+            f"{_printable(name)} is a sweep: it stands for several runs, each with a profile of its own",
+            f"`cafe run {_printable(name)} --dry-run` lists them, `cafe run` runs them one after another.",
+        )
+    return _loaded(tables, origins, problems, path)
+
+
+def load_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep[Loaded] | None:
+    """Every run that the table [sweep] of the profile called `name` stands for; None for a profile without one.
+
+    Raises as `load` does, with the problems of all runs at once.
+    """
+    path, tables, origins, problems = _gather(name, overrides)
+    if SWEPT not in tables:
+        return None
+    points = combine(tables.pop(SWEPT), problems)
+    base = str(tables.get("name", "unnamed"))
+    found: list[Loaded] = []
+    told: list[Sequence[str]] = []
+    for label, values in points:
+        own, whence, wrong = deepcopy(tables), dict(origins), list(problems)
+        for key, value in values.items():
+            _override(own, key, value, SWEPT, whence, wrong)
+        for key, origin in origins.items():
+            if origin == "--set" and whence[key] == SWEPT:
+                wrong.append(f"sweep.{key}: --set {key}=... gives one value; narrow it with --set 'sweep.{key}=[...]'")
+        _override(own, "name", f"{base}-{label}"[:60], SWEPT, whence, wrong)
+        try:
+            found.append(_loaded(own, whence, wrong, path))
+        except ProfileError as error:
+            told.append(error.problems)
+    if told or problems:
+        raise ProfileError(str(path), merged_problems(told or [problems], len(points)))
+    return Sweep(base, str(tables.get("description", "")), [label for label, _ in points], found)
+
+
+def _gather(name: str, overrides: Sequence[str]) -> tuple[Path, Tables, dict[str, str], list[str]]:
+    """File, tables with everything inherited and overridden, where each value came from, and what is wrong so far."""
     path = find(name)
     origins: dict[str, str] = {}
     problems: list[str] = []
     tables = _inherit(path, origins, problems, seen=())
     _override_all(tables, overrides, origins, problems)
-    profile = _build(tables, origins, problems, path)
-    return Loaded(profile, path, {**{key: DEFAULT for key, _ in leaves(to_tables(profile))}, **origins})
+    return path, tables, {key: o for key, o in origins.items() if not key.startswith(f"{SWEPT}.")}, problems
 
 
 def from_tables(tables: Tables, source: str = "profile") -> Profile:
@@ -155,8 +200,12 @@ def from_given(tables: Tables, source: str, overrides: Sequence[str] = ()) -> Lo
     origins: dict[str, str] = {}
     problems: list[str] = []
     _override_all(tables, overrides, origins, problems)
-    profile = _build(tables, origins, problems, Path(source))
-    return Loaded(profile, Path(source), {**{key: DEFAULT for key, _ in leaves(to_tables(profile))}, **origins})
+    return _loaded(tables, origins, problems, Path(source))
+
+
+def _loaded(tables: Tables, origins: dict[str, str], problems: list[str], path: Path) -> Loaded:
+    profile = _build(tables, origins, problems, path)
+    return Loaded(profile, path, {**{key: DEFAULT for key, _ in leaves(to_tables(profile))}, **origins})
 
 
 def _override_all(tables: Tables, overrides: Sequence[str], origins: dict[str, str], problems: list[str]) -> None:
@@ -229,6 +278,8 @@ def _inherit(path: Path, origins: dict[str, str], problems: list[str], seen: tup
     own = read_toml(path)
     parent = own.pop("extends", None)
     changes = own.pop("set", {})
+    if isinstance(own.get(SWEPT), dict):
+        own[SWEPT] = nested(own[SWEPT])
     tables: Tables = {}
     if isinstance(parent, str):
         tables = _inherit(find(parent, beside=path.parent), origins, problems, (*seen, path.resolve()))

@@ -1,7 +1,8 @@
 """A run is a directory: paths, creation, listing, lookup, state.
 
 One process writes it (the engine's rank 0), any number read it, also over NFS: state is replaced by rename, records
-are appended, nothing is locked. Whether a run is still alive is the reader's judgement, see `RunDir.status`.
+are appended, nothing is locked. While a run is `queued`, and then only, its queue writes state.json. Whether a run is
+still alive is the reader's judgement, see `RunDir.status`.
 """
 
 from __future__ import annotations
@@ -165,6 +166,8 @@ class RunDir:
                 latest = self.state()
                 if latest.state in FINAL:  # it ended between our two looks
                     return Status(latest.state, latest.error)
+                if state.state == "queued":
+                    return Status("lost", f"its queue (process {state.pid}) is gone; `cafe resume` goes on with it")
                 return Status("lost", f"the engine process {state.pid} is gone; its last words are in {self.log_file}")
             return Status(state.state)
         if now - state.heartbeat > LOST_AFTER_SECONDS:
@@ -233,8 +236,9 @@ def create(
     tags: Sequence[str] = (),
     command: Sequence[str] = (),
     parent: str | None = None,
+    state: Literal["starting", "queued"] = "starting",
 ) -> RunDir:
-    """Make a new run directory under `runs`, complete or not at all.
+    """Make a new run directory under `runs`, complete or not at all. `queued` are runs whose engine comes later.
 
     Raises UsageError when the folder cannot be made or written, or when `name` cannot be part of a folder's name.
     """
@@ -256,7 +260,7 @@ def create(
         runs.mkdir(parents=True, exist_ok=True)
         info.id, hidden = _reserve(runs, name, now)
         try:
-            _fill(hidden, info, profile_toml)
+            _fill(hidden, info, profile_toml, state)
             hidden.rename(runs / info.id)
         except BaseException:
             shutil.rmtree(hidden, ignore_errors=True)
@@ -281,10 +285,10 @@ def _reserve(runs: Path, name: str, now: float) -> tuple[str, Path]:
             hidden.rmdir()
 
 
-def _fill(folder: Path, info: Info, profile_toml: str) -> None:
+def _fill(folder: Path, info: Info, profile_toml: str, first: StateName) -> None:
     for name in ("checkpoints", "outcomes", "samples", "control"):
         (folder / name).mkdir()
-    state = State(state="starting", host=info.host, heartbeat=info.created)
+    state = State(state=first, host=info.host, heartbeat=info.created)
     (folder / "profile.toml").write_text(profile_toml, encoding="utf-8")
     (folder / "run.json").write_bytes(msgspec.json.format(to_json(info)))
     (folder / "state.json").write_bytes(to_json(state))
@@ -334,6 +338,11 @@ def find(runs: Path, reference: str) -> RunDir:
         shown = ", ".join(matches[:5]) + (", ..." if len(matches) > 5 else "")
         raise RunNotFound(f"{len(matches)} runs begin with {reference!r}: {shown}", "Type a few more characters.")
     raise RunNotFound(f"no run {reference!r} in {runs}", "`cafe ls` lists the runs.")
+
+
+def tagged(runs: Path, tag: str) -> list[RunDir]:
+    """The runs with a tag, oldest first. Raises UsageError."""
+    return [run for run in reversed(listing(runs)) if tag in run.info().tags]
 
 
 def _stamp(moment: float) -> str:

@@ -103,6 +103,7 @@ def test_every_epoch_visits_every_example_once_in_its_own_order() -> None:
 def test_mnist5k_has_as_many_test_images_of_each_class() -> None:
     one, other = load(0, "mnist5k"), load(1, "mnist5k")
     assert torch.bincount(one.test.labels).tolist() == [100] * 10
+    assert torch.bincount(one.test.first(500).labels).tolist() == [50] * 10, "a limit must not choose the easy classes"
     assert torch.equal(one.test.images, other.test.images)
     assert one.test.images.amax() == 255
     together = torch.cat([one.train.images, one.validation.images, one.test.images]).flatten(1)

@@ -1,0 +1,254 @@
+"""The queue of a sweep: starts the engines of several runs one after another, and outlives the terminal.
+
+`python -m cafe_tui.launch.queue` is a process of its own. It knows no more than the run directories tell: killed at any
+moment, it leaves runs that another queue goes on with. While a run waits here, its state.json says so; from the first
+sign of life of its engine on, only the engine writes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from msgspec.structs import replace
+
+from cafe_tui.launch import local
+from engine.contract import profile as profiles
+from engine.contract import rundir
+from engine.contract.errors import CafeError, DiskError, UsageError
+from engine.contract.profile import Loaded
+from engine.contract.rundir import RunDir, StateName
+from engine.contract.schema import Profile
+from engine.contract.sweeps import Sweep
+
+POLL_SECONDS = 0.25
+LOOK_SECONDS = 1.0
+"""How often the queue looks whether somebody wants a waiting run to stop."""
+RENEW_SECONDS = 15.0
+"""How often it renews the heartbeats of waiting runs, for readers on other hosts."""
+
+
+# --- what a command does ---------------------------------------------------------------------------------------------
+
+
+def runs_of(runs: Path, sweep: Sweep[Loaded]) -> tuple[str, list[RunDir | None]]:
+    """The tag of a sweep and, point by point, the run that an earlier command made of it."""
+    texts = [profiles.dumps(point.profile) for point in sweep.points]
+    tag = sweep.tag(texts)
+    made: dict[str, RunDir] = {}
+    for run in rundir.tagged(runs, tag):
+        with suppress(OSError, UnicodeDecodeError):
+            made[run.profile_file.read_text(encoding="utf-8")] = run
+    return tag, [made.get(text) for text in texts]
+
+
+def start(
+    runs: Path, sweep: Sweep[Loaded], *, tags: Sequence[str], command: Sequence[str], parallel: int
+) -> tuple[str, list[RunDir]]:
+    """Create what is missing of a sweep and start its queue; finished runs stay as they are. Its tag and its runs.
+
+    Raises UsageError when the device cannot be there, the folder cannot be written or no process can be started.
+    """
+    for point in sweep.points:
+        local.check_device(point.profile.compute.device)
+    tag, made = runs_of(runs, sweep)
+    all_runs = [
+        run
+        or rundir.create(
+            runs.absolute(),
+            point.profile.name,
+            profiles.dumps(point.profile),
+            description=point.profile.description,
+            tags=list(dict.fromkeys([tag, *tags])),
+            command=command,
+            state="queued",
+        )
+        for run, point in zip(made, sweep.points, strict=True)
+    ]
+    resume(all_runs, parallel)
+    return tag, all_runs
+
+
+def resume(runs: Sequence[RunDir], parallel: int) -> list[RunDir]:
+    """Start a queue that goes on with those of the runs that are not finished; these are returned.
+
+    Runs that another living queue or engine has are left to it. Raises UsageError when the process cannot be started.
+    """
+    unfinished = [run for run in runs if run.status().state != "finished"]
+    ours = [run for run in unfinished if not _cared_for(run)]
+    if ours:
+        for run in ours:
+            enqueue(run, None)
+        working = [run for run in unfinished if run not in ours]  # the queue waits for them, so as not to start more
+        _spawn([*working, *ours], parallel)
+    return unfinished
+
+
+def _cared_for(run: RunDir) -> bool:
+    """Whether a living engine or queue has this run."""
+    return run.state().pid is not None and not run.status().final
+
+
+def enqueue(run: RunDir, pid: int | None) -> None:
+    """Say that a run waits for queue `pid`, with what was done of it before. Raises DiskError."""
+    run.stop_file.unlink(missing_ok=True)  # a request that was obeyed, or is withdrawn by this
+    _tell(run, "queued", pid)
+
+
+def _tell(run: RunDir, state: StateName, pid: int | None, error: str = "", hint: str = "") -> None:
+    started = rundir.process_started(pid) if pid else None
+    known = replace(run.state(), state=state, pid=pid, pid_started=started, error=error, hint=hint)
+    run.write_state(replace(known, host=socket.gethostname(), heartbeat=time.time()))
+
+
+def _spawn(runs: Sequence[RunDir], parallel: int) -> None:
+    """A queue process in a session of its own. What it says goes to the log of the first run that it starts."""
+    paths = [str(run.path.absolute()) for run in runs]
+    try:
+        with runs[0].log_file.open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "cafe_tui.launch.queue", f"--parallel={parallel}", *paths],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=runs[0].path,
+                env=local.environment(),
+            )
+    except OSError as error:
+        raise UsageError(f"cannot start the queue: {error.strerror}") from None
+
+
+def stop(runs: Sequence[RunDir]) -> None:
+    """Ask the queues of these runs to stop, and their engines after the current step, with a checkpoint."""
+    for pid in {pid for run in runs if (pid := queue_of(run)) is not None}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    for run in runs:
+        if not run.status().final:
+            local.stop(run)
+
+
+def queue_of(run: RunDir) -> int | None:
+    """The process that a run waits for, if it lives on this host."""
+    state = run.state()
+    waits = state.state == "queued" and state.pid is not None and state.host == socket.gethostname()
+    return state.pid if waits and state.pid and rundir.process_alive(state.pid, state.pid_started) else None
+
+
+def side_by_side(wanted: Sequence[Profile]) -> int:
+    """How many engines this host takes at once: as many as there are cores for the threads of each.
+
+    One on a GPU, and one if a profile leaves the threads to torch.
+    """
+    gpu = any(map(os.path.exists, local.ACCELERATOR_NODES))
+    threads = [profile.compute.threads for profile in wanted]
+    devices = [profile.compute.device for profile in wanted]
+    if any(device.startswith("cuda") or (device == "auto" and gpu) for device in devices) or None in threads:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores // max(filter(None, threads), default=cores), len(threads)))
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+class Queue:
+    """Runs that wait and runs at work, at most `parallel` of these. Runs whose engine lives already count as well."""
+
+    def __init__(self, runs: Sequence[RunDir], parallel: int) -> None:
+        self._waiting = [run for run in runs if run.state().state == "queued"]
+        self._working: dict[RunDir, subprocess.Popen[bytes] | None] = {
+            run: None for run in runs if run not in self._waiting and not run.status().final
+        }
+        self._parallel = parallel
+        self._stopping = False
+        self._looked = self._renewed = 0.0
+
+    def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        """Start nothing more and stop what is at work."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Until nothing is left to do."""
+        told: set[RunDir] = set()
+        self._look()
+        while self._waiting or self._working:
+            self._reap()
+            if self._stopping:
+                for run in [run for run in self._working if run not in told]:
+                    told.add(run)
+                    with suppress(CafeError):
+                        local.stop(run)
+                for run in self._waiting:
+                    _try_tell(run, "stopped")
+                self._waiting = []
+            while self._waiting and len(self._working) < self._parallel:
+                self._start(self._waiting.pop(0))
+            self._look()
+            time.sleep(POLL_SECONDS)
+
+    def _start(self, run: RunDir) -> None:
+        if run.state().pid != os.getpid():
+            return  # another queue, started in the same moment, has taken it over
+        try:
+            self._working[run] = local.spawn(run)
+        except OSError as error:
+            _try_tell(run, "failed", f"cannot start the engine: {error.strerror}")
+
+    def _reap(self) -> None:
+        for run, engine in list(self._working.items()):
+            if engine is None:
+                ended, code = run.status().final, 0
+            else:
+                ended, code = engine.poll() is not None, engine.returncode
+            if ended:
+                del self._working[run]
+                if run.state().state == "queued":  # it did not come to its first word
+                    _try_tell(
+                        run, "failed", f"the engine ended with code {code} without saying why; see {run.log_file}"
+                    )
+
+    def _look(self) -> None:
+        """Let go of waiting runs that somebody wants to stop, and renew the heartbeats of the others."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS and self._renewed:
+            return
+        self._looked = now
+        for run in [run for run in self._waiting if run.stop_file.exists() or not run.path.exists()]:
+            self._waiting.remove(run)
+            _try_tell(run, "stopped")
+        if not self._renewed or now - self._renewed > RENEW_SECONDS:
+            self._renewed = now
+            for run in self._waiting:
+                _try_tell(run, "queued")
+
+
+def _try_tell(run: RunDir, state: StateName, error: str = "") -> None:
+    with suppress(DiskError):  # a full disk is met, and told, by the engine
+        _tell(run, state, os.getpid(), error)
+
+
+def main() -> None:
+    """The process of a queue."""
+    parser = argparse.ArgumentParser(prog="python -m cafe_tui.launch.queue", description=__doc__)
+    parser.add_argument("--parallel", type=int, default=1)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
+    arguments = parser.parse_args()
+    queue = Queue([RunDir(path) for path in arguments.runs], arguments.parallel)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, queue.ask_to_stop)
+    queue.run()
+
+
+if __name__ == "__main__":
+    main()
