@@ -193,7 +193,7 @@ def seed_groups(runs: Sequence[Compared]) -> list[Group]:
                 fullest[run.settings.values.get(SEED)] = run
         kept = tuple(fullest.values())
         if len(kept) > 1:
-            groups.append(Group(_group_name(kept[0], keys), kept, tuple(run for run in members if run not in kept)))
+            groups.append(Group(_group_name(kept, keys), kept, tuple(run for run in members if run not in kept)))
     return groups
 
 
@@ -211,9 +211,12 @@ def _telling(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return telling
 
 
-def _group_name(run: Compared, keys: Sequence[str]) -> str:
-    values = run.settings.values
-    return " ".join([str(values.get("name", "")), *(f"{key}={value_text(values.get(key))}" for key in keys)])
+def _group_name(runs: Sequence[Compared], keys: Sequence[str]) -> str:
+    """What the names of the runs have in common, whole words of them, and the keys that tell the groups apart."""
+    names = [str(run.settings.values.get("name", "")) for run in runs]
+    name = names[0] if len(set(names)) == 1 else fmt.shared_beginning(names).rstrip("-")
+    values = runs[0].settings.values
+    return " ".join([name, *(f"{key}={value_text(values.get(key))}" for key in keys)]).strip()
 
 
 def attacks_of(runs: Iterable[Compared]) -> tuple[str, ...]:
@@ -230,7 +233,7 @@ def table_grid(runs: Sequence[Compared]) -> Grid:
         for model in run.table.models
     ]
     means = [
-        (Entry(_group_label(group, runs)), Entry(model), *_means(group, model, attacks))
+        (Entry(_group_label(group, runs)), Entry(model), *mean_entries(group, model, attacks))
         for group in groups
         for model in group.models()
     ]
@@ -261,7 +264,8 @@ def _cell(runs: Sequence[Compared], run: Compared, model: str, attack: str, rank
     return accuracy_entry(cell, best)
 
 
-def _means(group: Group, model: str, attacks: Sequence[str]) -> list[Entry]:
+def mean_entries(group: Group, model: str, attacks: Sequence[str]) -> list[Entry]:
+    """The mean under each attack, with its spread, and of how many runs where it is not of all."""
     entries = []
     for attack in attacks:
         found = group.mean(model, attack)

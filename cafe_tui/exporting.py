@@ -8,7 +8,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
+
+from rich.cells import cell_len
 
 from cafe_tui import format as fmt
 
@@ -74,6 +77,25 @@ def robust_grid(shown: Table) -> Grid:
 def accuracy_entry(cell: Cell | None, best: bool = False) -> Entry:
     """A cell of a robust-accuracy table, or nothing while it is still to come."""
     return Entry(fmt.percent(cell.accuracy), fmt.interval(cell.low, cell.high), best) if cell else Entry("")
+
+
+def text(grid: Grid) -> list[str]:
+    """Columns side by side, the numbers to the right, an empty line between sections."""
+    sections = [[[f"{entry.text} {entry.small}".rstrip() for entry in row] for row in rows] for rows in grid.sections]
+    table = [list(grid.head), *chain(*sections)]
+    widths = [max(cell_len(fmt.printable(row[i])) for row in table) for i in range(len(grid.head))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = []
+        for i, (cell, width) in enumerate(zip(map(fmt.printable, row), widths, strict=True)):
+            blank = " " * (width - cell_len(cell))
+            cells.append(f"{cell}{blank}" if i < grid.labels else f"{blank}{cell}")
+        return "  ".join(cells).rstrip()
+
+    lines = [line(grid.head)]
+    for i, rows in enumerate(sections):
+        lines += [*([""] if i else []), *map(line, rows)]
+    return lines
 
 
 def markdown(grid: Grid) -> list[str]:

@@ -204,14 +204,9 @@ def _line(view: RunView, name: str, width: int, signs: console.Signs) -> Text:
 
 
 def _short_names(views: Sequence[RunView]) -> list[str]:
-    """The names of the runs without the beginning that all share, up to a dash."""
+    """The names of the runs without the words with which all begin."""
     names = [view.info.name for view in views]
-    shared = 0
-    while len(set(names)) > 1 and all("-" in name[shared:] for name in names):
-        if len({name[: name.index("-", shared) + 1] for name in names}) > 1:
-            break
-        shared = names[0].index("-", shared) + 1
-    return [name[shared:] for name in names]
+    return [name.removeprefix(fmt.shared_beginning(names)) for name in names]
 
 
 def _ending(tag: str, followers: Followers, signs: console.Signs) -> list[Text]:

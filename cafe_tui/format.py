@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ MEANINGS: Final = {
 def printable(text: str) -> str:
     """The text with every control character and lone surrogate replaced, so that a file cannot drive the terminal."""
     return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def shared_beginning(names: Sequence[str]) -> str:
+    """The words, each with its dash, with which all of several names begin; something is left of every name."""
+    words = zip(*(name.split("-")[:-1] for name in names), strict=False)
+    shared = takewhile(lambda found: len(set(found)) == 1, words)
+    return "".join(f"{found[0]}-" for found in shared) if len(names) > 1 else ""
 
 
 def bar(share: float, cells: int, *, ascii_only: bool = False) -> str:

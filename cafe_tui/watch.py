@@ -324,6 +324,15 @@ class RunFollower:
         )
 
 
+def whole_view(run: RunDir) -> RunView:
+    """The picture of a run after everything that is on disk now."""
+    follower = RunFollower(run)
+    follower.poll()
+    while follower.behind:
+        follower.poll()
+    return follower.view
+
+
 @dataclass(frozen=True)
 class RunRow:
     """A run in a list of runs; `created` in unix seconds, `progress` 0-1.

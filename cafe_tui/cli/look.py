@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cafe_tui.cli.options import Json, Run, Runs, find_run, print_json
+from cafe_tui.cli.options import Json, Run, Runs, RunsNamed, find_run, find_runs, print_json
 from cafe_tui.locations import runs_folder
 
 if TYPE_CHECKING:
@@ -88,8 +88,6 @@ def _percent(value: object) -> str:
 
 def show(run: Run, json: Json = False, runs: Runs = None) -> None:
     """Show one run: state and reason, stages, results, profile, and where its files are."""
-    from cafe_tui.watch import row_of
-
     directory = find_run(runs, run)
     if json:
         print_json(_show_document(directory))
@@ -98,8 +96,9 @@ def show(run: Run, json: Json = False, runs: Runs = None) -> None:
 
     from cafe_tui import console
     from cafe_tui import format as fmt
+    from cafe_tui.watch import row_of, whole_view
 
-    row, view = row_of(directory), _whole_view(directory)
+    row, view = row_of(directory), whole_view(directory)
     signs, info = console.signs_for(sys.stdout), view.info
     lines = [console.header(view, signs), Text(fmt.printable(info.description), "dim")]
     lines += [Text(fmt.printable(text), "red") for text in (view.error, view.hint) if text]
@@ -209,24 +208,14 @@ def plot(
     console.print_lines([*drawn.split("\n")])
 
 
-def _whole_view(directory: RunDir) -> RunView:
-    """The picture of a run after everything that is on disk now."""
-    from cafe_tui.watch import RunFollower
-
-    follower = RunFollower(directory)
-    follower.poll()
-    while follower.behind:
-        follower.poll()
-    return follower.view
-
-
 def _curves(directory: RunDir, wanted: str | None) -> tuple[str, list[Curve]]:
     """The stage and curves asked for. Raises UsageError with the names there are."""
     from cafe_tui import console
     from cafe_tui.raster import Curve
+    from cafe_tui.watch import whole_view
     from engine.contract.errors import UsageError
 
-    view = _whole_view(directory)
+    view = whole_view(directory)
     if wanted is None:
         chosen = console.pictures(view)
         if not chosen:
@@ -243,21 +232,30 @@ def _curves(directory: RunDir, wanted: str | None) -> tuple[str, list[Curve]]:
 
 
 def table(
-    runs_named: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, unique prefixes, or `last`.")],
+    runs_named: RunsNamed,
     format_: Annotated[
         Literal["text", "markdown", "latex", "csv", "json"], typer.Option("--format", help="How to print.")
     ] = "text",
+    seeds: Annotated[
+        bool,
+        typer.Option("--seeds", help="Means and spread of runs that differ in the seed alone; with against without."),
+    ] = False,
     json: Json = False,
     runs: Runs = None,
 ) -> None:
     """Robust-accuracy tables side by side: models as rows, attacks as columns, percent with 95% intervals."""
     from cafe_tui import console
+    from cafe_tui.watch import whole_view
     from engine.contract import results
 
-    directories = list(dict.fromkeys(find_run(runs, name) for name in runs_named))
-    views = [_whole_view(directory) for directory in directories]
+    directories = list({run.id: run for name in runs_named for run in find_runs(runs, name)}.values())
+    format_ = "json" if json else format_
+    if seeds:
+        _over_seeds(directories, format_)
+        return
+    views = [whole_view(directory) for directory in directories]
     cells = [_named(cell, view, len(views) > 1) for view in views for cell in view.table.cells.values()]
-    if json or format_ == "json":
+    if format_ == "json":
         print_json(results.document(cells))
         return
     for view in views:
@@ -274,6 +272,33 @@ def table(
     signs = console.signs_for(sys.stdout)
     console.print_lines(console.table_lines(shown, differences, width=width, signs=signs))
     console.print_lines(console.radius_lines(shown, width, signs))
+
+
+def _over_seeds(directories: list[RunDir], format_: str) -> None:
+    from cafe_tui import comparing, exporting
+    from cafe_tui import format as fmt
+    from cafe_tui import seeds as over
+    from engine.contract.errors import UsageError
+
+    found = over.repeated(directories)
+    if not found:
+        raise UsageError(
+            "no two of these runs differ in the seed alone",
+            "`cafe run PROFILE --set 'sweep.seed=[0,1,2]'` runs a profile with several seeds.",
+        )
+    if format_ == "json":
+        print_json(over.document(found))
+        return
+    if format_ == "csv":
+        rows = [row for one in found for row in comparing.mean_records(one.group.runs)]
+        print("\n".join(exporting.csv_lines(comparing.MEAN_COLUMNS, rows)))
+        return
+    draw = {"text": exporting.text, "markdown": exporting.markdown, "latex": exporting.latex}[format_]
+    for one in found:
+        grids = [over.mean_grid(one), *([over.effect_grid(one)] if one.effects else [])]
+        print(fmt.printable(one.group.name))
+        for grid in grids:
+            print("\n".join(["", *draw(grid), "", *map(fmt.printable, (*grid.remarks, *grid.notes)), ""]))
 
 
 def _named(cell: Cell, view: RunView, with_run: bool) -> Cell:
