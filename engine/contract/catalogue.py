@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-DataName = Literal["digits", "mnist5k", "cifar10", "cifar100", "svhn"]
+DataName = Literal["digits", "mnist5k", "cifar10", "cifar100", "svhn", "tiny-imagenet"]
 ModelName = Literal[
     "small",
     "vgg11",
@@ -95,6 +95,7 @@ DATA_FACTS: dict[str, DataFacts] = {
     "cifar10": DataFacts(classes=10, channels=3, size=32, pool=50_000, test=10_000, flip=True),
     "cifar100": DataFacts(classes=100, channels=3, size=32, pool=50_000, test=10_000, flip=True),
     "svhn": DataFacts(classes=10, channels=3, size=32, pool=73_257, test=26_032, flip=False),
+    "tiny-imagenet": DataFacts(classes=200, channels=3, size=64, pool=100_000, test=10_000, flip=True),
 }
 
 SMALLEST_IMAGE: dict[str, int] = {"vgg11": 32, "vgg13": 32, "vgg16": 32, "vgg19": 32}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine import draws
 from engine.contract.catalogue import DATA_FACTS, DataFacts
-from engine.data import cifar, digits, mnist5k, svhn
+from engine.data import cifar, digits, mnist5k, svhn, tiny
 from engine.data.archives import Recipe
 from engine.data.source import Source
 from engine.device import Compute
@@ -22,8 +22,14 @@ DATA: dict[str, Callable[[], Source]] = {
     "cifar10": cifar.load_cifar10,
     "cifar100": cifar.load_cifar100,
     "svhn": svhn.load_svhn,
+    "tiny-imagenet": tiny.load_tiny_imagenet,
 }
-RECIPES: dict[str, Recipe] = {"cifar10": cifar.CIFAR10, "cifar100": cifar.CIFAR100, "svhn": svhn.SVHN}
+RECIPES: dict[str, Recipe] = {
+    "cifar10": cifar.CIFAR10,
+    "cifar100": cifar.CIFAR100,
+    "svhn": svhn.SVHN,
+    "tiny-imagenet": tiny.TINY_IMAGENET,
+}
 """Those that must be fetched; the others come with a library."""
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.data.archives import Archive, Arrays, Recipe, load, members
+from engine.data.archives import Archive, Recipe, load, members
+from engine.data.cache import Arrays
 from engine.data.source import Source
 
 _SITE = "https://www.cs.toronto.edu/~kriz"

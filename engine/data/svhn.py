@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data.archives import Archive, Arrays, Recipe, load
+from engine.data.archives import Archive, Recipe, load
+from engine.data.cache import Arrays
 from engine.data.source import Source
 
 _SITE = "http://ufldl.stanford.edu/housenumbers"

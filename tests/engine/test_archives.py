@@ -6,7 +6,10 @@ import hashlib
 import io
 import os
 import pickle
+import struct
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +17,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.io import savemat
 
 from engine import data
 from engine.contract.catalogue import DATA_FACTS
 from engine.contract.errors import UsageError
-from engine.data.archives import Archive, Recipe, load, prepare, statistics
+from engine.data.archives import Archive, Recipe, load, prepare
 from engine.data.cifar import CIFAR10, CIFAR100
 from engine.data.svhn import SVHN
+from engine.data.tiny import TINY_IMAGENET
 from engine.device import Compute
 
 RNG = np.random.default_rng(0)
@@ -36,6 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CAFE_DATA", str(tmp_path))
     for name in data.RECIPES:
         monkeypatch.setitem(DATA_FACTS, name, replace(DATA_FACTS[name], pool=50, test=10))
+    monkeypatch.setitem(DATA_FACTS, "tiny-imagenet", replace(DATA_FACTS["tiny-imagenet"], pool=50, test=10, classes=2))
     return tmp_path
 
 
@@ -220,10 +226,91 @@ def test_a_download_is_checked_and_converted(folder: Path, tmp_path_factory: pyt
     assert np.array_equal(load("cifar10", recipe).test_images, IMAGES[50:])
 
 
-def test_statistics_are_those_of_the_pixels() -> None:
-    mean, std = statistics(IMAGES)
-    assert np.allclose(mean, (IMAGES / 255).mean((0, 2, 3)))
-    assert np.allclose(std, (IMAGES / 255).std((0, 2, 3)))
+def test_a_cache_that_was_changed_is_found_out(folder: Path) -> None:
+    write(folder, "svhn")
+    recipe = published(SVHN, folder)
+    said: list[str] = []
+    prepare("svhn", recipe, said.append)
+    prepare("svhn", recipe, said.append)
+    assert "checksums are right" in said[-1]
+    with (folder / "svhn" / "train_images.npy").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+    with pytest.raises(UsageError, match=r"train_images\.npy: not what was written"):
+        prepare("svhn", recipe, said.append)
+
+
+def zip_of(path: Path, change: dict[str, bytes | None] | None = None) -> np.ndarray:
+    """Tiny-ImageNet in its real layout with 2 classes of 25 pictures, the second of them grey; the images (60,...)."""
+    wnids = ("n02", "n01")
+    files: dict[str, bytes | None] = {"wnids.txt": "\n".join(wnids).encode(), "words.txt": b"n01\tfish"}
+    told, images = [], []
+    for i in range(60):
+        grey = i == 1
+        pixels = RNG.integers(0, 256, (64, 64) if grey else (64, 64, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG" if i else "JPEG")  # PNG, so that pixels come back as they were
+        decoded = np.asarray(Image.open(buffer).convert("RGB"))
+        wnid = ("n01", "n02")[i // 25 if i < 50 else i % 2]
+        picture = f"{wnid}_{i:02d}.JPEG" if i < 50 else f"val_{i - 50}.JPEG"
+        files[f"train/{wnid}/images/{picture}" if i < 50 else f"val/images/{picture}"] = buffer.getvalue()
+        if i >= 50:
+            told.append(f"{picture}\t{wnid}\t0\t0\t9\t9")
+        images.append(decoded.transpose(2, 0, 1))
+    files |= {"train/n01/n01_boxes.txt": b"n01_00.JPEG\t0\t0\t9\t9", "test/images/test_0.JPEG": b"unlabelled"}
+    files |= {"val/val_annotations.txt": "\n".join(told).encode(), **(change or {})}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            if content is not None:
+                archive.writestr(f"tiny-imagenet-200/{name}", content)
+    return np.stack(images)
+
+
+def test_tiny_imagenet_is_read_from_the_zip(folder: Path) -> None:
+    images = zip_of(folder / "tiny-imagenet-200.zip")
+    source = load("tiny-imagenet", published(TINY_IMAGENET, folder))
+    assert np.array_equal(source.train_images, images[:50])
+    assert np.array_equal(source.test_images, images[50:])
+    assert source.train_labels.tolist() == [0] * 25 + [1] * 25, "labels are the places of the sorted wnids"
+    assert source.test_labels.tolist() == [0, 1] * 5
+    assert np.array_equal(source.train_images[1, 0], source.train_images[1, 2]), "a grey picture"
+    assert np.allclose(source.std, (images[:50] / 255).std((0, 2, 3)))
+    assert sorted(path.name for path in folder.iterdir()) == ["tiny-imagenet", "tiny-imagenet-200.zip"]
+
+
+def bomb() -> bytes:
+    """A picture that claims 10^9 pixels in a few bytes."""
+    header = struct.pack(">IIBBBBB", 31_623, 31_623, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+VAL = "val/val_annotations.txt"
+HOSTILE: dict[str, dict[str, bytes | None]] = {
+    "a bomb": {"train/n01/images/n01_03.JPEG": bomb()},
+    "a script": {"train/n01/images/n01_03.JPEG": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"},
+    "no list of classes": {"wnids.txt": None},
+    "a class too many": {"wnids.txt": b"n01\nn02\nn03"},
+    "a path out of the archive": {VAL: b"../../../../etc/passwd\tn01\t0\t0\t9\t9\n" * 10},
+    "an unknown class": {VAL: b"val_0.JPEG\tn77\t0\t0\t9\t9\n" * 10},
+    "too few": {"train/n02/images/n02_30.JPEG": None},
+    "too large": {"train/n01/images/n01_03.JPEG": bytes(17 << 20)},
+    "truncated": {},
+}
+
+
+@pytest.mark.parametrize("damage", HOSTILE)
+def test_a_damaged_or_hostile_zip_is_one_message_and_leaves_nothing(damage: str, folder: Path) -> None:
+    path = folder / "tiny-imagenet-200.zip"
+    zip_of(path, HOSTILE[damage])
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-900])
+    with pytest.raises(UsageError, match=r"tiny-imagenet-200\.zip: ") as caught:
+        load("tiny-imagenet", published(TINY_IMAGENET, folder))
+    assert len(caught.value.message.splitlines()) == 1
+    assert [entry.name for entry in folder.iterdir()] == [path.name]
 
 
 def test_a_fetch_that_is_interrupted_says_so_without_a_traceback(folder: Path) -> None:

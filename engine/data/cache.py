@@ -1,0 +1,215 @@
+"""The cache of a data set: uint8 arrays with their checksums, written once and whole, mapped from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.contract.catalogue import DataFacts
+from engine.contract.errors import DiskError, UsageError
+from engine.data.pictures import BLOCK, Pictures
+from engine.data.source import Source
+
+PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+SLACK = 64 << 20
+"""Bytes that must stay free on a disk."""
+SAY_FROM = 20_000
+"""Images from which on their conversion takes long enough to be told of."""
+ELSEWHERE = "Free some, or set CAFE_DATA to another folder."
+AGAIN = "Delete that folder; it is made again."
+
+DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError, RuntimeError),
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError),
+)
+"""What readers make of damaged and hostile archives."""
+
+Arrays = tuple[np.ndarray | Pictures, np.ndarray]
+"""Images (N,C,H,W) uint8, or what they are decoded from, and labels (N,) int64."""
+Say = Callable[[str], None]
+
+
+def is_there(folder: Path) -> bool:
+    """Whether the cache is complete."""
+    return (folder / "facts.json").is_file()
+
+
+def load(folder: Path) -> Source:
+    """The arrays, mapped. Raises UsageError."""
+    facts, arrays = _open(folder)
+    train_images, train_labels, test_images, test_labels = (arrays[part] for part in PARTS)
+    return Source(
+        train_images,
+        np.array(train_labels),
+        test_images,
+        np.array(test_labels),
+        tuple(facts["mean"]),
+        tuple(facts["std"]),
+    )
+
+
+def verify(folder: Path) -> None:
+    """Read everything and hold it against the checksums. Raises UsageError."""
+    facts, arrays = _open(folder)
+    for part, array in arrays.items():
+        digest = hashlib.sha256()
+        for block in _blocks(array):
+            digest.update(np.ascontiguousarray(block).data)
+        if digest.hexdigest() != facts.get("sha256", {}).get(part):
+            raise UsageError(f"{folder / part}.npy: not what was written there (SHA-256 differs)", AGAIN)
+
+
+def _open(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    try:
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        arrays = {part: np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in PARTS}
+        for name in ("mean", "std"):
+            facts[name] = [float(value) for value in facts[name]]
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder}: the cache cannot be read ({error})", AGAIN) from None
+    return facts, arrays
+
+
+def room(folder: Path, facts: DataFacts, fetched: int = 0) -> tuple[int, int]:
+    """Bytes that the cache takes, and that are free where it goes, which is made. Raises DiskError if too few.
+
+    `fetched` bytes more are needed there.
+    """
+    needed = (facts.pool + facts.test) * (facts.channels * facts.size**2 + 8)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+    except OSError as error:
+        raise DiskError(
+            f"{folder.parent}: cannot be made: {error.strerror}", "Set CAFE_DATA to another folder."
+        ) from None
+    if free < needed + fetched + SLACK:
+        raise DiskError(
+            f"{folder.parent}: not enough space: {(needed + fetched) / 1e6:,.0f} MB are needed, "
+            f"{free / 1e6:,.0f} MB are free",
+            ELSEWHERE,
+        )
+    return needed, free
+
+
+def write(
+    folder: Path, train: Arrays, test: Arrays, facts: DataFacts, *, origin: str, remedy: str, say: Say = print
+) -> None:
+    """Make the cache of arrays, which must fit `facts`.
+
+    `origin` is where they come from, in messages, and `remedy` what to do if they are damaged. Raises UsageError,
+    DiskError.
+    """
+    room(folder, facts)
+    for (images, labels), count in ((train, facts.pool), (test, facts.test)):
+        shape = (count, facts.channels, facts.size, facts.size)
+        if images.shape != shape or labels.shape != (count,):
+            raise UsageError(f"{origin}: images of shape {images.shape}; needed: {shape}", remedy)
+        if labels.min() < 0 or labels.max() >= facts.classes:
+            found = f"labels from {labels.min()} to {labels.max()}"
+            raise UsageError(f"{origin}: {found}; needed: 0 to {facts.classes - 1}")
+    hidden = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        hidden.mkdir(parents=True)
+        levels = np.zeros((facts.channels, 256), dtype=np.int64)
+        sums = {}
+        for part, array in zip(PARTS, (*train, *test), strict=True):
+            blocks = _readable(_blocks(array), origin, remedy)
+            if isinstance(array, Pictures) and len(array.names) >= SAY_FROM:
+                blocks = _told(blocks, len(array.names), say)
+            if part == "train_images":
+                blocks = _counted(blocks, levels)
+            sums[part] = _save(hidden / f"{part}.npy", array, blocks)
+        mean, std = _statistics(levels)
+        said = {**asdict(facts), "mean": mean, "std": std, "from": origin, "sha256": sums}
+        (hidden / "facts.json").write_text(json.dumps(said), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        hidden.rename(folder)
+    except BaseException as error:
+        shutil.rmtree(hidden, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        if not is_there(folder):  # unless another process was quicker
+            raise DiskError(f"{folder}: cannot be written: {error.strerror}", ELSEWHERE) from None
+
+
+def _save(path: Path, array: np.ndarray | Pictures, blocks: Iterator[np.ndarray]) -> str:
+    """Write an array as .npy, block by block, to the disk; the SHA-256 of its elements.
+
+    Not through a map: a full disk would end the process there.
+    """
+    dtype = np.dtype(np.uint8) if isinstance(array, Pictures) else array.dtype
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": array.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            whole = np.ascontiguousarray(block)
+            file.write(whole.data)
+            digest.update(whole.data)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _blocks(array: np.ndarray | Pictures) -> Iterator[np.ndarray]:
+    if isinstance(array, Pictures):
+        yield from array.blocks()
+    else:
+        for start in range(0, len(array), BLOCK):
+            yield array[start : start + BLOCK]
+
+
+def _readable(blocks: Iterator[np.ndarray], origin: str, remedy: str) -> Iterator[np.ndarray]:
+    with readable(origin, remedy):
+        yield from blocks
+
+
+@contextmanager
+def readable(origin: str, remedy: str) -> Iterator[None]:
+    """Turns whatever a damaged or hostile file makes of its reader into one message."""
+    try:
+        yield
+    except DAMAGE as error:
+        text = str(error).splitlines()[0][:200] if str(error) else ""
+        raise UsageError(
+            f"{origin}: damaged, or not what it should be ({type(error).__name__}: {text})", remedy
+        ) from None
+
+
+def _told(blocks: Iterator[np.ndarray], total: int, say: Say) -> Iterator[np.ndarray]:
+    """The blocks, with a line for every tenth of them."""
+    done = 0
+    for block in blocks:
+        yield block
+        before, done = done, done + len(block)
+        if 10 * done // total > 10 * before // total:
+            say(f"converted {done:,} of {total:,} images")
+
+
+def _counted(blocks: Iterator[np.ndarray], levels: np.ndarray) -> Iterator[np.ndarray]:
+    """The blocks; how often each channel has each of 256 levels is added to `levels` (C,256)."""
+    for block in blocks:
+        for channel, counts in enumerate(levels):
+            counts += np.bincount(block[:, channel].ravel(), minlength=256)
+        yield block
+
+
+def _statistics(levels: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each channel, as of images in [0,1]."""
+    scale, total = np.arange(256) / 255, levels.sum(1)
+    mean = levels @ scale / total
+    return mean.tolist(), np.sqrt((levels * (scale - mean[:, None]) ** 2).sum(1) / total).tolist()
