@@ -1,17 +1,16 @@
 """Attacks against torchattacks: the same robust accuracy, and how much sooner.
 
 Agreement: each attack on the quickstart's adversarially trained network and on `small` trained on mnist5k, with the
-same budget on both sides, example by example. Speed: the table clean, fgsm, pgd, cw, apgd-ce, apgd-dlr, aa of that
-network and of a robust VGG-16 on images of 3x32x32; where the full budget would take over ten minutes it is cut on
-both sides and the row says to what. A step of an attack is held against a bare forward and backward pass of the same
-fused network. `--quick` has small budgets and leaves out what needs minutes of training.
+same budget and random starts on both sides, example by example. Speed: the table clean, fgsm, pgd, cw, apgd-ce,
+apgd-dlr, aa of these networks and of a robust VGG-16 on images of 3x32x32; where the full budget would take over ten
+minutes it is cut on both sides and the row says to what. A step of an attack is held against a bare forward and
+backward pass of the same fused network. `--quick` has small budgets and leaves out what needs minutes of training.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import os
 import tempfile
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import peers
@@ -28,12 +28,12 @@ import torch.nn.functional as F
 from common import Row, in_turn, main
 from torch import Tensor, nn
 
-from engine import checkpoints, data, process
+from engine import checkpoints, data, draws, process
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
 from engine.attacks.live import Found, LiveExamples, answer_clean
 from engine.attacks.loop import attacked, input_gradient
-from engine.attacks.oracle import Oracle, exact_oracle, searching_oracle
+from engine.attacks.oracle import Effort, Oracle, exact_oracle, searching_oracle
 from engine.attacks.pgd import against_labels
 from engine.contract import profile as profiles
 from engine.contract import rundir
@@ -49,9 +49,13 @@ EXCESS = 0.2
 """Points by which our robust accuracy may lie above the peer's."""
 AGREEMENT = 99.0
 """Percent of examples on which apgd-ce, apgd-t and fab-t must agree with the peer."""
-SEEDS = 3
+COLUMNS = ("fgsm", "pgd", "cw", "apgd-ce", "apgd-dlr", "aa")
+"""Of the table, after clean, which every evaluation begins with."""
 OVERHEAD = 1.10
 """A step of an attack against a bare forward and backward pass."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,9 @@ def trained(tables: dict[str, object]) -> nn.Module:
         with tempfile.TemporaryDirectory() as folder:
             profile = profiles.from_tables({"name": "benchmark", **tables})
             run = rundir.create(Path(folder), "benchmark", profiles.dumps(profile))
-            if process.run(run):
+            with redirect_stderr(io.StringIO()):  # the engine's log
+                failed = process.run(run)
+            if failed:
                 raise SystemExit(f"the network of the benchmark could not be trained: {run.state().error}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes((run.checkpoints / "train.best.safetensors").read_bytes())
@@ -169,95 +175,146 @@ def ours(case: Case, name: str, oracle: Oracle, alive: np.ndarray | None = None,
     return found
 
 
-def theirs(case: Case) -> dict[str, Callable[[int], peers.Peer]]:
-    """The peer's attacks with the budgets of the case, by seed."""
+def theirs(case: Case, seed: int = 0, draw: peers.Draw | None = None) -> dict[str, peers.Peer]:
+    """The peer's attacks with the budgets of the case; their random starts by `draw` if that is given."""
     stage, eps = case.stage, case.eps
     return {
-        "fgsm": lambda seed: peers.fgsm(eps),
-        "pgd": lambda seed: peers.pgd(eps, stage.pgd_steps),
-        "cw": lambda seed: peers.cw(eps, stage.cw_steps),
-        "apgd-ce": lambda seed: peers.apgd(eps, stage.apgd_steps, "ce", seed),
-        "apgd-dlr": lambda seed: peers.apgd(eps, stage.apgd_steps, "dlr", seed),
-        "apgd-t": lambda seed: peers.apgd_t(eps, stage.apgd_steps, stage.targets),
-        "fab-t": lambda seed: peers.fab_t(eps, stage.fab_steps, stage.targets),
-        "square": lambda seed: peers.square(eps, stage.square_queries),
+        "fgsm": peers.fgsm(eps),
+        "pgd": peers.pgd(eps, stage.pgd_steps, draw),
+        "cw": peers.cw(eps, stage.cw_steps),
+        "apgd-ce": peers.apgd(eps, stage.apgd_steps, "ce", seed, draw=draw),
+        "apgd-dlr": peers.apgd(eps, stage.apgd_steps, "dlr", seed, draw=draw),
+        "apgd-t": peers.apgd_t(eps, stage.apgd_steps, stage.targets, seed, draw=draw),
+        "fab-t": peers.fab_t(eps, stage.fab_steps, stage.targets),
+        "square": peers.square(eps, stage.square_queries),
     }
 
 
-def agreement(case: Case) -> list[Row]:
-    """Robust accuracy and single outcomes, attack by attack, with the time that each took on both sides.
+def our_draw(case: Case, purpose: str) -> peers.Draw:
+    """The numbers that our attacks draw for their starts: by image and attempt, whatever batch the image is in."""
+    known = {image.numpy().tobytes(): index for image, index in zip(case.x, case.images.index.tolist(), strict=True)}
 
-    Attacks with one random start are made with SEEDS of them, and the means compared: another start alone moves the
-    robust accuracy of either side by some tenths of a point, and one to two percent of the outcomes.
+    def draw(images: Tensor, attempt: int) -> Tensor:
+        index = torch.tensor([known[image.numpy().tobytes()] for image in images])
+        key = draws.keys(0, index, purpose, torch.full_like(index, attempt))
+        return draws.uniform(key, tuple(images.shape[1:]))
+
+    return draw
+
+
+def same(a: np.ndarray, b: np.ndarray) -> float:
+    """Percent of examples with the same outcome."""
+    return 100 * float(np.mean(a == b))
+
+
+def agreement(case: Case) -> list[Row]:
+    """Robust accuracy and single outcomes, attack by attack.
+
+    Attacks with a random start begin where ours do on both sides: another start alone moves the robust accuracy by
+    some tenths of a point, and one to three percent of the outcomes. For apgd-ce that is shown too, by how much the
+    peer agrees with itself, and we with it, from starts of one's own.
     """
-    rows, oracle = [], oracle_of(case)
-    for name, attack in theirs(case).items():
-        mine, others, spent, found = [], [], [0.0, 0.0], None
-        for seed in range(SEEDS if name in ("pgd", "apgd-ce", "apgd-dlr") else 1):
-            torch.manual_seed(seed)
-            started = time.perf_counter()
-            found = ours(case, name, oracle, seed=seed)
-            between = time.perf_counter()
-            others.append(peers.robust(case.model, attack(seed), case.x, case.images.labels, case.batch).numpy())
-            spent = [spent[0] + between - started, spent[1] + time.perf_counter() - between]
-            mine.append(found.robust)
-        assert found is not None, "there is a seed"
-        ours_mean, theirs_mean = (100 * float(np.mean(side)) for side in (mine, others))
-        title = f"{case.name} {name}"
-        limit = 1 + EXCESS / max(theirs_mean, EXCESS)
-        rows.append(Row(f"{title}: robust accuracy, mean of {len(mine)}", ours_mean, theirs_mean, "%", limit))
+    rows, oracle, batch = [], oracle_of(case), case.batch
+
+    def peer(attack: peers.Peer) -> np.ndarray:
+        return peers.robust(case.model, attack, case.x, case.images.labels, batch).numpy()
+
+    for name in theirs(case):
+        drawn = our_draw(case, "pgd" if name == "pgd" else "apgd")
+        mine, other = ours(case, name, oracle).robust, peer(theirs(case, draw=drawn)[name])
+        accuracy = 100 * float(np.mean(other))
+        title = f"{case.name} {name}{_budget(case.stage, name)}"
+        limit = 1 + EXCESS / max(accuracy, EXCESS)
+        rows.append(Row(f"{title}: robust accuracy", 100 * float(np.mean(mine)), accuracy, "%", limit))
         if name in ("apgd-ce", "apgd-t", "fab-t"):
-            same = 100 * float(np.mean([a == b for a, b in zip(mine, others, strict=True)]))
-            rows.append(Row(f"{title}: same outcome, against the limit", same, AGREEMENT, "%", 1.0, "more"))
-            if len(others) > 1:
-                itself = 100 * float(np.mean([a == b for a, b in itertools.combinations(others, 2)]))
-                rows.append(
-                    Row(f"{title}: same outcome, against the peer with itself", same, itself, "%", 0.99, "more")
-                )
-        effort = f"{found.effort.gradient_steps:,} gradients, {found.effort.forwards:,} answers"
-        rows.append(Row(f"{title}: time, {effort}", *spent, "s", 1.0))
+            agreed = same(mine, other)
+            rows.append(Row(f"{title}: same outcome, against the limit", agreed, AGREEMENT, "%", 1.0, "more"))
+        if name == "apgd-ce":
+            one, two = (peer(theirs(case, seed)[name]) for seed in (0, 1))
+            agreed, itself = same(mine, one), same(one, two)
+            own = "same outcome, other starts, against the peer with itself"
+            rows.append(Row(f"{title}: {own}", agreed, itself, "%", 0.99, "more"))
     return rows
 
 
-def table(case: Case, target: float, budget: str) -> list[Row]:
-    """The seven columns, once, as an evaluation makes them: what aa shares with a column is not made again."""
-    names = ("fgsm", "pgd", "cw", "apgd-ce", "apgd-dlr")
-    asked = 0.0
+class Watched:
+    """Counts the images that the peer asks a network about."""
 
-    def asking(work: Callable[..., object]) -> Callable[..., object]:
-        def timed(*arguments: object) -> object:
-            nonlocal asked
+    def __init__(self, model: nn.Module) -> None:
+        self.images = 0
+        self._handle = model.register_forward_hook(self._asked)
+
+    def _asked(self, model: nn.Module, inputs: tuple[Tensor, ...], answer: Tensor) -> None:
+        self.images += len(inputs[0])
+
+    def stop(self) -> None:
+        """No more."""
+        self._handle.remove()
+
+
+def table(case: Case, target: float) -> list[Row]:
+    """The seven columns, once, as an evaluation makes them: what aa shares with a column is not made again.
+
+    Column by column in turn. The time is the product of two figures, shown for both sides: how many images the
+    network was asked about (with a gradient or without), and how long one of them took.
+    """
+    rows, title = [], f"{case.name}, {len(case.images)} examples"
+    attacks, y, oracle = theirs(case), case.images.labels, oracle_of(case)
+    inside = Timed(oracle)
+    spent, asked, watched = [0.0, 0.0], 0, Watched(case.model)
+    survivors: dict[str, np.ndarray] = {}
+    for column in COLUMNS:
+        mine, other, effort = 0.0, 0.0, Effort()
+        before = watched.images
+        alive: np.ndarray | None = None
+        left: Tensor | None = None
+        for part in parts(column):
             started = time.perf_counter()
-            answer = work(*arguments)
-            asked += time.perf_counter() - started
+            if part in survivors:  # a column of its own in this table
+                alive = survivors[part]
+            else:
+                found = ours(case, part, oracle, alive)
+                alive = found.robust
+                effort.gradient_steps += found.effort.gradient_steps
+                effort.forwards += found.effort.forwards
+            between = time.perf_counter()
+            left = peers.robust(case.model, attacks[part], case.x, y, case.batch, left)
+            mine, other = mine + between - started, other + time.perf_counter() - between
+        assert alive is not None, "a column has parts"
+        assert left is not None, "a column has parts"
+        survivors[column] = alive
+        spent, asked = [spent[0] + mine, spent[1] + other], asked + effort.gradient_steps + effort.forwards
+        words = f"{effort.gradient_steps:,} gradients and {effort.forwards:,} answers"
+        peer_words = f"{watched.images - before:,} of either by the peer"
+        rows.append(
+            Row(f"{title}: {column}{_budget(case.stage, column)}, {words}; {peer_words}", mine, other, "s", 1.0)
+        )
+    watched.stop()
+    return [
+        Row(f"{title}: seven columns", *spent, "s", 1 / target),
+        *rows,
+        Row(f"{title}: aa", 100 * float(alive.mean()), 100 * float(left.float().mean()), "%", 1.02),
+        Row(f"{title}: images asked about", asked, watched.images, "", 1.0),
+        Row(f"{title}: time for each", 1e6 * spent[0] / asked, 1e6 * spent[1] / watched.images, "us", 1.0),
+        Row(f"{title}: of our time, in the searching network", inside.seconds, spent[0], "s", 1.0),
+    ]
+
+
+class Timed:
+    """Measures how long an oracle takes to answer, from now on."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self.seconds = 0.0
+        oracle.logits, oracle.slope = self._timed(oracle.logits), self._timed(oracle.slope)  # type: ignore[method-assign]
+
+    def _timed(self, work: Callable[P, T]) -> Callable[P, T]:
+        def timed(*arguments: P.args, **named: P.kwargs) -> T:
+            started = time.perf_counter()
+            answer = work(*arguments, **named)
+            self.seconds += time.perf_counter() - started
             return answer
 
         return timed
-
-    started = time.perf_counter()
-    oracle = oracle_of(case)
-    oracle.logits, oracle.slope = asking(oracle.logits), asking(oracle.slope)  # type: ignore[method-assign,assignment]
-    found = {name: ours(case, name, oracle) for name in names}
-    alive = found["apgd-ce"].robust
-    for name in parts("aa")[1:]:
-        alive = ours(case, name, oracle, alive).robust
-    mine = time.perf_counter() - started
-
-    started = time.perf_counter()
-    attacks, y = theirs(case), case.images.labels
-    for name in names:
-        peers.robust(case.model, attacks[name](0), case.x, y, case.batch)
-    left: Tensor | None = None
-    for name in parts("aa"):
-        left = peers.robust(case.model, attacks[name](0), case.x, y, case.batch, left)
-    other = time.perf_counter() - started
-    assert left is not None, "aa has parts"
-    title = f"{case.name}: seven columns, {len(y)} examples, {budget}"
-    return [
-        Row(f"{title}: time", mine, other, "s", 1 / target),
-        Row(f"{title}: aa", 100 * alive.mean(), 100 * float(left.float().mean()), "%", 1.02),
-        Row(f"{title}: of our time, asking the network", asked, mine, "s", 1.0),
-    ]
 
 
 def step(case: Case) -> Row:
@@ -275,12 +332,14 @@ def step(case: Case) -> Row:
         torch.autograd.grad(F.cross_entropy(fused(x), batch.y, reduction="sum"), x)
 
     def attack() -> None:
-        search.advance(state, oracle)
+        nonlocal state
+        state = search.advance(state, oracle)
 
     for work in (bare, attack):
         work()
-    taken, limit = in_turn(attack, bare, repeats=15)
-    return Row(f"{case.name}: a step of apgd-ce, {case.batch} examples", taken * 1e3, limit * 1e3, "ms", OVERHEAD)
+    taken, limit = in_turn(attack, bare, repeats=case.stage.apgd_steps)
+    name = f"{case.name}: a step of apgd-ce, {case.batch} examples, median of {case.stage.apgd_steps}"
+    return Row(name, taken * 1e3, limit * 1e3, "ms", OVERHEAD)
 
 
 def memory(examples: int) -> Row:
@@ -302,33 +361,45 @@ def memory(examples: int) -> Row:
     return Row(f"memory grown by pgd on {examples:,} examples of 3x32x32", max(sizes) - sizes[0], 10.0, "MB", 1.0)
 
 
+def _budget(stage: Evaluate, name: str) -> str:
+    """The budget of one attack or of aa, as it follows on the name."""
+    towards = f" to {stage.targets} classes"
+    return {
+        "pgd": f"-{stage.pgd_steps}",
+        "cw": f"-{stage.cw_steps}",
+        "apgd-ce": f"-{stage.apgd_steps}",
+        "apgd-dlr": f"-{stage.apgd_steps}",
+        "apgd-t": f"-{stage.apgd_steps}{towards}",
+        "fab-t": f"-{stage.fab_steps}{towards}",
+        "square": f"-{stage.square_queries}",
+        "aa": f" of apgd-{stage.apgd_steps}, fab-{stage.fab_steps}{towards}, square-{stage.square_queries}",
+    }.get(name, "")
+
+
 SHORT = Evaluate(pgd_steps=10, cw_steps=20, apgd_steps=20, targets=3, fab_steps=20, square_queries=200)
-CUT = Evaluate(targets=2, fab_steps=50, square_queries=300)
-CUT_WORDS = "pgd-30, cw-100, apgd-100, 2 targets, fab-50, square-300"
+CUT = Evaluate(targets=3, fab_steps=50, square_queries=500)
+CUT_MORE = Evaluate(cw_steps=30, apgd_steps=30, targets=2, fab_steps=20, square_queries=100)
+"""Where the full budgets would take over ten minutes on two cores; the rows tell them."""
+
+GROUPS: dict[str, Callable[[], list[Row]]] = {
+    "agreement-digits": lambda: agreement(digits(Evaluate(square_queries=1000))),
+    "agreement-mnist5k": lambda: agreement(mnist(CUT)),
+    "speed-small": lambda: table(digits(Evaluate(square_queries=1000)), 3.0),
+    "speed-mnist5k": lambda: table(mnist(CUT), 3.0),
+    "speed-vgg16": lambda: table(vgg(CUT_MORE), 4.0),
+    "overhead": lambda: [step(digits(Evaluate())), step(mnist(Evaluate())), step(vgg(Evaluate(apgd_steps=15)))],
+    "memory": lambda: [memory(10_000)],
+}
+"""What `--only` measures: each within about five minutes of two idle cores."""
 
 
 def measure(quick: bool) -> list[Row]:
-    """All rows."""
-    with redirect_stderr(io.StringIO()):  # the log of training
-        return _measure(quick)
-
-
-def _measure(quick: bool) -> list[Row]:
-    if quick:
-        case = digits(SHORT)
-        budget = "pgd-10, cw-20, apgd-20, 3 targets, fab-20, square-200"
-        return [*agreement(case), *table(case, 3.0, budget), step(case), memory(3_000)]
-    rows: list[Row] = []
-    for make in (digits, mnist):
-        rows += agreement(make(Evaluate(square_queries=1000)))
-    case = digits(Evaluate())
-    rows += [*table(case, 3.0, "pgd-30, cw-100, apgd-100, 9 targets, fab-100, square-5000"), step(case)]
-    case = mnist(CUT)
-    rows += [*table(case, 3.0, CUT_WORDS), step(case)]
-    case = vgg(CUT)
-    rows += [*table(case, 4.0, CUT_WORDS), step(case)]
-    return [*rows, memory(10_000)]
+    """All groups; or some of each, with small budgets and without what needs minutes of training."""
+    if not quick:
+        return [row for group in GROUPS.values() for row in group()]
+    case = digits(SHORT)
+    return [*agreement(case), *table(case, 3.0), step(case), memory(3_000)]
 
 
 if __name__ == "__main__":
-    main("attacks", measure)
+    main("attacks", measure, groups=GROUPS)

@@ -2,7 +2,7 @@
 
 A benchmark is a function from `quick` to rows; `main` gives it the options, the table and the JSON of the contract:
 
-    python benchmarks/NAME.py [--quick] [--json]
+    python benchmarks/NAME.py [--quick | --only GROUP] [--json]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -101,13 +101,21 @@ def as_table(rows: Sequence[Row]) -> str:
     return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells)
 
 
-def main(benchmark: str, measure: Callable[[bool], Sequence[Row]], device: Callable[[], str] = processor) -> None:
-    """Run `measure(quick)` with the options of the command line and print what it found."""
+def main(
+    benchmark: str,
+    measure: Callable[[bool], Sequence[Row]],
+    device: Callable[[], str] = processor,
+    groups: Mapping[str, Callable[[], Sequence[Row]]] | None = None,
+) -> None:
+    """Run `measure(quick)`, or one of the `groups` of its rows, by the command line and print what it found."""
     parser = argparse.ArgumentParser(prog=f"benchmarks/{benchmark}.py", description=f"Benchmark: {benchmark}.")
-    parser.add_argument("--quick", action="store_true", help="less work, within 50 seconds on two cores")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="less work, within 50 seconds on two cores")
+    if groups:
+        extent.add_argument("--only", choices=groups, help="one group of rows in full")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     options = parser.parse_args()
-    rows = measure(options.quick)
+    rows = groups[options.only]() if groups and options.only else measure(options.quick)
     if options.json:
         print(json.dumps({"benchmark": benchmark, "device": device(), "rows": [row.document() for row in rows]}))
     else:

@@ -14,6 +14,7 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 VERSION = "3.5.1"
 Peer = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """A model in eval mode, images (N,C,H,W) in [0,1] and labels (N,) to adversarial images."""
+Draw = Callable[[Tensor, int], Tensor]
+"""Clean images (N,C,H,W) and the number of the attempt to the uniform numbers in [0,1) of their random starts."""
 
 
 def cache_folder() -> Path:
@@ -49,9 +52,17 @@ def fgsm(eps: float) -> Peer:
     return lambda model, x, y: torchattacks().FGSM(model, eps=eps)(x, y)
 
 
-def pgd(eps: float, steps: int) -> Peer:
-    """Signed steps of 2.3 eps / steps from a random start."""
-    return lambda model, x, y: torchattacks().PGD(model, eps=eps, alpha=2.3 * eps / steps, steps=steps)(x, y)
+def pgd(eps: float, steps: int, draw: Draw | None = None) -> Peer:
+    """Signed steps of 2.3 eps / steps from a random start, of its own or by `draw`."""
+
+    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        made = torchattacks().PGD(model, eps=eps, alpha=2.3 * eps / steps, steps=steps)
+        if draw is None:
+            return made(x, y)
+        with patch.object(torch.Tensor, "uniform_", lambda _, low, high: low + (high - low) * draw(x, 0)):
+            return made(x, y)
+
+    return attack
 
 
 def cw(eps: float, steps: int) -> Peer:
@@ -77,16 +88,38 @@ def cw(eps: float, steps: int) -> Peer:
     return attack
 
 
-def apgd(eps: float, steps: int, loss: str, seed: int = 0, norm: str = "Linf") -> Peer:
-    """APGD-CE or APGD-DLR (`loss` is ce or dlr), one start."""
-    return lambda model, x, y: torchattacks().APGD(
-        model, norm=norm, eps=eps, steps=steps, n_restarts=1, seed=seed, loss=loss
-    )(x, y)
+def apgd(eps: float, steps: int, loss: str, seed: int = 0, norm: str = "Linf", draw: Draw | None = None) -> Peer:
+    """APGD-CE or APGD-DLR (`loss` is ce or dlr), one start, of its own or by `draw`."""
+
+    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        made = torchattacks().APGD(model, norm=norm, eps=eps, steps=steps, n_restarts=1, seed=seed, loss=loss)
+        return _started(made, draw, lambda: 0)(x, y)
+
+    return attack
 
 
-def apgd_t(eps: float, steps: int, targets: int, norm: str = "Linf") -> Peer:
-    """APGD with the targeted DLR loss towards the `targets` likeliest classes."""
-    return lambda model, x, y: torchattacks().APGDT(model, norm=norm, eps=eps, steps=steps, n_classes=targets + 1)(x, y)
+def apgd_t(eps: float, steps: int, targets: int, seed: int = 0, norm: str = "Linf", draw: Draw | None = None) -> Peer:
+    """APGD with the targeted DLR loss towards the `targets` likeliest classes, one start each, of its own or by
+    `draw`."""
+
+    def attack(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        made = torchattacks().APGDT(model, norm=norm, eps=eps, steps=steps, seed=seed, n_classes=targets + 1)
+        return _started(made, draw, lambda: made.target_class - 2)(x, y)
+
+    return attack
+
+
+def _started(attack: Any, draw: Draw | None, attempt: Callable[[], int]) -> Any:
+    """The peer's APGD for linf, with the numbers that it draws for its start taken from `draw`."""
+    if draw is not None:
+        run = attack.attack_single_run
+
+        def started(x: Tensor, y: Tensor) -> Any:
+            with patch.object(torch, "rand", lambda _: draw(x, attempt())):
+                return run(x, y)
+
+        attack.attack_single_run = started
+    return attack
 
 
 def fab_t(eps: float, steps: int, targets: int, norm: str = "Linf") -> Peer:

@@ -1,49 +1,90 @@
-"""Runs every benchmark and writes docs/benchmarks.md: in full by `make bench`, which takes hours, or with --quick."""
+"""Runs benchmarks and writes docs/benchmarks.md: all in full by `make bench`, all with --quick, or those named.
+
+    python benchmarks/run_all.py [--quick | NAME ...]
+
+A NAME is that of a benchmark or of one group of its rows, such as `attacks:speed-small`; the sections of the others
+stay as they are.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import attacks
+
 HERE = Path(__file__).resolve().parent
+REPORT = HERE.parent / "docs" / "benchmarks.md"
 NOT_BENCHMARKS = {"common.py", "fake_runs.py", "peers.py", "run_all.py", "terminals.py"}
+GROUPS = {"attacks": tuple(attacks.GROUPS)}
+HEAD = "# Benchmarks\n\nMade by `make bench`: medians, measured in turn in one run.\n"
+
+
+def units(quick: bool) -> list[str]:
+    """What is run by itself and has a section of its own: benchmarks, and in full the groups of those that have any."""
+    names = [path.stem for path in sorted(HERE.glob("*.py")) if path.name not in NOT_BENCHMARKS]
+    if quick:
+        return names
+    return [unit for name in names for unit in ([f"{name}:{group}" for group in GROUPS.get(name, ())] or [name])]
 
 
 def main() -> int:
-    """The number of benchmarks that could not be run."""
-    quick = sys.argv[1:] == ["--quick"]
-    made = "`python benchmarks/run_all.py --quick`: less work and fewer repeats than " if quick else ""
-    parts = ["# Benchmarks", "", f"Made by {made}`make bench`: medians, measured in turn in one run.", ""]
+    """The number of units that could not be run."""
+    parser = argparse.ArgumentParser(prog="benchmarks/run_all.py", description="Run benchmarks, write their report.")
+    parser.add_argument("--quick", action="store_true", help="less work and fewer repeats")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(units(quick=False))}")
+    options = parser.parse_args()
+    known = units(options.quick)
+    wanted = [unit for unit in known if not options.names or {unit, unit.split(":")[0]} & set(options.names)]
+    if strange := [name for name in options.names if not any(name in (unit, unit.split(":")[0]) for unit in known)]:
+        parser.error(f"there is no {', '.join(strange)}; there are {', '.join(known)}")
     failures = 0
-    for path in sorted(HERE.glob("*.py")):
-        if path.name in NOT_BENCHMARKS:
-            continue
-        print(f"{path.stem} ...", flush=True)
-        answer = subprocess.run(
-            [sys.executable, str(path), "--json", *sys.argv[1:]], capture_output=True, text=True, check=False
-        )
+    for unit in wanted:
+        print(f"{unit} ...", flush=True)
+        name, _, group = unit.partition(":")
+        extent = ["--only", group] if group else ["--quick"] if options.quick else []
+        command = [sys.executable, str(HERE / f"{name}.py"), "--json", *extent]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.returncode:
             failures += 1
             print(answer.stderr, file=sys.stderr)
-            parts += [f"## {path.stem}", "", f"could not be run (exit {answer.returncode})", ""]
+            body = f"could not be run (exit {answer.returncode})\n"
         else:
-            parts += _section(json.loads(answer.stdout))
-    (HERE.parent / "docs" / "benchmarks.md").write_text("\n".join(parts), encoding="utf-8")
+            body = section(json.loads(answer.stdout), options.quick)
+        write(unit, body)
     return failures
 
 
-def _section(found: dict[str, object]) -> list[str]:
+def section(found: dict[str, object], quick: bool) -> str:
+    """The rows of one unit as a table, with where and when they were measured."""
     rows = found["rows"]
     assert isinstance(rows, list)
-    lines = [f"## {found['benchmark']}", "", f"{found['device']}, {time.strftime('%Y-%m-%d')}", ""]
+    lines = [f"{found['device']}, {time.strftime('%Y-%m-%d')}{', with --quick' if quick else ''}", ""]
     lines += ["| | ours | peer or limit | unit | ratio | target | met |", "|:--|--:|--:|:--|--:|--:|:--|"]
     for row in rows:
         figures = f"{row['ours']:.4g} | {row['peer']:.4g} | {row['unit']} | {row['ratio']:.3g} | {row['target']:g}"
         lines.append(f"| {row['name']} | {figures} | {'yes' if row['met'] else '**no**'} |")
-    return [*lines, ""]
+    return "\n".join([*lines, ""])
+
+
+def write(unit: str, body: str) -> None:
+    """Put the section of one unit into the report, in place of what it had and of what says the same."""
+    text = REPORT.read_text(encoding="utf-8") if REPORT.exists() else ""
+    sections = dict(re.findall(r"^## (\S+)\n\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
+    name, _, group = unit.partition(":")
+    superseded = {name} if group else {known for known in sections if known.startswith(f"{name}:")}
+    sections = {known: old.rstrip() + "\n" for known, old in sections.items() if known not in superseded}
+    sections[unit] = body
+    order = [*units(quick=True), *units(quick=False)]
+    kept = sorted(
+        (known for known in sections if known in order), key=lambda known: (known.split(":")[0], order.index(known))
+    )
+    REPORT.write_text("\n".join([HEAD, *(f"## {known}\n\n{sections[known]}" for known in kept)]), encoding="utf-8")
 
 
 if __name__ == "__main__":
