@@ -21,8 +21,8 @@ NAMES = (
     ("h, hypothesis", "estimates the causal part of a treatment; it minimises psi"),
     ("psi", "the moment they play for: log-likelihood of the true class under h(g(Z)) times that under g(Z), >= 0"),
     ("regret", "what g would still gain in a few more steps against h as it is; about 0 at a saddle point"),
-    ("g away from Z", "distance of g(Z) from Z over the length of Z: 0 if g is the identity, and the game is degenerate"),
-    ("spread of h", "share of h(g(Z)) that depends on the example: 0 if h is constant, and the game is degenerate"),
+    ("g away from Z", "distance of g(Z) from Z over the length of Z: 0 if g is the identity, a degenerate game"),
+    ("spread of h", "share of h(g(Z)) that depends on the example: 0 if h is constant, a degenerate game"),
     *((r.name, f"accuracy of {r.formula}: {fmt.MEANINGS[r.name]}; in a good run {r.expected}") for r in READINGS),
     ("[low, high]", "95% interval: Wilson for an accuracy, paired on the same images for a difference"),
 )
