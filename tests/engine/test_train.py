@@ -162,8 +162,11 @@ def test_low_precision_trains_and_keeps_weights_in_fp32(
         "data.validation=0.95",  # 67 images to train on: fp16 is slow on a CPU
         "stage.train.epochs=1",
         "stage.game.epochs=1",
+        "stage.game.regret_steps=1",
     )
     context = context_of(run)
+    few = replace(context.data, validation=context.data.validation.first(16), test=context.data.test.first(16))
+    context = replace(context, data=few)
     for stage in context.profile.stage[:3]:
         work = make(context, stage)
         assert isinstance(work, EpochStage)
