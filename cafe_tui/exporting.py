@@ -184,7 +184,7 @@ def points(run: RunDir, stage: str, name: str) -> Iterator[tuple[int, float]]:
         for record in records:
             if not isinstance(record, Scalars) or record.stage != stage or name not in record.values:
                 continue
-            if steps and record.step < steps[-1]:  # a resume
+            if steps and record.step <= steps[-1]:  # a resume
                 kept = bisect_left(steps, record.step)
                 del steps[kept:], values[kept:]
             steps.append(record.step)

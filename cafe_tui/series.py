@@ -114,12 +114,12 @@ class Series:
     def append(self, step: int, value: float, t: float = nan) -> None:
         """Add the value of `step`, written at unix time `t`.
 
-        A step below the newest one is a resume: the points at or after it are dropped and a seam is recorded.
+        A step not above the newest one is a resume: the points at or after it are dropped and a seam is recorded.
         """
         if self._shared:
             self._unshare()
         newest = self._step
-        if newest is not None and step < newest:
+        if newest is not None and step <= newest:
             self._rewind(step)
         finite = value - value == 0.0  # false for NaN and infinities
         if step >= self._end or newest is None:

@@ -27,9 +27,13 @@ def trend(run: RunDir) -> tuple[float, ...]:
     begin = chunk.find(b"\n") + 1 if size > TAIL_BYTES else 0
     records = [record for record in decode_lines(chunk[begin : chunk.rfind(b"\n") + 1]) if isinstance(record, Scalars)]
     found = _headline(records)
-    return tuple(
-        to_float(r.values[found[1]]) for r in records if found and r.stage == found[0] and found[1] in r.values
-    )
+    values: dict[int, float] = {}
+    for record in records:
+        if found and record.stage == found[0] and found[1] in record.values:
+            if record.step <= next(reversed(values), -1):  # a resume
+                values = {step: value for step, value in values.items() if step < record.step}
+            values[record.step] = to_float(record.values[found[1]])
+    return tuple(values.values())
 
 
 def _headline(records: Sequence[Scalars]) -> tuple[str, str] | None:

@@ -231,7 +231,8 @@ class RunFollower:
         elif isinstance(record, ErrorNote):
             self._error = record
         elif isinstance(record, WarningNote):
-            self._warnings = [*self._warnings, record.text][-KEPT_NOTES:]
+            told = [text for text in self._warnings if text != record.text]  # perhaps by an engine that was killed
+            self._warnings = [*told, record.text][-KEPT_NOTES:]
         elif isinstance(record, Message):
             self._messages = [*self._messages, record.text][-KEPT_NOTES:]
         self._newest = record.t

@@ -22,6 +22,7 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[model]", schema.Model),
     ("[threat]", schema.Threat),
     ("[compute]", schema.Compute),
+    ("[checkpoint]", schema.Checkpoint),
     *((f'[[stage]] kind = "{name}"', kind) for name, kind in schema.STAGES.items()),
     ("[stage.adversary]", schema.Adversary),
 )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from engine.contract.errors import CheckpointError
+from engine.contract.errors import CheckpointError, DiskError
 from engine.contract.rundir import write_atomically
 from engine.contract.weights import FORMAT
 
@@ -149,21 +151,73 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(metadata["facts"])
 
 
+class Resumed(NamedTuple):
+    """A resume state, on the CPU, None if there is none; `damaged` are the files that could not be read."""
+
+    state: dict[str, Any] | None
+    damaged: tuple[Path, ...] = ()
+
+
+def before(path: Path) -> Path:
+    """Where the resume state stands that was in `path` before the newest one."""
+    return path.with_suffix(f".previous{path.suffix}")
+
+
 def save_resume(path: Path, state: dict[str, Any]) -> None:
-    """Write everything a stage needs to go on. Raises DiskError."""
+    """Write everything a stage needs to go on, and keep the state before. At every moment one of the two is there.
+
+    Raises DiskError.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def load_resume(path: Path) -> dict[str, Any] | None:
-    """The resume state, on the CPU; None if there is none. Never unpickles code. Raises CheckpointError if corrupt."""
-    if not path.exists():
-        return None
+    beside = path.with_name(f".{path.name}.next")
+    write_atomically(beside, buffer.getvalue())
     try:
+        with suppress(FileNotFoundError):
+            path.replace(before(path))
+        beside.replace(path)
+    except OSError as error:
+        raise DiskError(f"cannot write {path}: {error.strerror}") from error
+
+
+def load_resume(path: Path) -> Resumed:
+    """The newest resume state that is whole. Never unpickles code, never raises for what a file holds.
+
+    A state that had to be taken from the file before becomes the newest, so that the next one written cannot push it
+    out in favour of the damaged one.
+    """
+    damaged: list[Path] = []
+    for file in (path, before(path)):
+        if not file.exists():
+            continue
+        state = _whole(file)
+        if state is not None:
+            if file != path:
+                file.replace(path)
+            return Resumed(state, tuple(damaged))
+        damaged.append(file)
+    return Resumed(None, tuple(damaged))
+
+
+def remove_resume(path: Path) -> None:
+    """Remove both states. Raises DiskError."""
+    try:
+        path.unlink(missing_ok=True)
+        before(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise DiskError(f"cannot remove {path}: {error.strerror}") from error
+
+
+def _whole(path: Path) -> dict[str, Any] | None:
+    """The state in a file, None if a bit of it is not as it was written.
+
+    torch writes the checksums of a zip file but does not look at them when it reads.
+    """
+    try:
+        with zipfile.ZipFile(path) as members:
+            if members.testzip() is not None:
+                return None
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for one meaning: the file is not what it should be
-        raise CheckpointError(
-            f"{path}: corrupt resume state ({type(error).__name__})", "Delete it to run the stage from its start."
-        ) from None
-    return dict(state)
+    except Exception:  # zipfile and torch raise many kinds for one meaning: the file is not what it should be
+        return None
+    return state if isinstance(state, dict) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from engine import checkpoints, data
 from engine.contract import profile as profiles
 from engine.contract.errors import Stopped
 from engine.contract.plan import StagePlan, columns, plan
-from engine.contract.records import StageChange
+from engine.contract.records import RecordReader, StageChange
 from engine.contract.results import Results
 from engine.contract.rundir import RunDir
 from engine.contract.schema import Evaluate, Game, Stage
@@ -35,12 +36,16 @@ def execute(directory: RunDir, recorder: Recorder, brake: Brake) -> None:
     recorder.add_facts(versions=versions(), devices=[compute.describe()])
     splits = data.load(profile.data.name, validation=profile.data.validation, seed=profile.seed, compute=compute)
     context = Context(profile, directory, compute, splits)
+    for half_written in (*directory.checkpoints.glob(".*.*"), *directory.outcomes.glob(".*.*")):
+        with suppress(OSError):
+            half_written.unlink()  # by an engine that was killed
+    done = _recorded_as_finished(directory)
     recorder.state("running")
     stages = plan(profile)
     for i, (stage, planned) in enumerate(zip(profile.stage, stages, strict=True)):
         if brake.wanted():
             raise Stopped(f"stopped before stage {planned.id}")
-        if not finished(context, stage):
+        if stage.id not in done or not finished(context, stage):
             _run_stage(context, stage, planned, recorder, brake, _share(stages, i))
 
 
@@ -62,15 +67,16 @@ def _run_stage(
     recorder.progress(planned.id, 0, planned.steps, share(0.0))
     recorder.flush_state()
     work = make(context, stage)
-    resumed = isinstance(work, EpochStage) and work.resume()
+    warnings = work.resume() if isinstance(work, EpochStage) else []
     change = StageChange(
         stage=work.id,
         stage_kind=planned.kind,
-        state="resumed" if resumed else "started",
+        state="resumed" if work.done else "started",
         total_steps=work.total_steps,
         total_epochs=planned.epochs,
     )
-    recorder.write(change)
+    for record in (change, *warnings):
+        recorder.write(record)
     for event in work.run():
         if isinstance(event, Results):
             recorder.results(event)
@@ -87,6 +93,7 @@ def _run_stage(
     recorder.progress(work.id, work.total_steps, work.total_steps, share(1.0))
     change.state = "finished"
     recorder.write(change)
+    work.clear()
 
 
 def make(context: Context, stage: Stage) -> StageRun:
@@ -96,8 +103,16 @@ def make(context: Context, stage: Stage) -> StageRun:
     return GameRun(context, stage) if isinstance(stage, Game) else Training(context, stage)
 
 
+def _recorded_as_finished(directory: RunDir) -> set[str]:
+    """The stages whose end is in the records, the last thing that an engine tells of them."""
+    found, reader = set(), RecordReader(directory.records_file)
+    while records := reader.read():
+        found |= {r.stage for r in records if isinstance(r, StageChange) and r.state == "finished"}
+    return found
+
+
 def finished(context: Context, stage: Stage) -> bool:
-    """Whether an earlier engine has brought this stage to its end."""
+    """Whether the files that this stage leaves are there."""
     if isinstance(stage, Evaluate):
         wanted = [
             outcomes_file(context.run, str(stage.id), model, column.name)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from engine import checkpoints
 from engine.attacks.balls import Ball
 from engine.contract.catalogue import CHECKPOINT, NO_WEIGHTS
+from engine.contract.errors import CheckpointError
 from engine.contract.plan import batches
-from engine.contract.records import CheckpointWritten, Record, Scalars, to_number
+from engine.contract.records import CheckpointWritten, Record, Scalars, WarningNote, to_number
 from engine.contract.results import Results
 from engine.contract.rundir import RunDir
 from engine.contract.schema import Game, Inoculate, Profile, Train
@@ -184,6 +185,10 @@ class StageRun(ABC):
     def save(self) -> None:
         """Write what is needed to go on from here. Raises DiskError."""
 
+    @abstractmethod
+    def clear(self) -> None:
+        """Remove what was needed to go on, now that the stage is finished. Raises DiskError."""
+
     def scalars(self, values: dict[str, float], epoch: float) -> Scalars:
         """A record of curves at the current step."""
         return Scalars(
@@ -195,7 +200,7 @@ class EpochStage(StageRun):
     """A stage of epochs over the training images: the loop that training and the game share.
 
     Order, augmentation and attacks are functions of (seed, epoch, data index), so `done`, the meter and `state` are
-    all it takes to go on exactly. Every epoch ends with a resume checkpoint.
+    all it takes to go on exactly. A checkpoint is written at the end of every epoch and as often as [checkpoint] says.
     """
 
     def __init__(self, context: Context, stage_id: str, epochs: int, batch_size: int) -> None:
@@ -207,6 +212,7 @@ class EpochStage(StageRun):
         self.meter = Meter()
         self.ended = 0
         self.resume_file = context.run.checkpoints / f"{stage_id}.resume.pt"
+        self._saved = time.monotonic()
 
     def run(self) -> Iterator[Event]:
         """Go on from `done` to the end."""
@@ -230,10 +236,20 @@ class EpochStage(StageRun):
                     yield self.scalars(values | {"images_per_second": speed}, self.done / self.steps_per_epoch)
                     images, since = 0, time.perf_counter()
                 yield Step(self.done)
+                if self._due():
+                    self.save()
             yield from self.end_epoch(epoch)
             self.ended += 1
             self.save()
         yield from self.finish()
+
+    def _due(self) -> bool:
+        """Whether it is time for a checkpoint within an epoch; one follows at its end anyway."""
+        wanted = self.context.profile.checkpoint
+        if self.done % self.steps_per_epoch == 0:
+            return False
+        late = time.monotonic() - self._saved >= 60 * wanted.every_minutes
+        return late or (wanted.every_steps is not None and self.done % wanted.every_steps == 0)
 
     @abstractmethod
     def step(self, batch: Batch, epoch: int, logging: bool) -> dict[str, Tensor]:
@@ -279,16 +295,33 @@ class EpochStage(StageRun):
             self.resume_file,
             {"done": self.done, "ended": self.ended, "meter": self.meter.state(), "state": self.state()},
         )
+        self._saved = time.monotonic()
 
-    def resume(self) -> bool:
-        """Go back to where the stage was stopped; False if it never was."""
-        saved = checkpoints.load_resume(self.resume_file)
-        if saved is None:
-            return False
-        self.done, self.ended = int(saved["done"]), int(saved["ended"])
-        self.meter.restore(saved["meter"], self.context.compute.device)
-        self.restore(saved["state"])
-        return True
+    def clear(self) -> None:
+        """The weights stay."""
+        checkpoints.remove_resume(self.resume_file)
+
+    def resume(self) -> list[WarningNote]:
+        """Go back to the newest checkpoint that is whole, if there is one, and tell of those that are damaged.
+
+        Raises CheckpointError when it was written under another profile.
+        """
+        saved, damaged = checkpoints.load_resume(self.resume_file)
+        if saved is not None:
+            try:
+                self.restore(saved["state"])
+                self.meter.restore(saved["meter"], self.context.compute.device)
+                self.done, self.ended = int(saved["done"]), int(saved["ended"])
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"{self.resume_file}: made under another profile ({str(error).splitlines()[0]})",
+                    "Put back the profile that the run was started with, or delete the file to run the stage anew.",
+                ) from None
+        if not damaged:
+            return []
+        files = " and ".join(file.name for file in damaged)
+        where = f"from the one before it, after step {self.done}" if saved else "from its start"
+        return [WarningNote(stage=self.id, text=f"{self.id}: {files} damaged; the stage goes on {where}")]
 
     def facts(self, label: str, **more: Any) -> dict[str, Any]:
         """Metadata of the stage's checkpoint; `finished` tells a later engine that there is nothing left to do."""

@@ -94,6 +94,15 @@ class Compute(_Section):
     threads: Annotated[Count | None, doc("CPU threads; default: what torch chooses")] = None
 
 
+class Checkpoint(_Section):
+    """How often a stage keeps a state to go on from, besides at the end of every epoch and when it is stopped."""
+
+    every_minutes: Annotated[Positive, doc("minutes of work that a killed run loses at most")] = 10.0
+    every_steps: Annotated[Count | None, doc("optimiser steps that it loses at most; default: the minutes decide")] = (
+        None
+    )
+
+
 class Adversary(_Section):
     """The attack inside training."""
 
@@ -263,6 +272,9 @@ class Profile(_Section, kw_only=True):
     model: Annotated[Model, doc("which classifier")] = msgspec.field(default_factory=Model)
     threat: Annotated[Threat, doc("what the adversary may do")] = msgspec.field(default_factory=Threat)
     compute: Annotated[Compute, doc("where and how to compute")] = msgspec.field(default_factory=Compute)
+    checkpoint: Annotated[Checkpoint, doc("how often a state to go on from is kept")] = msgspec.field(
+        default_factory=Checkpoint
+    )
     stage: Annotated[Annotated[list[Stage], Meta(min_length=1)], doc("what to do, in order")]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -89,8 +91,8 @@ def load(path: Path, column: str = "") -> Outcomes | None:
                 seconds = float(saved["seconds"])
                 outcomes.found = Found(saved["robust"], saved["tried"], **counts, seconds=seconds, effort=effort)
             return outcomes
-    except (OSError, ValueError, KeyError, msgspec.DecodeError):
-        return None
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error, msgspec.MsgspecError):
+        return None  # RuntimeError: a zip file that claims to be encrypted, or compressed by a method that is none
 
 
 def cell_of(model: str, column: str, outcomes: Outcomes, notes: list[str]) -> Cell:

@@ -64,6 +64,10 @@ class Evaluation(StageRun):
             cell, outcomes = self._open
             save(partial_file(self.context.run, self.id), outcomes, self._labels, cell)
 
+    def clear(self) -> None:
+        """The outcomes of finished cells stay."""
+        partial_file(self.context.run, self.id).unlink(missing_ok=True)
+
     def run(self) -> Iterator[Event]:
         """Fill the table cell by cell, then write the samples and hand over the results."""
         cells: list[Cell] = []
@@ -85,7 +89,6 @@ class Evaluation(StageRun):
             for again in self._noted(name):  # known only when the row is full
                 cells = [again if (cell.model, cell.attack) == (name, again.attack) else cell for cell in cells]
                 yield again
-        partial_file(self.context.run, self.id).unlink(missing_ok=True)
         yield write_samples(self.context, self.stage, self.compute)
         yield self._results(cells)
 

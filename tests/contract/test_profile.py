@@ -241,7 +241,10 @@ def test_only_radii_take_fractions() -> None:
         ),
         ("stage.0.epoch=3", "stage.0.epoch: unknown key; did you mean `epochs`?"),
         ("stage.1.adversary.setps=3", "stage.1.adversary.setps: unknown key; did you mean `steps`?"),
-        ("zzz=3", "zzz: unknown key; allowed: name, description, seed, data, model, threat, compute, stage"),
+        (
+            "zzz=3",
+            "zzz: unknown key; allowed: name, description, seed, data, model, threat, compute, ",
+        ),
         ("treat.eps=0.1", "treat: unknown key; did you mean `threat`?"),
         ("seed.x=1", "seed: found {'x': 1}; allowed: a whole number"),
         ("stage.0.id=Über", 'stage.0.id: found "Über"; allowed: text matching'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine import checkpoints
-from engine.contract.errors import CheckpointError
+from engine.contract.errors import CheckpointError, DiskError
 
 
 def test_weights_and_facts_come_back(tmp_path: Path) -> None:
@@ -58,13 +59,17 @@ def test_missing_foreign_and_other_networks_are_told_apart(tmp_path: Path) -> No
             checkpoints.load_weights(tmp_path / "x.safetensors", {"a": other})
 
 
+STATE = {"done": 3, "state": {"w": torch.arange(3), "best": (1.0, 2.0)}}
+
+
 def test_resume_state_comes_back_and_hostile_files_run_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.resume.pt"
-    assert checkpoints.load_resume(path) is None
-    checkpoints.save_resume(path, {"done": 3, "state": {"w": torch.arange(3), "best": (1.0, 2.0)}})
-    state = checkpoints.load_resume(path)
+    assert checkpoints.load_resume(path) == (None, ())
+    checkpoints.save_resume(path, STATE)
+    state, damaged = checkpoints.load_resume(path)
     assert state is not None
     assert state["state"]["best"] == (1.0, 2.0)
+    assert not damaged
 
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -72,12 +77,53 @@ def test_resume_state_comes_back_and_hostile_files_run_nothing(tmp_path: Path) -
 
     for bad in (pickle.dumps(Bomb()), b"", path.read_bytes()[:100]):
         path.write_bytes(bad)
-        with pytest.raises(CheckpointError, match="corrupt resume state"):
-            checkpoints.load_resume(path)
+        assert checkpoints.load_resume(path) == (None, (path,))
     torch.save(Bomb(), path)
-    with pytest.raises(CheckpointError, match="corrupt resume state"):
-        checkpoints.load_resume(path)
+    assert checkpoints.load_resume(path) == (None, (path,))
     assert not (tmp_path / "exploded").exists()
+
+
+def test_a_resume_state_with_any_bit_turned_over_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.resume.pt"
+    checkpoints.save_resume(path, STATE)
+    whole, random, refused = path.read_bytes(), Random(0), 0
+    for _ in range(400):
+        spoiled = bytearray(whole)
+        spoiled[random.randrange(len(whole))] ^= 1 << random.randrange(8)
+        path.write_bytes(spoiled)
+        state, damaged = checkpoints.load_resume(path)
+        refused += bool(damaged)
+        if state is not None:  # padding, or a date
+            assert (state["done"], state["state"]["best"]) == (3, (1.0, 2.0))
+            assert torch.equal(state["state"]["w"], torch.arange(3))
+    assert refused > 40
+
+
+def test_the_state_before_is_kept_until_a_newer_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.resume.pt"
+
+    def newest() -> tuple[object, int]:
+        state, damaged = checkpoints.load_resume(path)
+        return state and state["done"], len(damaged)
+
+    for done in (1, 2, 3):
+        checkpoints.save_resume(path, {"done": done})
+    path.write_bytes(path.read_bytes()[:-200])
+    assert newest() == (2, 1)
+    assert newest() == (2, 0), "it has taken the place of the damaged one"
+    checkpoints.save_resume(path, {"done": 4})
+    path.write_bytes(b"")
+    assert newest() == (2, 1)
+    checkpoints.save_resume(path, {"done": 5})
+    path.replace(checkpoints.before(path))  # where a killed engine may stop
+    assert newest() == (5, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(DiskError, match="No space left"):
+            checkpoints.save_resume(path, {"done": 6})
+    assert newest() == (5, 0)
+    checkpoints.remove_resume(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

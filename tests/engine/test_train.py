@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.contract.errors import CheckpointError
 from engine.contract.plan import plan
 from engine.contract.records import Scalars
 from engine.contract.rundir import RunDir
@@ -81,7 +82,8 @@ def test_a_stage_stopped_anywhere_goes_on_exactly(
     whole = make(context, stages[kind])
     assert isinstance(whole, Training | GameRun)
     expected = _shown(_events(whole))
-    (context.run.checkpoints / f"{kind}.resume.pt").unlink()
+    whole.clear()
+    assert not list(context.run.checkpoints.glob(f"{kind}.resume*"))
 
     stopped = make(context, stages[kind])
     assert isinstance(stopped, Training | GameRun)
@@ -93,11 +95,35 @@ def test_a_stage_stopped_anywhere_goes_on_exactly(
             break
     resumed = make(context, stages[kind])
     assert isinstance(resumed, Training | GameRun)
-    assert resumed.resume()
+    assert resumed.resume() == []
     assert resumed.done == stop_after
     after = _events(resumed)
     assert _shown(before) + _shown(after) == expected
     assert _same(whole.state(), resumed.state())
+
+
+def test_a_stage_whose_checkpoints_are_all_damaged_starts_anew_and_says_so(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    context = context_of(quick_run())
+    training = make(context, context.profile.stage[0])
+    training.save()
+    training.save()
+    ema = context_of(quick_run("stage.train.ema=0.9"))
+    other = make(ema, ema.profile.stage[0])
+    assert isinstance(other, Training)
+    other.resume_file.write_bytes((context.run.checkpoints / "train.resume.pt").read_bytes())
+    with pytest.raises(CheckpointError, match="made under another profile"):
+        other.resume()
+    for path in context.run.checkpoints.glob("train.resume*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    again = make(context, context.profile.stage[0])
+    assert isinstance(again, Training)
+    (warning,) = again.resume()
+    assert warning.text == (
+        "train: train.resume.pt and train.resume.previous.pt damaged; the stage goes on from its start"
+    )
+    assert again.done == 0
 
 
 def _same(a: object, b: object) -> bool:

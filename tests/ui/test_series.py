@@ -26,7 +26,7 @@ class Plain:
     buckets: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
 
     def append(self, step: int, value: float) -> None:
-        if self.newest is not None and step < self.newest:
+        if self.newest is not None and step <= self.newest:
             self.buckets = {
                 key: _finite_first(points)[:1] if points[-1][0] >= step else points
                 for key, points in self.buckets.items()
@@ -125,10 +125,10 @@ def test_a_resume_overwrites_and_leaves_a_seam() -> None:
     assert series.x_range == (-5, -5)
 
 
-def test_a_repeated_step_is_no_resume() -> None:
-    series = Series([(0, 1.0), (0, 3.0)])
-    assert series.seams == ()
-    assert series.columns(0, 1, 1) == [Column(1.0, 3.0, 1.0, 3.0, False)]
+def test_of_a_repeated_step_the_last_value_counts() -> None:
+    series = Series([(0, 1.0), (1, 2.0), (1, 3.0)])
+    assert series.seams == (1,)
+    assert series.means() == [(0, 1.0), (1, 3.0)]
 
 
 def test_newest_value_and_time() -> None:
