@@ -109,16 +109,15 @@ class JsonLines:
 
 
 def follow(
-    start: Callable[[], tuple[str, Sequence[RunDir]]], *, plain: bool = False, json: bool = False, stops: bool = True
+    tag: str, start: Callable[[], Sequence[RunDir]], *, plain: bool = False, json: bool = False, stops: bool = True
 ) -> int:
     """Start a queue and show its runs until all have ended; returns the exit code of the contract.
 
-    The first ctrl-C asks the queue and its engines to stop, the second kills the engines. Without `stops` ctrl-C only
-    leaves the view.
+    `tag` is what all these runs have. The first ctrl-C asks the queue and its engines to stop, the second kills the
+    engines. Without `stops` ctrl-C only leaves the view.
     """
     with Interrupts().counted() as interrupts:
-        tag, runs = start()
-        followers = [RunFollower(run, keep=True) for run in runs]
+        followers = [RunFollower(run, keep=True) for run in start()]
         for follower in followers:
             follower.poll()
         try:

@@ -15,6 +15,24 @@ HEADER = """# Profile keys
 
 Made from `engine/contract/schema.py` by `make schema`. Every key may be given in a profile, in the `[set]` table of a
 profile that inherits, or on the command line as `--set KEY=VALUE`. `cafe profile NAME` shows all, with their values.
+
+A table `[sweep]` makes a profile stand for several runs. Its keys are key paths, each with a list of values, and every
+combination of them is a run. Tables `[[sweep.case]]` hold values that go together; every combination is run in every
+case. `--set 'sweep.seed=[0,1,2]'` runs any profile with three seeds. `cafe run NAME --dry-run` lists the runs and says
+what they will cost.
+
+```toml
+[sweep]
+seed = [0, 1, 2]
+
+[[sweep.case]]
+"data.name" = "digits"
+"threat.eps" = 0.15
+
+[[sweep.case]]
+"data.name" = "mnist5k"
+"threat.eps" = 0.2
+```
 """
 SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("(top)", schema.Profile),

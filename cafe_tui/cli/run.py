@@ -106,14 +106,14 @@ def _run_sweep(
     from cafe_tui.launch import queue
 
     side_by_side = parallel or queue.side_by_side([point.profile for point in sweep.points])
-    tag, made = queue.runs_of(runs_folder(runs), sweep)
+    made = queue.runs_of(runs_folder(runs), sweep)
     finished = [run is not None and run.status().state == "finished" for run in made]
     out = sys.stderr if json or (detach and not dry_run) else sys.stdout
     if dry_run:
         for label, point, done in zip(sweep.labels, sweep.points, finished, strict=True):
             print(f"{label}{'  finished' if done else ''}  {costs.passes(point.profile):.3g} image passes")
     to_do = [point.profile for point, done in zip(sweep.points, finished, strict=True) if not done]
-    for line in costs.announcement(tag, to_do, len(sweep.points), side_by_side):
+    for line in costs.announcement(sweep.tag, to_do, len(sweep.points), side_by_side):
         print(line, file=out, flush=True)
     if dry_run or (not to_do and not json):
         return
@@ -121,11 +121,12 @@ def _run_sweep(
         queue.start, runs_folder(runs), sweep, tags=tags, command=["cafe", *sys.argv[1:]], parallel=side_by_side
     )
     if detach:
-        print(begin()[0])
+        begin()
+        print(sweep.tag)
         return
     from cafe_tui.follow_sweep import follow
 
-    raise typer.Exit(follow(begin, plain=plain, json=json))
+    raise typer.Exit(follow(sweep.tag, begin, plain=plain, json=json))
 
 
 def watch(run: RunOrTag, plain: Plain = False, runs: Runs = None) -> None:
@@ -141,7 +142,7 @@ def watch(run: RunOrTag, plain: Plain = False, runs: Runs = None) -> None:
         return
     from cafe_tui.follow_sweep import follow
 
-    follow(lambda: (run, found), plain=plain, stops=False)
+    follow(run, lambda: found, plain=plain, stops=False)
 
 
 def stop(runs_named: RunsNamed, json: Json = False, runs: Runs = None) -> None:
@@ -208,8 +209,8 @@ def _resume_all(tag: str, found: list[RunDir], parallel: int | None, *, detach: 
         return
     from cafe_tui.follow_sweep import follow
 
-    def begin() -> tuple[str, list[RunDir]]:
+    def begin() -> list[RunDir]:
         queue.resume(found, side_by_side)
-        return tag, found
+        return found
 
-    raise typer.Exit(follow(begin, plain=plain))
+    raise typer.Exit(follow(tag, begin, plain=plain))

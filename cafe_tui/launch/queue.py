@@ -40,27 +40,30 @@ RENEW_SECONDS = 15.0
 # --- what a command does ---------------------------------------------------------------------------------------------
 
 
-def runs_of(runs: Path, sweep: Sweep[Loaded]) -> tuple[str, list[RunDir | None]]:
-    """The tag of a sweep and, point by point, the run that an earlier command made of it."""
-    texts = [profiles.dumps(point.profile) for point in sweep.points]
-    tag = sweep.tag(texts)
-    made: dict[str, RunDir] = {}
-    for run in rundir.tagged(runs, tag):
-        with suppress(OSError, UnicodeDecodeError):
-            made[run.profile_file.read_text(encoding="utf-8")] = run
-    return tag, [made.get(text) for text in texts]
+def runs_of(runs: Path, sweep: Sweep[Loaded]) -> list[RunDir | None]:
+    """Point by point the run that an earlier command made of it, the newest if there are several."""
+    made: list[tuple[Profile, RunDir]] = []
+    for run in reversed(rundir.tagged(runs, sweep.tag)):
+        with suppress(CafeError):
+            made.append((_essence(profiles.from_tables(profiles.read_toml(run.profile_file))), run))
+    wanted = [_essence(point.profile) for point in sweep.points]
+    return [next((run for profile, run in made if profile == point), None) for point in wanted]
+
+
+def _essence(profile: Profile) -> Profile:
+    """What two profiles must share to be the same experiment."""
+    return replace(profile, description="")
 
 
 def start(
     runs: Path, sweep: Sweep[Loaded], *, tags: Sequence[str], command: Sequence[str], parallel: int
-) -> tuple[str, list[RunDir]]:
-    """Create what is missing of a sweep and start its queue; finished runs stay as they are. Its tag and its runs.
+) -> list[RunDir]:
+    """Create what is missing of a sweep and start its queue; finished runs stay as they are. All its runs.
 
     Raises UsageError when the device cannot be there, the folder cannot be written or no process can be started.
     """
     for point in sweep.points:
         local.check_device(point.profile.compute.device)
-    tag, made = runs_of(runs, sweep)
     all_runs = [
         run
         or rundir.create(
@@ -68,18 +71,18 @@ def start(
             point.profile.name,
             profiles.dumps(point.profile),
             description=point.profile.description,
-            tags=list(dict.fromkeys([tag, *tags])),
+            tags=list(dict.fromkeys([sweep.tag, *tags])),
             command=command,
             state="queued",
         )
-        for run, point in zip(made, sweep.points, strict=True)
+        for run, point in zip(runs_of(runs, sweep), sweep.points, strict=True)
     ]
     resume(all_runs, parallel)
-    return tag, all_runs
+    return all_runs
 
 
-def resume(runs: Sequence[RunDir], parallel: int) -> list[RunDir]:
-    """Start a queue that goes on with those of the runs that are not finished; these are returned.
+def resume(runs: Sequence[RunDir], parallel: int) -> None:
+    """Start a queue that goes on with those of the runs that are not finished.
 
     Runs that another living queue or engine has are left to it. Raises UsageError when the process cannot be started.
     """
@@ -90,7 +93,6 @@ def resume(runs: Sequence[RunDir], parallel: int) -> list[RunDir]:
             enqueue(run, None)
         working = [run for run in unfinished if run not in ours]  # the queue waits for them, so as not to start more
         _spawn([*working, *ours], parallel)
-    return unfinished
 
 
 def _cared_for(run: RunDir) -> bool:

@@ -28,7 +28,7 @@ from engine.contract.resolving import resolve, stage_ids
 from engine.contract.schema import (
     Profile,
 )
-from engine.contract.sweeps import Sweep, combine, merged_problems, nested
+from engine.contract.sweeps import Sweep, combine, merged_problems, nested, tag_of
 
 DEFAULT = "default"
 SWEPT = "sweep"
@@ -159,6 +159,7 @@ def load_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep[Loaded] | None
     path, tables, origins, problems = _gather(name, overrides)
     if SWEPT not in tables:
         return None
+    tag = tag_of(tables)
     points = combine(tables.pop(SWEPT), problems)
     base = str(tables.get("name", "unnamed"))
     found: list[Loaded] = []
@@ -177,7 +178,7 @@ def load_sweep(name: str, overrides: Sequence[str] = ()) -> Sweep[Loaded] | None
             told.append(error.problems)
     if told or problems:
         raise ProfileError(str(path), merged_problems(told or [problems], len(points)))
-    return Sweep(base, str(tables.get("description", "")), [label for label, _ in points], found)
+    return Sweep(base, tag, [label for label, _ in points], found)
 
 
 def _gather(name: str, overrides: Sequence[str]) -> tuple[Path, Tables, dict[str, str], list[str]]:

@@ -281,9 +281,9 @@ class Profile(_Section, kw_only=True):
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a profile file, for editors.
 
-    A file may also hold `extends` (another profile to start from) and `set` (overrides by key path); with `extends`
-    the otherwise required keys may come from there. What depends on several keys, such as references between stages,
-    only the loader can tell.
+    A file may also hold `extends` (another profile to start from), `set` (overrides by key path) and `sweep` (values
+    of several runs); with `extends` the otherwise required keys may come from there. What depends on several keys, such
+    as references between stages, only the loader can tell.
     """
     schema = msgspec.json.schema(Profile)
     profile = schema["$defs"]["Profile"]
@@ -295,6 +295,20 @@ def json_schema() -> dict[str, Any]:
     profile["properties"]["set"] = {
         "type": "object",
         "description": 'overrides after inheritance, by key path: { "stage.train.epochs" = 3 }',
+    }
+    profile["properties"]["sweep"] = {
+        "type": "object",
+        "description": "several runs: every combination of these values, each a list by key path, in every case",
+        "minProperties": 1,
+        "properties": {
+            "case": {
+                "type": "array",
+                "description": "values that go together, by key path",
+                "minItems": 1,
+                "items": {"type": "object"},
+            }
+        },
+        "additionalProperties": {"type": ["array", "object"], "minItems": 1, "minProperties": 1},
     }
     radii = (("Threat", "eps"), ("Threat", "eps_l2"), ("Inoculate", "gamma"))
     for section, key in radii:

@@ -11,6 +11,7 @@ seed = [0, 1, 2]                 # every combination of the values of such keys,
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -27,17 +28,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sweep(Generic[T]):
-    """The runs that a profile stands for, in order: `labels` name them, `points` are their profiles."""
+    """The runs that a profile stands for, in order: `labels` name them, `points` are their profiles.
+
+    `tag` marks runs as those of this sweep. It changes with what the profile and --set say, its description aside.
+    """
 
     name: str
-    description: str
+    tag: str
     labels: Sequence[str]
     points: Sequence[T]
 
-    def tag(self, texts: Sequence[str]) -> str:
-        """What the runs are tagged with. The same profiles, given as TOML, have the same tag."""
-        digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-        return f"{self.name[:33]}-{digest[:6]}"
+
+def tag_of(tables: Tables) -> str:
+    """The tag of a sweep from its tables as they were written, [sweep] included."""
+    told = {key: value for key, value in tables.items() if key != "description"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{str(tables.get('name', 'unnamed'))[:33]}-{digest[:6]}"
 
 
 def nested(table: Tables) -> Tables:

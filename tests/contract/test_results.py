@@ -5,20 +5,26 @@ from __future__ import annotations
 import random
 from math import sqrt
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy import stats  # type: ignore[import-untyped]
 from scipy.stats import binomtest, norm  # type: ignore[import-untyped]
 
 from engine.contract.records import Cell
 from engine.contract.results import (
     Z95,
+    OverSeeds,
     Results,
     document,
     headline,
     make_cell,
     mcnemar_exact,
+    over_seeds,
     paired,
+    t_quantile,
+    t_two_sided,
     table,
     wilson,
 )
@@ -180,6 +186,36 @@ def test_an_empty_table_has_no_rows_and_no_differences() -> None:
     shown = table([])
     assert (shown.models, shown.attacks) == ((), ())
     assert shown.difference("train", "pgd") is None
+
+
+# --- over seeds ------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(-40, 40), min_size=2, max_size=12))
+def test_differences_over_seeds_are_tested_as_scipy_does(differences: list[int]) -> None:
+    found = over_seeds([value / 5 for value in differences])
+    assert found.n == len(differences)
+    assert found.mean == pytest.approx(np.mean(differences) / 5)
+    if len(set(differences)) == 1:
+        assert (found.low, found.high, found.p) == (None, None, None), "no spread was seen; that proves nothing"
+        return
+    assert found.deviation == pytest.approx(np.std(differences, ddof=1) / 5)
+    judged = stats.ttest_1samp([value / 5 for value in differences], 0.0)
+    assert found.p == pytest.approx(judged.pvalue, abs=1e-9)
+    assert (found.low, found.high) == pytest.approx(tuple(judged.confidence_interval()))
+
+
+def test_one_seed_has_no_spread() -> None:
+    assert over_seeds([1.5]) == OverSeeds(1.5, None, None, None, None, 1)
+    with pytest.raises(ValueError, match="no differences"):
+        over_seeds([])
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30, 99])
+def test_students_t_is_that_of_scipy(freedom: int) -> None:
+    for t in (0.0, 0.3, -1.0, 2.7, 40.0):
+        assert t_two_sided(t, freedom) == pytest.approx(2 * stats.t.sf(abs(t), freedom), abs=1e-12)
+    assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom))
 
 
 # --- headline --------------------------------------------------------------------------------------------------------
