@@ -214,7 +214,7 @@ def _telling(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 def _group_name(runs: Sequence[Compared], keys: Sequence[str]) -> str:
     """What the names of the runs have in common, whole words of them, and the keys that tell the groups apart."""
     names = [str(run.settings.values.get("name", "")) for run in runs]
-    name = names[0] if len(set(names)) == 1 else fmt.shared_beginning(names).rstrip("-")
+    name = names[0] if len(set(names)) == 1 else fmt.shared_beginning(names).rstrip("-") or names[0]
     values = runs[0].settings.values
     return " ".join([name, *(f"{key}={value_text(values.get(key))}" for key in keys)]).strip()
 

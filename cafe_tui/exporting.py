@@ -11,8 +11,6 @@ from io import StringIO
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich.cells import cell_len
-
 from cafe_tui import format as fmt
 
 if TYPE_CHECKING:
@@ -81,6 +79,8 @@ def accuracy_entry(cell: Cell | None, best: bool = False) -> Entry:
 
 def text(grid: Grid) -> list[str]:
     """Columns side by side, the numbers to the right, an empty line between sections."""
+    from rich.cells import cell_len  # which the other formats need not load
+
     sections = [[[f"{entry.text} {entry.small}".rstrip() for entry in row] for row in rows] for rows in grid.sections]
     table = [list(grid.head), *chain(*sections)]
     widths = [max(cell_len(fmt.printable(row[i])) for row in table) for i in range(len(grid.head))]

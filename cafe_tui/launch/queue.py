@@ -84,15 +84,15 @@ def start(
 def resume(runs: Sequence[RunDir], parallel: int) -> None:
     """Start a queue that goes on with those of the runs that are not finished.
 
-    Runs that another living queue or engine has are left to it. Raises UsageError when the process cannot be started.
+    Nothing is done if living queues and engines have them all. Else the new queue takes over what waits in another, and
+    waits for engines that are at work. Raises UsageError when the process cannot be started.
     """
     unfinished = [run for run in runs if run.status().state != "finished"]
-    ours = [run for run in unfinished if not _cared_for(run)]
-    if ours:
-        for run in ours:
-            enqueue(run, None)
-        working = [run for run in unfinished if run not in ours]  # the queue waits for them, so as not to start more
-        _spawn([*working, *ours], parallel)
+    forsaken = [run for run in unfinished if not _cared_for(run)]
+    for run in forsaken:
+        _enqueue(run)
+    if forsaken:
+        _spawn(unfinished, parallel)
 
 
 def _cared_for(run: RunDir) -> bool:
@@ -100,15 +100,15 @@ def _cared_for(run: RunDir) -> bool:
     return run.state().pid is not None and not run.status().final
 
 
-def enqueue(run: RunDir, pid: int | None) -> None:
-    """Say that a run waits for queue `pid`, with what was done of it before. Raises DiskError."""
+def _enqueue(run: RunDir) -> None:
+    """Say that a run waits for a queue that is being started, with what was done of it before. Raises DiskError."""
     run.stop_file.unlink(missing_ok=True)  # a request that was obeyed, or is withdrawn by this
-    _tell(run, "queued", pid)
+    _tell(run, "queued", None)
 
 
-def _tell(run: RunDir, state: StateName, pid: int | None, error: str = "", hint: str = "") -> None:
+def _tell(run: RunDir, state: StateName, pid: int | None, error: str = "") -> None:
     started = rundir.process_started(pid) if pid else None
-    known = replace(run.state(), state=state, pid=pid, pid_started=started, error=error, hint=hint)
+    known = replace(run.state(), state=state, pid=pid, pid_started=started, error=error, hint="")
     run.write_state(replace(known, host=socket.gethostname(), heartbeat=time.time()))
 
 
@@ -174,7 +174,9 @@ class Queue:
         }
         self._parallel = parallel
         self._stopping = False
-        self._looked = self._renewed = 0.0
+        self._looked = self._renewed = time.monotonic()
+        for run in self._waiting:
+            _try_tell(run, "queued")
 
     def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         """Start nothing more and stop what is at work."""
@@ -183,7 +185,6 @@ class Queue:
     def run(self) -> None:
         """Until nothing is left to do."""
         told: set[RunDir] = set()
-        self._look()
         while self._waiting or self._working:
             self._reap()
             if self._stopping:
@@ -200,8 +201,8 @@ class Queue:
             time.sleep(POLL_SECONDS)
 
     def _start(self, run: RunDir) -> None:
-        if run.state().pid != os.getpid():
-            return  # another queue, started in the same moment, has taken it over
+        if not _ours(run):
+            return
         try:
             self._working[run] = local.spawn(run)
         except OSError as error:
@@ -221,18 +222,24 @@ class Queue:
                     )
 
     def _look(self) -> None:
-        """Let go of waiting runs that somebody wants to stop, and renew the heartbeats of the others."""
+        """Let go of runs that another queue has taken over or somebody wants to stop; renew the others' heartbeats."""
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS and self._renewed:
+        if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        for run in [run for run in self._waiting if run.stop_file.exists() or not run.path.exists()]:
+        self._waiting = [run for run in self._waiting if _ours(run)]
+        for run in [run for run in self._waiting if run.stop_file.exists()]:
             self._waiting.remove(run)
             _try_tell(run, "stopped")
-        if not self._renewed or now - self._renewed > RENEW_SECONDS:
+        if now - self._renewed > RENEW_SECONDS:
             self._renewed = now
             for run in self._waiting:
                 _try_tell(run, "queued")
+
+
+def _ours(run: RunDir) -> bool:
+    """Whether a run waits for this process: not for a later queue, which has taken it over."""
+    return run.state().pid == os.getpid()
 
 
 def _try_tell(run: RunDir, state: StateName, error: str = "") -> None:

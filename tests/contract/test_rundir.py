@@ -391,6 +391,18 @@ def test_an_engine_that_never_started_is_lost_after_a_minute(run: RunDir) -> Non
     assert run.status(now=created + LOST_AFTER_SECONDS + 1).state == "lost"
 
 
+def test_a_run_that_waits_is_lost_with_its_queue(tmp_path: Path) -> None:
+    run = rundir.create(tmp_path, "waits", "", state="queued", tags=["sweep"])
+    assert run.status().state == "queued", "nobody has taken it yet"
+    waits = State(state="queued", pid=os.getpid(), host=HERE, heartbeat=NOW - 1e6)
+    assert run.status(waits, NOW) == Status("queued")
+    waits.pid = 2**22 + 1
+    status = run.status(waits, NOW)
+    assert status.state == "lost"
+    assert "its queue (process 4194305) is gone; `cafe resume`" in status.reason
+    assert [found.id for found in rundir.tagged(tmp_path, "sweep")] == [run.id]
+
+
 @pytest.mark.parametrize("state", ["stopped", "finished", "failed", "lost"])
 def test_a_final_state_stays(run: RunDir, state: rundir.StateName) -> None:
     written = State(state=state, pid=2**22 + 1, host=HERE, heartbeat=0.0, error="why")

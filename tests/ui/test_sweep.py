@@ -1,0 +1,85 @@
+"""The view of a sweep, its cost, and how many engines a host takes; no engine is started."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from cafe_tui import costs
+from cafe_tui.console import Signs
+from cafe_tui.follow_sweep import frame
+from cafe_tui.launch import local, queue
+from cafe_tui.watch import whole_view
+from engine.contract import profile as profiles
+from engine.contract import rundir
+from engine.contract.rundir import State
+from engine.contract.schema import Profile
+from tests.recorded import record_run
+
+
+def test_a_line_for_each_run_around_those_at_work(tmp_path: Path) -> None:
+    done = record_run(tmp_path)
+    working = record_run(tmp_path, run_id="20260921-144001-quickstart-aaaa", upto="game")
+    working.write_state(State(state="running", stage="game", progress=0.4, host="gpu1", heartbeat=4e9))
+    failed = record_run(tmp_path, run_id="20260921-144002-quickstart-bbbb", state="failed", error="out of\x1b memory")
+    waiting = rundir.create(tmp_path, "quickstart", "", state="queued")
+    views = [whole_view(run) for run in (done, working, failed, waiting)]
+    lines = [line.plain for line in frame("tag", views, 70, 20, Signs("ascii"), "stopping")]
+    assert lines[0] == "tag  1 of 4 runs finished"
+    assert "+ finished" in lines[1]
+    assert "> running  ######----------  40%  game" in lines[2]
+    assert "x failed   out of� memory" in lines[3]
+    assert ". queued" in lines[4]
+    assert lines[5] == "stopping"
+    assert all(len(line) <= 70 for line in lines)
+    small = [line.plain for line in frame("tag", [views[0]] * 30 + views[1:2] + [views[3]] * 30, 70, 8, Signs("ascii"))]
+    assert len(small) == 8
+    assert any("running" in line for line in small), "what is at work stays in view"
+
+
+def test_the_time_of_runs_side_by_side_is_that_of_the_fullest_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = profiles.load("quickstart").profile
+    monkeypatch.setattr(costs, "_speeds", lambda wanted: [costs.passes(profile) / 60] * len(wanted))
+    lines = costs.announcement("tag", [profile] * 3, 4, 2)
+    assert lines[0].startswith("tag: 3 runs to do, 2 side by side, 1 of 4 are finished; at most 3.")
+    assert lines[1] == "at most about 2m 00s by a measurement on this host just now"
+    monkeypatch.setattr(costs, "_speeds", lambda wanted: None)
+    assert "could not be measured" in costs.announcement("tag", [profile], 1, 1)[1]
+
+
+def test_as_many_engines_as_there_are_cores_for_their_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue.os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    monkeypatch.setattr(local, "ACCELERATOR_NODES", ())
+
+    def profile(*sets: str) -> Profile:
+        return profiles.load("quickstart", sets).profile
+
+    assert queue.side_by_side([profile("compute.threads=3")] * 9) == 2
+    assert queue.side_by_side([profile("compute.threads=1")] * 3) == 3
+    assert queue.side_by_side([profile("compute.threads=16")] * 3) == 1
+    whatever = profiles.from_tables({"name": "x", "stage": [{"kind": "train"}]})
+    assert queue.side_by_side([profile(), whatever]) == 1
+    monkeypatch.setattr(local, "ACCELERATOR_NODES", ("/dev/null",))
+    assert queue.side_by_side([profile()] * 3) == 1
+    assert queue.side_by_side([profile("compute.device=cpu")] * 3) == 3
+
+
+def test_a_new_queue_is_started_for_what_nobody_has_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(queue, "_spawn", lambda runs, parallel: started.append([run.id for run in runs]))
+    finished, gone = record_run(tmp_path), record_run(tmp_path, run_id="20260921-144001-quickstart-aaaa", upto="game")
+    theirs = rundir.create(tmp_path, "theirs", "", state="queued")
+    me = rundir.process_started(rundir.os.getpid())
+    queued = State(state="queued", pid=rundir.os.getpid(), pid_started=me, host=socket.gethostname())
+    theirs.write_state(queued)
+    queue.resume([finished, theirs], 1)
+    assert not started, "another has it"
+    gone.request_stop()
+    queue.resume([finished, gone, theirs], 1)
+    assert started == [[gone.id, theirs.id]], "one queue for all, so that they are done one after another"
+    state = gone.state()
+    assert (state.state, state.stage, state.pid) == ("queued", "game", None)
+    assert not gone.stop_file.exists(), "an old request must not stop the new engine"
+    assert theirs.state() == queued
