@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.attacks.balls import per_image
 from engine.attacks.oracle import Oracle
 from engine.attacks.pgd import LabelLoss
-from engine.attacks.search import Search, State, fresh, mute, rows, wrong
+from engine.attacks.search import Search, State, mute, rows, steps_of, wrong
 
 MOMENTUM = 0.75
 LEAST_INCREASES = 0.75
@@ -58,9 +58,9 @@ class Apgd(Search):
         """At a random point of the surface."""
         x, like = state["x"], torch.zeros_like(state["y"], dtype=torch.float32)
         point = state["start"] if "start" in state else self.ball.surface_point(x, self.key(state, "apgd"))
-        return fresh(state, point) | {
+        return self.fresh(state, point) | {
             "before": point,
-            "value": like,
+            "value": torch.full_like(like, torch.inf),  # nothing is an increase over the start's
             "best_value": torch.full_like(like, -torch.inf),
             "best_gradient": torch.zeros_like(x),
             "size": torch.full_like(like, self.first_step * self.ball.eps),
@@ -71,42 +71,50 @@ class Apgd(Search):
 
     def advance(self, state: State, oracle: Oracle) -> State:
         """The loss at the point, the step size if it is time to, and the next point."""
-        x, y, point, step = state["x"], state["y"], state["point"], state["step"]
+        point, step = state["point"], state["step"]
+        at = steps_of(state)
         here = oracle.slope(point, self._value(state))
-        broken = wrong(here.logits, y) & self.stops
-        first = step == 0
-        better = first | (here.value > state["best_value"]) | broken
-        best, best_gradient = rows(better, point, state["best"]), rows(better, here.gradient, state["best_gradient"])
-        best_value = torch.where(better, here.value, state["best_value"])
-        increases = state["increases"] + (~first & (here.value > state["value"]))
-
-        windows = self._windows.to(x.device)[step.clamp_max(self.steps)]  # 0 where there is no check
-        check = windows > 0
-        few = increases <= LEAST_INCREASES * windows
-        stuck = ~state["reduced"] & (best_value <= state["best_at_check"])
-        cut = check & (few | stuck)
-        size = torch.where(cut, state["size"] / 2, state["size"])
-        origin, gradient = rows(cut, best, point), rows(cut, best_gradient, here.gradient)
-
-        z = self.ball.project(origin + per_image(size, x) * self.ball.steepest(gradient), x)
-        momentum = per_image(torch.where(first, 1.0, MOMENTUM), x)
-        moved = origin + momentum * (z - origin) + (1 - momentum) * (origin - state["before"])
-        return state | {
-            "point": self.ball.project(moved, x),
-            "before": origin,
-            "best": best,
-            "best_gradient": best_gradient,
-            "best_value": best_value,
+        broken = wrong(here.logits, state["y"]) & self.stops
+        better = (here.value > state["best_value"]) | broken
+        made = state | {
+            "best": rows(better, point, state["best"]),
+            "best_gradient": rows(better, here.gradient, state["best_gradient"]),
+            "best_value": torch.where(better, here.value, state["best_value"]),
             "value": here.value,
-            "size": size,
-            "increases": torch.where(check, 0.0, increases),
-            "best_at_check": torch.where(check | first, best_value, state["best_at_check"]),
-            "reduced": torch.where(check, cut, state["reduced"]),
+            "increases": state["increases"] + (here.value > state["value"]),
             "step": step + 1,
             "broken": broken,
-            "mute": mute(here.gradient, first, state["mute"]),
             "done": broken | (step >= self.steps),
         }
+        origin, gradient = point, here.gradient
+        momentum: float | Tensor = MOMENTUM
+        if 0 in at:
+            first = step == 0
+            made["best_at_check"] = torch.where(first, made["best_value"], state["best_at_check"])
+            made["mute"] = mute(here.gradient, state)
+            momentum = per_image(torch.where(first, 1.0, MOMENTUM), point)
+        if not at.isdisjoint(self._checks):
+            cut = self._reconsider(made, step)
+            origin, gradient = rows(cut, made["best"], point), rows(cut, made["best_gradient"], gradient)
+
+        ahead = self.ball.steepest(gradient).mul_(per_image(made["size"], point)).add_(origin)
+        moved = torch.lerp(origin, self.confine(ahead, state), momentum)
+        # At the first step there is no step before: `before` is the point itself.
+        moved.add_(origin - state["before"], alpha=1 - MOMENTUM)
+        return made | {"point": self.confine(moved, state), "before": origin}
+
+    def _reconsider(self, made: State, step: Tensor) -> Tensor:
+        """Halve the step size, in the rows at the end of a window, where the window did not do: (N,) bool."""
+        windows = self._windows.to(step.device)[step.clamp_max(self.steps)]  # 0 where there is no check
+        check = windows > 0
+        few = made["increases"] <= LEAST_INCREASES * windows
+        stuck = ~made["reduced"] & (made["best_value"] <= made["best_at_check"])
+        cut = check & (few | stuck)
+        made["size"] = torch.where(cut, made["size"] / 2, made["size"])
+        made["increases"] = torch.where(check, 0.0, made["increases"])
+        made["best_at_check"] = torch.where(check, made["best_value"], made["best_at_check"])
+        made["reduced"] = torch.where(check, cut, made["reduced"])
+        return cut
 
     def continued(self, steps: int) -> Search:
         """With the smaller steps of a search that is near its end."""
@@ -120,6 +128,10 @@ class Apgd(Search):
             return lambda z: loss(z, y)
         target_loss, target = self.target_loss, target_of(state)
         return lambda z: target_loss(z, y, target)
+
+    @cached_property
+    def _checks(self) -> frozenset[int]:
+        return frozenset(checkpoints(self.steps))
 
     @cached_property
     def _windows(self) -> Tensor:

@@ -40,14 +40,17 @@ class Ball:
         For linf this is the nearest allowed point. For l2 the result is allowed, but not always the nearest such
         point where the box cuts the ball.
         """
-        d = x_adv - x
         if self.norm == "linf":
-            radius = max(self.eps - _ROUNDING, 0.0)
-            d = d.clamp(-radius, radius)
-        else:
-            radius = max(self.eps * (1 - 1e-6) - d[0].numel() ** 0.5 * _ROUNDING, 0.0) if len(d) else self.eps
-            d = d * per_image((radius / l2_norm(d).clamp_min(1e-12)).clamp_max(1.0), d)
+            return x_adv.clamp(*self.walls(x))
+        d = x_adv - x
+        radius = max(self.eps * (1 - 1e-6) - d[0].numel() ** 0.5 * _ROUNDING, 0.0) if len(d) else self.eps
+        d = d * per_image((radius / l2_norm(d).clamp_min(1e-12)).clamp_max(1.0), d)
         return (x + d).clamp(0, 1)
+
+    def walls(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest values allowed of each pixel by linf and the box, (N,C,H,W) both."""
+        radius = max(self.eps - _ROUNDING, 0.0)
+        return (x - radius).clamp_min_(0), (x + radius).clamp_max_(1)
 
     def random_point(self, x: Tensor, key: Tensor) -> Tensor:
         """A random allowed image: uniform in the ball, then cut to the box. `key` (N,) as made by draws.keys."""

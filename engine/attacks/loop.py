@@ -47,7 +47,7 @@ def input_gradient(objective: Objective, x: Tensor) -> Slope:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         value, logits = objective(x)
-        (gradient,) = torch.autograd.grad((value * FP16_SCALE).sum(), x)
+        (gradient,) = torch.autograd.grad(value, x, torch.full_like(value, FP16_SCALE))
     return Slope(gradient, value.detach(), logits.detach())
 
 

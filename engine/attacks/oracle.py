@@ -70,7 +70,7 @@ class Oracle:
         with torch.enable_grad():
             z = self._ask(x)
             value = loss(z)
-            (gradient,) = torch.autograd.grad((value * FP16_SCALE).sum(), x)
+            (gradient,) = torch.autograd.grad(value, x, torch.full_like(value, FP16_SCALE))
         return Slope(gradient, value.detach(), z.detach())
 
     def _ask(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from engine.attacks.balls import Ball
 from engine.attacks.loop import Objective, ascend, attacked
 from engine.attacks.losses import cross_entropy, kl_divergence
 from engine.attacks.oracle import Oracle
-from engine.attacks.search import Search, State, fresh, mute, rows, wrong
+from engine.attacks.search import Search, State, mute, rows, steps_of, wrong
 from engine.contract.schema import Adversary
 from engine.data import Batch
 from engine.device import Compute
@@ -50,23 +50,24 @@ class SignedSteps(Search):
             point = state["start"]
         else:
             point = self.ball.random_point(x, self.key(state, "pgd")) if self.random_start else x
-        return fresh(state, point)
+        return self.fresh(state, point)
 
     def advance(self, state: State, oracle: Oracle) -> State:
         """One step; the point after the last one is handed over without a question."""
-        x, y, point = state["x"], state["y"], state["point"]
-        loss = self.loss
+        y, point = state["y"], state["point"]
+        loss, begins = self.loss, 0 in steps_of(state)
 
         def value(z: Tensor) -> Tensor:
             return loss(z, y) if loss else kl_divergence(state["clean"], z)
 
         here = oracle.slope(point, value)
         broken = wrong(here.logits, y) & self.stops
-        moved = self.ball.project(point + self.step_size * self.ball.steepest(here.gradient), x)
-        step = state["step"] + 1
+        moved = self.confine(point.add(self.ball.steepest(here.gradient), alpha=self.step_size), state)
         point = rows(broken, point, moved)
-        seen = mute(here.gradient, step == 1, state["mute"])
-        made = {"point": point, "best": point, "step": step, "broken": broken, "mute": seen}
+        step = state["step"] + 1
+        made = {"point": point, "best": point, "step": step, "broken": broken}
+        if begins:
+            made["mute"] = mute(here.gradient, state)
         return state | made | {"done": broken | (step >= self.steps)}
 
 

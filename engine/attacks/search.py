@@ -23,7 +23,8 @@ State = dict[str, Tensor]
 
 Made by a search: `point` (N,C,H,W) what it asks about next, `best` (N,C,H,W) what it hands over, `step` (N,), `broken`
 (N,) whether the network it asked was wrong at `best`, `done` (N,), `mute` (N,) whether the first gradient was zero or
-not finite. A `start` (N,C,H,W) given to it is a point to go on from."""
+not finite; in linf, `low` and `high` (N,C,H,W), the walls of ball and box. A `start` (N,C,H,W) given to it is a point
+to go on from."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,23 @@ class Search(ABC):
         """The same search to go on from the `start` of each example for so many steps, with finer ones if it can."""
         return replace(self, steps=steps)
 
+    def fresh(self, state: State, point: Tensor) -> State:
+        """The state of examples whose first question is about `point`."""
+        no = torch.zeros_like(state["y"], dtype=torch.bool)
+        made = {"point": point, "best": point, "step": torch.zeros_like(state["y"]), "broken": no, "done": no}
+        if self.ball.norm == "linf":
+            made["low"], made["high"] = self.ball.walls(state["x"])
+        return state | made | {"mute": no}
+
+    def confine(self, point: Tensor, state: State) -> Tensor:
+        """`point` (N,C,H,W) brought into ball and box; it may be changed in place."""
+        if self.ball.norm == "linf":
+            return point.clamp_(state["low"], state["high"])
+        return self.ball.project(point, state["x"])
+
     def key(self, state: State, purpose: str, *path: int | Tensor) -> Tensor:
         """Keys (N,) of random draws that belong to each example and attempt."""
         return draws.keys(self.seed, state["index"], purpose, state["attempt"], *path)
-
-
-def fresh(state: State, point: Tensor) -> State:
-    """The state of examples whose first question is about `point`."""
-    no = torch.zeros_like(state["y"], dtype=torch.bool)
-    made = {"point": point, "best": point, "step": torch.zeros_like(state["y"]), "broken": no, "done": no, "mute": no}
-    return state | made
 
 
 def wrong(z: Tensor, y: Tensor) -> Tensor:
@@ -71,15 +79,15 @@ def wrong(z: Tensor, y: Tensor) -> Tensor:
     return (z.argmax(1) != y) | ~z.isfinite().all(1)
 
 
-def mute(gradient: Tensor, first: Tensor, before: Tensor) -> Tensor:
-    """Whether the first gradient of an example led nowhere, being zero or not finite: (N,) bool.
+def steps_of(state: State) -> set[int]:
+    """The steps that the examples are at. To be asked for before the network is: then nothing has to be waited for."""
+    return set(state["step"].tolist())
 
-    Looked at in the rows that are at their `first` step; `before` stands for the others.
-    """
-    if not bool(first.any()):
-        return before
+
+def mute(gradient: Tensor, state: State) -> Tensor:
+    """Whether the first gradient of an example led nowhere, being zero or not finite: (N,) bool."""
     size = gradient.flatten(1).abs().sum(1)
-    return torch.where(first, (size == 0) | ~size.isfinite(), before)
+    return torch.where(state["step"] == 0, (size == 0) | ~size.isfinite(), state["mute"])
 
 
 def rows(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:

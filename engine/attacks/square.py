@@ -15,7 +15,7 @@ from engine import draws
 from engine.attacks.balls import l2_norm, per_image
 from engine.attacks.losses import margin
 from engine.attacks.oracle import Oracle
-from engine.attacks.search import Search, State, fresh, rows, wrong
+from engine.attacks.search import Search, State, rows, wrong
 
 FIRST_SHARE = 0.8
 """Of the image that the first squares cover."""
@@ -44,7 +44,7 @@ class Square(Search):
     def begin(self, state: State) -> State:
         """At the stripes or bumps."""
         point = state["start"] if "start" in state else self._first(state)
-        return fresh(state, point) | {"best_margin": torch.full_like(state["y"], -torch.inf, dtype=torch.float32)}
+        return self.fresh(state, point) | {"best_margin": torch.full_like(state["y"], -torch.inf, dtype=torch.float32)}
 
     def advance(self, state: State, oracle: Oracle) -> State:
         """Keep the point if its margin is the highest so far, and propose another."""
