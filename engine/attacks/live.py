@@ -6,7 +6,7 @@ example alike whatever its neighbours are, and what is found for it does not dep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -35,15 +35,32 @@ class Clean:
     not_finite: int = 0
 
 
-def answer_clean(exact: Oracle, images: Images, compute: Compute, slots: int, ranked: int) -> Clean:
-    """Ask about every clean image once, `slots` at a time, and keep the `ranked` likeliest classes of each answer."""
+def answering_clean(
+    exact: Oracle, images: Images, compute: Compute, slots: int, ranked: int
+) -> Generator[None, None, Clean]:
+    """Ask about every clean image once, `slots` at a time, and keep the `ranked` likeliest classes of each answer.
+
+    Hands over after each batch, so that a stop need not wait for all of them.
+    """
     right, ranking, not_finite = [], [], 0
     for batch in images.batches(slots, compute):
         z = padded(exact, batch.x, slots)
         right.append(~wrong(z, batch.y))
         not_finite += int((~z.isfinite().all(1)).sum())
         ranking.append(z.nan_to_num().topk(min(ranked, z.shape[1]), dim=1).indices)
+        yield
     return Clean(torch.cat(right).cpu().numpy(), torch.cat(ranking), not_finite)
+
+
+def answer_clean(exact: Oracle, images: Images, compute: Compute, slots: int, ranked: int) -> Clean:
+    """`answering_clean`, in one go."""
+    course = answering_clean(exact, images, compute, slots, ranked)
+    while True:
+        try:
+            next(course)
+        except StopIteration as end:
+            clean: Clean = end.value
+            return clean
 
 
 def padded(oracle: Oracle, x: Tensor, slots: int) -> Tensor:

@@ -6,7 +6,7 @@ AutoAttack (Croce and Hein, ICML 2020).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -164,10 +164,11 @@ def of_transfer(crafted: np.ndarray, direct: Sequence[np.ndarray], source: str) 
 
 def hopeless(
     setting: Setting, oracle: Oracle, exact: Oracle, images: Images, clean: Clean, compute: Compute, slots: int
-) -> str:
+) -> Generator[None, None, str]:
     """A warning if examples withstand apgd-ce in a ball that holds every image; empty if none does.
 
     In such a ball an image of another class is allowed, so that a sound attack on a sound network breaks everything.
+    Hands over between any two steps.
     """
     count = min(LOOKED_AT, len(images))
     size = images.images[0].numel()
@@ -179,7 +180,7 @@ def hopeless(
     found = Found(right.copy(), np.zeros((count, search.attempts), dtype=bool))
     part = Clean(right, clean.ranking[:count])
     for _ in LiveExamples(search, oracle, exact, few, part, found, compute, slots).run():
-        pass
+        yield
     left = int(found.robust.sum())
     if not left:
         return ""

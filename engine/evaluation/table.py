@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
-from engine.attacks.live import Clean, Found, LiveExamples, answer_clean
+from engine.attacks.live import Clean, Found, LiveExamples, answering_clean
 from engine.attacks.oracle import Oracle, exact_oracle, number_format, searching_oracle
 from engine.contract.plan import Column, columns, evaluation_cost, parts
 from engine.contract.records import Cell, Part, Progress
@@ -27,6 +28,8 @@ SAVED_EVERY = 30.0
 """Seconds between two records of progress, and between two savings of what a long attack has found."""
 STANDARD = {"apgd_steps": 100, "apgd_restarts": 1, "fab_steps": 100, "square_queries": 5000}
 """Budgets of AutoAttack; `targets` is 9, or all other classes where there are fewer."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Evaluation(StageRun):
                 path = outcomes_file(self.context.run, self.id, name, column.name)
                 outcomes = load(path)
                 if outcomes is None:
-                    tested = tested or self._tested(name)
+                    tested = tested or (yield from self._tested(name))
                     outcomes = yield from self._attack(tested, name, column)
                     save(path, outcomes, self._labels)
                     self._open = None
@@ -97,13 +100,23 @@ class Evaluation(StageRun):
         labels: np.ndarray = self.images.labels.cpu().numpy()
         return labels
 
-    def _tested(self, name: str) -> Tested:
+    def _obeying(self, work: Generator[None, None, T]) -> Generator[Event, None, T]:
+        """The result of `work` that no progress is told of, with a chance to stop wherever it hands over."""
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            yield Step(self.done, self._share(self.columns[0], 0.0))
+
+    def _tested(self, name: str) -> Generator[Event, None, Tested]:
         """The network `name`; raises UsageError if no number can be had of it."""
         stage, slots, classes = self.stage, self.stage.batch_size, self.context.data.facts.classes
         model = self.context.trained(name).requires_grad_(False).eval()
         checks.refuse(model, self.images, classes, self.compute)
         exact = exact_oracle(model, self.compute)
-        clean = answer_clean(exact, self.images, self._plain, slots, stage.targets + 1)
+        clean = yield from self._obeying(answering_clean(exact, self.images, self._plain, slots, stage.targets + 1))
         examined = checks.examine(model, exact, self.images, self._plain, slots) if stage.checks else checks.Examined()
         crafted = model if stage.source is None else self.context.trained(stage.source).requires_grad_(False).eval()
         sample = next(self.images.batches(min(slots, 16), self._plain))
@@ -122,7 +135,7 @@ class Evaluation(StageRun):
             outcomes.facts.norm, outcomes.facts.eps = column.norm, column.eps
             outcomes.facts.source = self.stage.source or ""
             outcomes.facts.how = "fp32" if column.attack == "clean" else tested.search.how
-            outcomes.facts.warnings = self._first_warnings(tested, column)
+            outcomes.facts.warnings = yield from self._first_warnings(tested, column)
             if column.attack == "clean":
                 outcomes.facts.forwards = len(self.images)
         self._open = (cell, outcomes)
@@ -224,7 +237,7 @@ class Evaluation(StageRun):
         total = sum(self._costs.values()) * len(self.models)
         return (self._behind + share * self._costs[column.name]) / total
 
-    def _first_warnings(self, tested: Tested, column: Column) -> list[str]:
+    def _first_warnings(self, tested: Tested, column: Column) -> Generator[Event, None, list[str]]:
         """What is known before the attack begins."""
         stage, setting = self.stage, self._setting(column)
         notes = [ATTACKS[part].note(setting) for part in parts(column.attack)]
@@ -241,11 +254,10 @@ class Evaluation(StageRun):
                 notes.append(f"not the standard AutoAttack: {budgets}")
         first = next((c for c in self.columns if c.norm == column.norm and c.attack != "clean"), None)
         if stage.checks and stage.source is None and column == first:
-            notes.append(
-                checks.hopeless(
-                    setting, tested.search, tested.exact, self.images, tested.clean, self._plain, stage.batch_size
-                )
+            check = checks.hopeless(
+                setting, tested.search, tested.exact, self.images, tested.clean, self._plain, stage.batch_size
             )
+            notes.append((yield from self._obeying(check)))
         return list(dict.fromkeys(note for note in notes if note))
 
     def _noted(self, name: str) -> Iterator[Cell]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from engine import checkpoints, process
 from engine.attacks import ATTACKS, Attack
+from engine.attacks.oracle import Oracle
 from engine.attacks.pgd import SignedSteps
 from engine.attacks.search import State
 from engine.contract import profile as profiles
@@ -126,6 +127,16 @@ def test_an_evaluation_stopped_anywhere_goes_on_to_the_same_table(context: Conte
     again = results_of(context)
     assert again.differences == results.differences
     assert [row.attack for row in again.differences] == ["clean", "fgsm", "pgd", "pgd-l2"]
+
+
+def test_a_stop_waits_for_few_questions_wherever_it_comes(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the pass over the clean images on, checks included."""
+    asked, ask = [], Oracle._ask
+    monkeypatch.setattr(Oracle, "_ask", lambda self, x: (asked.append(len(x)), ask(self, x))[1])
+    context.profile.stage[2].batch_size = 10  # type: ignore[union-attr]
+    chances = [len(asked) for event in evaluation(context).run() if isinstance(event, Step)]
+    assert max(later - earlier for earlier, later in zip([0, *chances], chances, strict=False)) <= 4
+    assert len(asked) > 100
 
 
 def test_points_outside_the_ball_and_answers_that_are_no_numbers_are_told(
