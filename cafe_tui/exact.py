@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from cafe_tui.series import Series
-from engine.contract.records import Scalars, decode_lines, to_float
+from engine.contract.columns import Columns, in_columns
+from engine.contract.records import Scalars, decode_lines
 
 Key = tuple[str, str]
 """Stage and name of a series."""
@@ -103,13 +104,8 @@ def _place(offset: int, chunk: bytes) -> Place:
 def _collect(file: BinaryIO, begin: int, end: int, found: dict[Key, Series]) -> None:
     file.seek(begin)
     chunk = file.read(end - begin)
-    columns: dict[Key, tuple[list[int], list[float], list[float]]] = {key: ([], [], []) for key in found}
-    for record in decode_lines(chunk[: chunk.rfind(b"\n") + 1]):
-        if isinstance(record, Scalars):
-            for name, value in record.values.items():
-                if column := columns.get((record.stage, name)):
-                    column[0].append(record.step)
-                    column[1].append(to_float(value))
-                    column[2].append(record.t)
-    for key, column in columns.items():
-        found[key].extend(*column)
+    for piece in in_columns(decode_lines(chunk[: chunk.rfind(b"\n") + 1])):
+        if isinstance(piece, Columns):
+            for name, curve in piece.curves.items():
+                if (piece.stage, name) in found:
+                    found[piece.stage, name].extend(*curve)

@@ -175,18 +175,19 @@ def points(run: RunDir, stage: str, name: str) -> Iterator[tuple[int, float]]:
 
     Read anew from the records, because a series on screen may have merged neighbouring steps.
     """
-    from engine.contract.records import RecordReader, Scalars, to_floats
+    from engine.contract.columns import ColumnReader, Columns
 
     steps: list[int] = []
     values: list[float] = []
-    reader = RecordReader(run.records_file)
-    while records := reader.read():
-        for record in records:
-            if not isinstance(record, Scalars) or record.stage != stage or name not in record.values:
+    reader = ColumnReader(run.records_file)
+    while pieces := reader.read_columns():
+        for piece in pieces:
+            if not isinstance(piece, Columns) or piece.stage != stage or name not in piece.curves:
                 continue
-            if steps and record.step <= steps[-1]:  # a resume
-                kept = bisect_left(steps, record.step)
-                del steps[kept:], values[kept:]
-            steps.append(record.step)
-            values += to_floats([record.values[name]])
+            for step, value in zip(*piece.curves[name][:2], strict=True):
+                if steps and step <= steps[-1]:  # a resume
+                    kept = bisect_left(steps, step)
+                    del steps[kept:], values[kept:]
+                steps.append(step)
+                values.append(value)
     return zip(steps, values, strict=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, islice, repeat
+from itertools import accumulate, islice, pairwise, repeat
 from math import exp2, inf, isfinite, nan
 from operator import add, floordiv, lt, sub
 from typing import Final, NamedTuple, TypeVar
@@ -148,8 +148,13 @@ class Series:
 
         Quick where steps rise and values are finite; other points are appended one by one.
         """
+        if not steps:
+            return
         newest = self._step
-        rises = (newest is None or newest < steps[0]) and all(map(lt, steps, islice(steps, 1, None))) if steps else True
+        if self._width == 1:  # where a step that is there twice shares a bucket
+            rises = (newest is None or newest < steps[0]) and all(map(lt, steps, islice(steps, 1, None)))
+        else:  # quicker, and all that wide buckets need
+            rises = (newest is None or newest <= steps[0]) and sorted(steps) == list(steps)
         if not rises or not isfinite(sum(values)):
             for step, value, t in zip(steps, values, times, strict=True):
                 self.append(step, value, t)
@@ -165,31 +170,47 @@ class Series:
         self, steps: Sequence[int], values: Sequence[float], times: Sequence[float], begin: int, buckets: int
     ) -> int:
         """Append the points from `begin` on until so many buckets were opened; the index of the first one left."""
-        edge = self._end
-        if self._first_step and steps[begin] < edge:
-            end = bisect_left(steps, edge, begin)
-            for step, value, t in zip(steps[begin:end], values[begin:end], times[begin:end], strict=True):
-                self.append(step, value, t)
-            return end
+        if self._first_step and steps[begin] < self._end:
+            if not self._count[-1]:  # the first finite value after gaps
+                self.append(steps[begin], values[begin], times[begin])
+                return begin + 1
+            end = bisect_left(steps, self._end, begin)
+            new = values[begin:end]
+            self._last_step[-1], self._last[-1] = steps[end - 1], new[-1]
+            self._low[-1], self._high[-1] = min(self._low[-1], *new), max(self._high[-1], *new)
+            self._total[-1] += sum(new)
+            self._count[-1] += len(new)
+            return self._reached(steps, values, times, end)
+        columns: tuple[Iterable[float], ...]
         if self._width == 1:
             end = min(begin + buckets, len(steps))
             part, new = slice(begin, end), values[begin:end]
-            for name, column in (("_first_step", steps[part]), ("_last_step", steps[part]), ("_time", times[part])):
-                getattr(self, name).extend(column)
-            for name in ("_first", "_last", "_low", "_high", "_total"):
-                getattr(self, name).extend(new)
-            self._count.extend([1] * len(new))
-            self._gaps.extend([0] * len(new))
+            columns = steps[part], steps[part], times[part], new, new, new, new, new, repeat(1, len(new))
         else:
-            end, width = begin, self._width
-            for _ in range(buckets):
-                start, end = end, bisect_left(steps, (steps[end] // width + 1) * width, end)
-                new = values[start:end]
-                row = (steps[start], steps[end - 1], times[start], new[0], new[-1], min(new), max(new), sum(new))
-                for name, entry in zip(_FIELDS, (*row, len(new), 0), strict=True):
-                    getattr(self, name).append(entry)
-                if end == len(steps):
-                    break
+            cuts, end, width = [begin], begin, self._width
+            while len(cuts) <= buckets and end < len(steps):
+                end = bisect_left(steps, (steps[end] // width + 1) * width, end)
+                cuts.append(end)
+            parts = [values[start:stop] for start, stop in pairwise(cuts)]
+            starts, lasts = cuts[:-1], [stop - 1 for stop in cuts[1:]]
+            columns = (
+                [steps[i] for i in starts],
+                [steps[i] for i in lasts],
+                [times[i] for i in starts],
+                [values[i] for i in starts],
+                [values[i] for i in lasts],
+                map(min, parts),
+                map(max, parts),
+                map(sum, parts),
+                map(len, parts),
+            )
+        for name, column in zip(_FIELDS, (*columns, ()), strict=True):
+            getattr(self, name).extend(column)
+        self._gaps.extend(repeat(0, len(self._first_step) - len(self._gaps)))
+        return self._reached(steps, values, times, end)
+
+    def _reached(self, steps: Sequence[int], values: Sequence[float], times: Sequence[float], end: int) -> int:
+        """All points before index `end` have come; returns it."""
         self._step, self.last, self.last_time = steps[end - 1], values[end - 1], times[end - 1]
         self._end = (self._step // self._width + 1) * self._width
         if len(self._first_step) > self._capacity:

@@ -6,17 +6,16 @@ Nothing here draws, and nothing here raises because a directory is torn, empty, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, compress, groupby
-from operator import attrgetter
 from pathlib import Path, PurePath
-from typing import Any, cast
+from typing import Any
 
 from cafe_tui.series import CAPACITY, Series
 from cafe_tui.trends import trend
 from engine.contract import rundir
+from engine.contract.columns import ColumnReader, Columns, in_columns
 from engine.contract.errors import CafeError
 from engine.contract.records import (
     AnyRecord,
@@ -24,11 +23,8 @@ from engine.contract.records import (
     ErrorNote,
     Message,
     Progress,
-    RecordReader,
-    Scalars,
     StageChange,
     WarningNote,
-    to_floats,
 )
 from engine.contract.results import Paired, Results, Table, table
 from engine.contract.rundir import Info, RunDir, State, Status
@@ -138,7 +134,7 @@ class RunFollower:
         self._keep = keep
         self._patience = READING_AT_FIRST
         self._clock = clock
-        self._reader = RecordReader(run.records_file)
+        self._reader = ColumnReader(run.records_file)
         self._series: dict[tuple[str, str], Series] = {}
         self._shown: dict[tuple[str, str], Series] = {}
         self._latest: dict[tuple[str, str], float] = {}
@@ -206,19 +202,25 @@ class RunFollower:
         """Take in records for about so many seconds; whether there were any."""
         self.fresh = []
         until, before = time.monotonic() + seconds, self._reader.offset
-        while records := self._reader.read():
-            for kind, group in groupby(records, key=type):
-                if kind is Scalars:
-                    self._take_scalars(cast(Iterable[Scalars], group))
+        self.behind = False
+        while pieces := self._next():
+            for piece in pieces:
+                if isinstance(piece, Columns):
+                    self._take_columns(piece)
                 else:
-                    for record in group:
-                        self._take(record)
-            if self._keep:
-                self.fresh += records
+                    self._take(piece)
             if time.monotonic() > until:
+                self.behind = self._reader.more
                 break
-        self.behind = bool(records)
         return self._reader.offset != before
+
+    def _next(self) -> Sequence[AnyRecord | Columns]:
+        """The next part of the records, its scalars as columns; none if there is no more."""
+        if not self._keep:
+            return self._reader.read_columns()
+        records = self._reader.read()
+        self.fresh += records
+        return list(in_columns(records))
 
     def _take(self, record: AnyRecord) -> None:
         if isinstance(record, StageChange):
@@ -237,30 +239,13 @@ class RunFollower:
             self._messages = [*self._messages, record.text][-KEPT_NOTES:]
         self._newest = record.t
 
-    def _take_scalars(self, records: Iterable[Scalars]) -> None:
-        """Add them to their series, in one go those that hold the same names of the same stage."""
-        for stage, group in groupby(records, key=attrgetter("stage")):
-            part = list(group)
-            sizes = [len(record.values) for record in part]
-            kinds = [list(compress(part, map(size.__eq__, sizes))) for size in dict.fromkeys(sizes)]
-            try:
-                columns = [_columns(alike) for alike in kinds]
-                apart = len(set(chain(*columns))) == sum(map(len, columns))
-            except KeyError:
-                apart = False
-            if not apart:  # the points of a series that is in records of several kinds must stay in order
-                kinds = [[record] for record in part]
-                columns = [_columns(alike) for alike in kinds]
-            for alike, named in zip(kinds, columns, strict=True):
-                self._extend(stage, alike, named)
-            self._newest = part[-1].t
-
-    def _extend(self, stage: str, records: Sequence[Scalars], columns: Mapping[str, list[float]]) -> None:
-        steps, times = [record.step for record in records], [record.t for record in records]
-        for name, values in columns.items():
-            self._series_of(stage, name).extend(steps, values, times)
-            self._shown.pop((stage, name), None)
-            self._latest[stage, name] = values[-1]
+    def _take_columns(self, columns: Columns) -> None:
+        """Add scalars to their series."""
+        for name, curve in columns.curves.items():
+            self._series_of(columns.stage, name).extend(*curve)
+            self._shown.pop((columns.stage, name), None)
+            self._latest[columns.stage, name] = curve.values[-1]
+        self._newest = columns.t
 
     def _series_of(self, stage: str, name: str) -> Series:
         if (stage, name) not in self._series:
@@ -487,12 +472,6 @@ class RunsFollower:
         if changed != self._changed or time.time_ns() - changed < SETTLED_NS:
             self._listed, self._changed = rundir.listing(self.runs), changed
         return self._listed
-
-
-def _columns(records: Sequence[Scalars]) -> dict[str, list[float]]:
-    """The values of each name of the first record in all of them, which hold as many; KeyError if they hold others."""
-    readings = [record.values for record in records]
-    return {name: to_floats([reading[name] for reading in readings]) for name in readings[0]}
 
 
 class LogFollower:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 Number = float | str | None
 """A scalar as written: a finite number, null, or one of "nan", "inf", "-inf" (JSON has no such numbers)."""
 
+
+BEGINNING = b'{"kind":"'
+"""With which a line of ours begins; a reader takes any other order of keys too."""
 
 Step = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62) - 1)]
 """An optimiser step; a line with another number is no record, so that every reader may keep steps as 64 bits."""
@@ -148,6 +150,9 @@ AnyRecord = (
     StageChange | Scalars | Cell | Progress | SampleSheet | CheckpointWritten | WarningNote | ErrorNote | Message
 )
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What bytes that are no record raise."""
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AnyRecord)
 
@@ -164,15 +169,6 @@ def to_float(value: Number) -> float:
     if isinstance(value, str):
         return {"inf": math.inf, "-inf": -math.inf}.get(value, math.nan)
     return math.nan if value is None else float(value)
-
-
-def to_floats(values: Sequence[Number]) -> list[float]:
-    """`to_float` of each; quick where all are numbers."""
-    try:
-        sum(values)  # type: ignore[arg-type]  # fails at the first that is none
-    except TypeError:
-        return [to_float(value) for value in values]
-    return cast(list[float], values)
 
 
 def encode(record: Record) -> bytes:
@@ -195,19 +191,27 @@ def to_dict(record: Record) -> dict[str, Any]:
 
 def decode_lines(chunk: bytes) -> list[AnyRecord]:
     """The records of complete lines; lines that are none are passed over."""
-    return _decode(chunk)[0]
+    return decode(chunk)[0]
 
 
-def _decode(chunk: bytes) -> tuple[list[AnyRecord], int]:
+def decode(chunk: bytes) -> tuple[list[AnyRecord], int]:
     """The records of complete lines, and how many lines are none."""
     try:
         records: list[AnyRecord] = _decoder.decode_lines(chunk)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return _decode_each(chunk)
-    # It also takes two records on one line, and a record broken over lines where a chunk holds all of it. Neither can
-    # be where every line begins and ends a record.
-    whole = len(records) == chunk.count(b"\n") == chunk.count(b"}\n") == chunk.count(b"\n{") + chunk.startswith(b"{")
-    return (records, 0) if whole else _decode_each(chunk)
+    return (records, 0) if one_a_line(chunk, len(records)) else _decode_each(chunk)
+
+
+def one_a_line(chunk: bytes, records: int) -> bool:
+    """Whether complete lines out of which so many records were decoded at once hold exactly one each.
+
+    msgspec also takes two records on one line, and a record broken over lines where a chunk holds all of it. Neither
+    can be where as many lines as there are records begin and end like the writer's.
+    """
+    whole = chunk.startswith(BEGINNING) and chunk.endswith(b"}\n")
+    # A longer text is found sooner: it lets the search jump.
+    return not chunk or (whole and records == chunk.count(b"\n") == chunk.count(b"}\n" + BEGINNING) + 1)
 
 
 def _decode_each(chunk: bytes) -> tuple[list[AnyRecord], int]:
@@ -218,7 +222,7 @@ def _decode_each(chunk: bytes) -> tuple[list[AnyRecord], int]:
             continue
         try:
             records.append(_decoder.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             skipped += 1
     return records, skipped
 
@@ -227,7 +231,7 @@ class RecordReader:
     """Reads what was appended to a records file since the last call.
 
     `skipped` counts complete lines that are no record of a known kind. A file that became shorter is read again
-    from its start; `restarts` counts how often.
+    from its start; `restarts` counts how often. `more` tells whether the file went on behind what was read last.
     """
 
     def __init__(self, path: Path) -> None:
@@ -235,13 +239,25 @@ class RecordReader:
         self.offset = 0
         self.skipped = 0
         self.restarts = 0
+        self.more = False
 
     def read(self, max_bytes: int = 1 << 20) -> list[AnyRecord]:
         """The new complete records, at most about `max_bytes` of them (the rest comes with the next call).
 
-        A file that cannot be read (yet, or any more, or for a moment over NFS) has no news. A single line longer than
-        `max_bytes` is read whole.
+        None are there only if no record follows: lines that are none are passed over at once. A file that cannot be
+        read (yet, or any more, or for a moment over NFS) has no news. A single line longer than `max_bytes` is read
+        whole.
         """
+        while chunk := self._chunk(max_bytes):
+            records, skipped = decode(chunk)
+            self.skipped += skipped
+            if records:
+                return records
+        return []
+
+    def _chunk(self, max_bytes: int) -> bytes:
+        """The next complete lines; empty without any."""
+        self.more = False
         try:
             with self.path.open("rb") as file:
                 size = file.seek(0, 2)
@@ -249,15 +265,14 @@ class RecordReader:
                     self.offset = 0
                     self.restarts += 1
                 if size == self.offset:
-                    return []
+                    return b""
                 file.seek(self.offset)
                 chunk = file.read(max_bytes)
                 if b"\n" not in chunk and len(chunk) == max_bytes:
                     chunk += file.readline()
         except OSError:
-            return []
+            return b""
+        self.more = self.offset + len(chunk) < size
         end = chunk.rfind(b"\n") + 1
         self.offset += end
-        records, skipped = _decode(chunk[:end])
-        self.skipped += skipped
-        return records
+        return chunk[:end]

@@ -210,10 +210,14 @@ def test_a_long_file_is_read_in_several_polls_and_ends_the_same(tmp_path: Path) 
     assert follower.poll(0.0) is None
 
 
-def test_having_caught_up_is_told_even_if_nothing_more_was_there(tmp_path: Path) -> None:
+def test_having_caught_up_is_told_even_if_only_a_torn_line_was_left(tmp_path: Path) -> None:
     run = record_run(tmp_path)
+    lines = [encode(Scalars(stage="game", step=10**6 + step, values={"psi": 1.0})) for step in range(3000)]
+    with run.records_file.open("ab") as file:
+        file.writelines([*lines, lines[-1][:-3]])
     follower = RunFollower(run)
     assert follower.poll(0.0) is not None
+    assert follower.behind
     while follower.behind:
         assert follower.poll(0.0) is not None, "whoever waits for all of it would wait for ever"
     assert follower.poll(0.0) is None
