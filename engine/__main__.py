@@ -1,6 +1,7 @@
 """`python -m engine run RUN_DIR`: the process that does the work of one run directory.
 
-`python -m engine data NAME` fetches and converts a data set; `python -m engine speed` measures this host.
+`python -m engine data NAME` fetches and converts a data set, `python -m engine import FILE` a foreign checkpoint;
+`python -m engine speed` measures this host.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from engine.contract.errors import CafeError
+from engine.contract.errors import CafeError, CheckpointError
 from engine.contract.rundir import RunDir
 from engine.process import run
 
@@ -25,11 +26,20 @@ def main() -> int:
     prepare.add_argument("name", metavar="NAME")
     speed = verbs.add_parser("speed", help="image passes a second for each profile of a JSON list on stdin, as another")
     speed.add_argument("folder", metavar="FOLDER", help="where a network of the user is looked for")
+    foreign = verbs.add_parser("import", help="write a foreign checkpoint in our format")
+    for name in ("path", "out"):
+        foreign.add_argument(name, type=Path)
+    for option in ("--model", "--data", "--kind"):
+        foreign.add_argument(option, required=option != "--kind")
+    for option in ("--mean", "--std"):
+        foreign.add_argument(option, type=float, nargs="+")
     arguments = parser.parse_args()
     if arguments.verb == "speed":
         return _speed(arguments.folder)
     if arguments.verb == "data":
         return _prepare(arguments.name)
+    if arguments.verb == "import":
+        return _import(arguments)
     directory = RunDir(arguments.directory.resolve())
     if not directory.profile_file.is_file():
         print(f"not a run directory (no profile.toml): {directory.path}", file=sys.stderr)
@@ -65,6 +75,27 @@ def _prepare(name: str) -> int:
     except KeyboardInterrupt:
         print("cafe: interrupted; nothing half made is left, the same command begins again", file=sys.stderr)
         return 130
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from engine.importing import convert
+
+    mean, std = (tuple(values) if values else None for values in (arguments.mean, arguments.std))
+    try:
+        lines = convert(
+            arguments.path,
+            arguments.out,
+            model=arguments.model,
+            data_name=arguments.data,
+            kind=arguments.kind,
+            mean=mean,
+            std=std,
+        )
+    except CafeError as error:
+        print(f"cafe: {error}", file=sys.stderr)
+        return 2 if isinstance(error, CheckpointError) else error.exit_code  # the file is what the user named
+    print("\n".join(lines))
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +17,6 @@ from torch import Tensor, nn
 from engine.contract.errors import CheckpointError, DiskError
 from engine.contract.rundir import write_atomically
 from engine.contract.weights import FORMAT
-
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "ema")
-"""Keys under which programs put the weights in a file of several things."""
-PREFIXES = ("module.", "_orig_mod.", "model.", "classifier.", "network.")
-"""What DataParallel, torch.compile and wrappers put before every name."""
 
 
 def save_weights(path: Path, modules: dict[str, nn.Module], facts: dict[str, Any]) -> None:
@@ -66,73 +60,6 @@ def load_weights(path: Path, modules: dict[str, nn.Module]) -> dict[str, Any]:
             )
         module.load_state_dict(own)
     return facts
-
-
-def load_foreign(path: Path, network: nn.Module) -> None:
-    """Fill a network from any file of weights: ours, another safetensors file, or a state dict saved by torch.
-
-    Names may carry the prefixes that wrappers add; the data's mean and deviation may be missing, and stay then. Nothing
-    in the file is executed. Raises CheckpointError.
-    """
-    found = _tensors(path)
-    expected = network.state_dict()
-    for candidate in _renamed(found, expected):
-        missing = [key for key in expected if key not in candidate and not key.endswith((".mean", ".std"))]
-        wrong = [key for key in candidate if key not in expected or candidate[key].shape != expected[key].shape]
-        if not missing and not wrong:
-            network.load_state_dict(candidate, strict=False)
-            return
-    shapes = [key for key in found if key in expected and found[key].shape != expected[key].shape]
-    first = next((key for key in (*shapes, *expected) if key not in found or key in shapes), "")
-    detail = (
-        f"{first} has shape {tuple(found[first].shape)}, the network {tuple(expected[first].shape)}"
-        if first in found
-        else f"it has {len(found)} tensors, the network {len(expected)}, and no {first}"
-    )
-    raise CheckpointError(f"{path}: holds the weights of another network: {detail}", "Name its network: model.name.")
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file by name. Raises CheckpointError."""
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint not found: {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, OSError):
-        pass
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for one meaning
-        raise CheckpointError(
-            f"{path}: neither a safetensors file nor a state dict that can be read without running code "
-            f"({type(error).__name__})",
-            "Save the weights alone: torch.save(network.state_dict(), FILE).",
-        ) from None
-    for _ in range(3):
-        inner = next(
-            (saved[key] for key in WRAPPERS if isinstance(saved, dict) and isinstance(saved.get(key), dict)), None
-        )
-        saved = saved if inner is None else inner
-    tensors = {str(k): v for k, v in saved.items() if isinstance(v, Tensor)} if isinstance(saved, dict) else {}
-    if not tensors:
-        raise CheckpointError(
-            f"{path}: holds no weights", f"Looked for a state dict, also under {', '.join(WRAPPERS)}."
-        )
-    return tensors
-
-
-def _renamed(found: dict[str, Tensor], expected: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The tensors under the names that the network may know them by."""
-    names = found
-    for _ in range(4):
-        yield names
-        for inner in {key.split(".", 1)[0] for key in expected if "." in key}:  # the network wraps what the file holds
-            yield {f"{inner}.{key}": value for key, value in names.items()}
-        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in names)), None)
-        if prefix is None:
-            return
-        names = {key.removeprefix(prefix): value for key, value in names.items()}
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -28,6 +28,7 @@ from engine.contract.schema import Game, Inoculate, Profile, Train
 from engine.data import Batch, Splits, augment, epoch_order
 from engine.device import Compute
 from engine.game.networks import build_treatment
+from engine.importing import load_foreign
 from engine.models import build
 from engine.models.base import Classifier
 
@@ -96,7 +97,8 @@ class Context:
         if stage_id == CHECKPOINT and self.profile.model.checkpoint:
             network = self.classifier()
             if self.profile.model.checkpoint != NO_WEIGHTS:
-                checkpoints.load_foreign(Path(self.profile.model.checkpoint).expanduser(), network)
+                path = Path(self.profile.model.checkpoint).expanduser()
+                load_foreign(path, network, data_name=self.profile.data.name)
             return network
         stage = next(stage for stage in self.profile.stage if stage.id == stage_id)
         assert isinstance(stage, Train | Inoculate), "the profile was checked"

@@ -51,7 +51,7 @@ def home(
     raise typer.Exit(open_ui(runs_folder(runs), slow=slow))
 
 
-from cafe_tui.cli import attack, compare, data, doctor, look, manage, profiles, run, serve  # noqa: E402  (they register their verbs on `app`)
+from cafe_tui.cli import attack, compare, data, doctor, importing, look, manage, profiles, run, serve  # noqa: E402  (they register their verbs on `app`)
 
-for module in (run, attack, profiles, look, compare, manage, data, serve, doctor):
+for module in (run, attack, importing, profiles, look, compare, manage, data, serve, doctor):
     module.register(app)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from cafe_tui.cli.options import Json, print_json
+from cafe_tui.cli.options import Json, check_known, print_json, run_engine
 
 
 def register(app: typer.Typer) -> None:
@@ -36,19 +35,7 @@ def prepare(name: Annotated[str, typer.Argument(metavar="NAME", help="A data set
 
     Archives lie in $CAFE_DATA, or ~/.cache/cafe/data; one put there by hand is used as it is.
     """
-    import subprocess
-    from difflib import get_close_matches
-
     from engine.contract.catalogue import DATA_FACTS
-    from engine.contract.errors import UsageError
 
-    if name not in DATA_FACTS:
-        near = get_close_matches(name, DATA_FACTS, 1, 0.5)
-        guess = f"Did you mean `{near[0]}`? " if near else ""
-        raise UsageError(f"unknown data set: {name}", f"{guess}Known: {', '.join(DATA_FACTS)}.")
-    process = subprocess.Popen([sys.executable, "-m", "engine", "data", name])
-    while True:
-        try:
-            raise typer.Exit(process.wait())
-        except KeyboardInterrupt:  # the engine, in the same terminal, has got it too and says what it means
-            continue
+    check_known("data set", name, DATA_FACTS)
+    raise typer.Exit(run_engine("data", name))

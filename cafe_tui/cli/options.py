@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,3 +52,28 @@ def print_json(document: object) -> None:
     from engine.contract.records import to_json
 
     print(msgspec.json.format(to_json(document), indent=2).decode())
+
+
+def check_known(what: str, name: str, known: Collection[str]) -> None:
+    """Raises UsageError, with a guess, where `name` is none of the known ones."""
+    from difflib import get_close_matches
+
+    from engine.contract.errors import UsageError
+
+    if name not in known:
+        near = get_close_matches(name, known, 1, 0.5)
+        guess = f"Did you mean `{near[0]}`? " if near else ""
+        raise UsageError(f"unknown {what}: {name}", f"{guess}Known: {', '.join(known)}.")
+
+
+def run_engine(*arguments: str) -> int:
+    """Let an engine process do something at once, in this terminal; returns its exit code."""
+    import subprocess
+    import sys
+
+    process = subprocess.Popen([sys.executable, "-m", "engine", *arguments])
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the engine, in the same terminal, has got it too and says what it means
+            continue

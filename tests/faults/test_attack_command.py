@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from engine import checkpoints
 from engine.contract.rundir import RunDir
+from engine.contract.weights import read_facts
 from engine.models import build
 from tests.ui.test_cli import cafe
 
@@ -43,8 +46,12 @@ def folder(tmp_path: Path) -> Path:
     model = build("small", seed=0, **SHAPE)  # type: ignore[arg-type]
     checkpoints.save_weights(tmp_path / "ours.safetensors", {"classifier": model}, FACTS)
     torch.save(model.state_dict(), tmp_path / "plain.pt")
-    wrapped = {f"module.{key}": value for key, value in model.state_dict().items()}
-    torch.save({"net": wrapped, "epoch": 3}, tmp_path / "wrapped.t7")
+    wrapped = {
+        f"module.{'classifier' if key.startswith('head') else 'sequence'}.{key.split('.', 1)[1]}": value
+        for key, value in model.state_dict().items()
+        if not key.endswith((".mean", ".std"))
+    }
+    torch.save({"net": wrapped, "epoch": 3, "args": Namespace(depth=4)}, tmp_path / "wrapped.t7")
     return tmp_path
 
 
@@ -99,6 +106,34 @@ def test_what_cannot_be_attacked_is_one_message(folder: Path, arguments: tuple[s
     assert answer.returncode in (1, 2)
     assert said in answer.stdout
     assert "Traceback" not in answer.stdout + answer.stderr
+
+
+def test_a_foreign_checkpoint_is_imported_with_all_that_an_attack_must_know(folder: Path) -> None:
+    answer = cafe("import", "wrapped.t7", "--model", "small", "--data", "digits", "--mean", "0.3", cwd=folder)
+    assert answer.returncode == 2
+    assert "--mean and --std go together" in answer.stderr
+    command = ("import", "wrapped.t7", "--model", "small", "--data", "digits", "--mean", "0.3", "--std", "0.37")
+    answer = cafe(*command, cwd=folder)
+    assert answer.returncode == 0, answer.stderr
+    assert "9 layers with weights, the same as those of the network, in order, from module.sequence.1" in answer.stdout
+    assert "next: cafe attack wrapped.safetensors" in answer.stdout
+    found, ours = (load_file(folder / name) for name in ("wrapped.safetensors", "ours.safetensors"))
+    assert found.keys() == ours.keys()
+    assert all(torch.equal(value, ours[name]) for name, value in found.items())
+    assert (read_facts(folder / "wrapped.safetensors") or {})["data"] == "digits", "which `cafe attack` then knows"
+    again = cafe(*command, cwd=folder)
+    assert again.returncode == 2
+    assert "wrapped.safetensors exists" in again.stderr
+    for arguments, said in (
+        (("mine.py", "--model", "small", "--data", "digits"), "without running code"),
+        (("wrapped.t7", "--model", "smal", "--data", "digits"), "Did you mean `small`?"),
+        (("wrapped.t7", "--model", "small", "--data", "digts"), "Did you mean `digits`?"),
+        (("wrapped.t7", "--model", "small", "--data", "digits", "--mean", "a"), "separated by commas"),
+    ):
+        answer = cafe("import", *arguments, cwd=folder)
+        assert answer.returncode == 2
+        assert said in answer.stderr
+        assert "Traceback" not in answer.stderr
 
 
 def test_options_that_cannot_work_start_nothing(folder: Path) -> None:

@@ -21,6 +21,7 @@ VERBS = [
     "stop",
     "resume",
     "attack",
+    "import",
     "profiles",
     "profile",
     "ls",
