@@ -80,7 +80,7 @@ def save(path: Path, outcomes: Outcomes, labels: np.ndarray, column: str = "") -
 def load(path: Path, column: str = "") -> Outcomes | None:
     """The inverse of `save`; None if there is nothing for this column, or nothing that can be read."""
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             if str(saved.get("column", "")) != column:
                 return None
             facts = msgspec.json.decode(str(saved["facts"]), type=Facts)

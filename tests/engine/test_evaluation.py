@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from engine.data import Images
 from engine.defences.train import Training
 from engine.device import Compute
 from engine.evaluation.checks import of_transfer, refuse
-from engine.evaluation.outcomes import outcomes_file
+from engine.evaluation.outcomes import Outcomes, load, outcomes_file, save
 from engine.evaluation.table import Evaluation
 from engine.stage import Context, Step
 
@@ -262,7 +263,6 @@ def test_an_ensemble_stopped_anywhere_goes_on_to_the_same_outcomes(context: Cont
         expected.correct,
         [part.correct for part in expected.parts],
     )
-    assert not (context.run.outcomes / "evaluate.partial.npz").exists()
 
 
 def test_several_radii_are_several_columns_and_larger_ones_break_more(context: Context) -> None:
@@ -392,3 +392,25 @@ def test_a_compiled_search_finds_the_same(context: Context) -> None:
     plain, compiled = evaluated(context, **keys), evaluated(context, compile=True, **keys)
     assert compiled["train", "pgd"].how.endswith("compiled")
     assert abs(plain["train", "pgd"].correct - compiled["train", "pgd"].correct) <= 1
+
+
+def test_outcomes_that_are_damaged_are_none(tmp_path: Path) -> None:
+    path, labels = tmp_path / "x.npz", np.arange(200)
+    right = np.random.default_rng(0).random(200) < 0.5
+    save(path, Outcomes(right), labels)
+    whole = path.read_bytes()
+    found = load(path)
+    assert found is not None
+    assert (found.right == right).all()
+    random, refused = np.random.default_rng(1), 0
+    for place in random.integers(0, len(whole), 300):
+        spoiled = bytearray(whole)
+        spoiled[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(spoiled)
+        again = load(path)
+        refused += again is None
+        assert again is None or (again.right == right).all()
+    assert refused > 30
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        assert load(path) is None

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cafe_tui.exporting import points
+from cafe_tui.trends import trend
 from cafe_tui.watch import LogFollower, RunFollower, RunsFollower, row_of
-from engine.contract.records import RecordReader, Scalars, StageChange, encode
+from engine.contract.records import RecordReader, Scalars, StageChange, WarningNote, encode
 from engine.contract.rundir import LOST_AFTER_SECONDS, RunDir
 from tests.recorded import START, record_run
 
@@ -221,3 +223,20 @@ def test_having_caught_up_is_told_even_if_only_a_torn_line_was_left(tmp_path: Pa
     while follower.behind:
         assert follower.poll(0.0) is not None, "whoever waits for all of it would wait for ever"
     assert follower.poll(0.0) is None
+
+
+def test_what_was_done_again_after_a_kill_is_shown_once(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="train")
+    with run.records_file.open("ab") as file:
+        for step in (9001, 9002, 9002, 9003, 9001, 9002):
+            file.write(encode(Scalars(stage="train", step=step, values={"val_robust_accuracy": float(step)})))
+            file.write(encode(WarningNote(stage="train", text="robust overfitting")))
+    follower = RunFollower(run)
+    while follower.poll() is not None:
+        pass
+    series = follower.view.series["train", "val_robust_accuracy"]
+    assert series.means()[-2:] == [(9001, 9001.0), (9002, 9002.0)]
+    assert [step for step, _ in points(run, "train", "val_robust_accuracy")][-2:] == [9001, 9002]
+    assert trend(run)[-2:] == (9001.0, 9002.0)
+    assert 9003.0 not in trend(run)
+    assert follower.view.warnings.count("robust overfitting") == 1
