@@ -249,7 +249,7 @@ def test_profiles_and_profile(tmp_path: Path) -> None:
     assert rows[0] == ["mine", "local", "[b]x[/b]"]
     assert rows[1][:2] == ["quickstart", "shipped"], "before the grids, which are many"
     listed = json.loads(cafe("profiles", "--json", cwd=tmp_path).stdout)["profiles"]
-    assert {row["name"] for row in listed if "/" not in row["name"]} == {"mine", "quickstart"}
+    assert {row["name"] for row in listed if "/" not in row["name"]} == {"mine", "quickstart", "reproduction"}
     lines = cafe("profile", "mine", "--set", "seed=3", cwd=tmp_path).stdout.splitlines()
     assert any(line.startswith("seed = 3") and line.endswith("# --set") for line in lines)
     assert any(line.startswith('name = "mine"') and line.endswith("mine.toml") for line in lines)
