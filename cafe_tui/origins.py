@@ -8,6 +8,7 @@ from cafe_tui import forms
 from cafe_tui.watch import profile_reference
 from engine.contract import profile as profiles
 from engine.contract.errors import CafeError
+from engine.contract.profile import Loaded
 from engine.contract.rundir import RunDir
 
 
@@ -40,7 +41,7 @@ def resolved(run: RunDir) -> Resolved:
     remark = "started from a profile that is not known"
     if reference:
         try:
-            parent = profiles.load(reference)
+            parent = _as_now(reference, loaded.profile.name)
             changed = {key: old for key, old, _ in forms.differences(parent, loaded)}
             count = f"{len(changed)} key{'s' * (len(changed) != 1)}"
             remark = f"{count} differ{'s' * (len(changed) == 1)} from {reference}" if changed else f"as in {reference}"
@@ -51,3 +52,10 @@ def resolved(run: RunDir) -> Resolved:
         for field in forms.fields(loaded.profile)
     )
     return Resolved(keys, remark)
+
+
+def _as_now(reference: str, name: str) -> Loaded:
+    """The profile that a command names, or that of its runs which has this name if it is a sweep. Raises UsageError."""
+    sweep = profiles.load_sweep(reference)
+    points = sweep.points if sweep else []
+    return next((point for point in points if point.profile.name == name), None) or profiles.load(reference)

@@ -115,7 +115,7 @@ def _run_sweep(
     to_do = [point.profile for point, done in zip(sweep.points, finished, strict=True) if not done]
     for line in costs.announcement(sweep.tag, to_do, len(sweep.points), side_by_side):
         print(line, file=out, flush=True)
-    if dry_run or (not to_do and not json):
+    if dry_run or not (to_do or json or detach):
         return
     begin = partial(
         queue.start, runs_folder(runs), sweep, tags=tags, command=["cafe", *sys.argv[1:]], parallel=side_by_side

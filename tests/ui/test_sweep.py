@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cafe_tui import costs
 from cafe_tui.console import Signs
 from cafe_tui.follow_sweep import frame
 from cafe_tui.launch import local, queue
+from cafe_tui.origins import resolved
 from cafe_tui.watch import whole_view
 from engine.contract import profile as profiles
 from engine.contract import rundir
@@ -71,8 +73,8 @@ def test_a_new_queue_is_started_for_what_nobody_has_alone(tmp_path: Path, monkey
     monkeypatch.setattr(queue, "_spawn", lambda runs, parallel: started.append([run.id for run in runs]))
     finished, gone = record_run(tmp_path), record_run(tmp_path, run_id="20260921-144001-quickstart-aaaa", upto="game")
     theirs = rundir.create(tmp_path, "theirs", "", state="queued")
-    me = rundir.process_started(rundir.os.getpid())
-    queued = State(state="queued", pid=rundir.os.getpid(), pid_started=me, host=socket.gethostname())
+    me = rundir.process_started(os.getpid())
+    queued = State(state="queued", pid=os.getpid(), pid_started=me, host=socket.gethostname())
     theirs.write_state(queued)
     queue.resume([finished, theirs], 1)
     assert not started, "another has it"
@@ -83,3 +85,11 @@ def test_a_new_queue_is_started_for_what_nobody_has_alone(tmp_path: Path, monkey
     assert (state.state, state.stage, state.pid) == ("queued", "game", None)
     assert not gone.stop_file.exists(), "an old request must not stop the new engine"
     assert theirs.state() == queued
+
+
+def test_a_run_of_a_sweep_is_held_against_its_own_point(tmp_path: Path) -> None:
+    sweep = profiles.load_sweep("reproduction")
+    assert sweep is not None
+    point = sweep.points[-1].profile
+    run = rundir.create(tmp_path, point.name, profiles.dumps(point), command=["cafe", "run", "reproduction"])
+    assert resolved(run).remark == "as in reproduction"
