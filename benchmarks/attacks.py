@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import peers
@@ -154,7 +154,7 @@ def vgg(stage: Evaluate) -> Case:
     checkpoints.load_weights(path, {"classifier": model})
     few = loaded.test.first(64)
     images = Images(enlarged(few.images), few.labels, few.index)
-    return Case("VGG-16", model.requires_grad_(False).eval(), images, eps, stage, 32)
+    return Case("VGG-16", model.requires_grad_(False).eval(), images, eps, stage, 16)
 
 
 def oracle_of(case: Case) -> Oracle:
@@ -297,21 +297,24 @@ def table(case: Case, target: float) -> list[Row]:
         Row(f"{title}: images asked about", asked, watched.images, "", 1.0),
         Row(f"{title}: time for each", 1e6 * spent[0] / asked, 1e6 * spent[1] / watched.images, "us", 1.0),
         Row(f"{title}: of our time, in the searching network", inside.seconds, spent[0], "s", 1.0),
+        Row(f"{title}: places of our batches that are filled", inside.examples, inside.places, "", 0.0, "more"),
     ]
 
 
 class Timed:
-    """Measures how long an oracle takes to answer, from now on."""
+    """Measures how long an oracle takes to answer, and how full its batches are, from now on."""
 
     def __init__(self, oracle: Oracle) -> None:
-        self.seconds = 0.0
+        self.seconds, self.examples, self.places = 0.0, 0, 0
+        self._oracle = oracle
         oracle.logits, oracle.slope = self._timed(oracle.logits), self._timed(oracle.slope)  # type: ignore[method-assign]
 
-    def _timed(self, work: Callable[P, T]) -> Callable[P, T]:
-        def timed(*arguments: P.args, **named: P.kwargs) -> T:
+    def _timed(self, work: Callable[Concatenate[Tensor, P], T]) -> Callable[Concatenate[Tensor, P], T]:
+        def timed(x: Tensor, /, *arguments: P.args, **named: P.kwargs) -> T:
             started = time.perf_counter()
-            answer = work(*arguments, **named)
+            answer = work(x, *arguments, **named)
             self.seconds += time.perf_counter() - started
+            self.examples, self.places = self.examples + self._oracle.live, self.places + len(x)
             return answer
 
         return timed
@@ -384,7 +387,7 @@ CUT_MORE = Evaluate(cw_steps=30, apgd_steps=30, targets=2, fab_steps=20, square_
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     "agreement-digits": lambda: agreement(digits(Evaluate(square_queries=1000))),
     "agreement-mnist5k": lambda: agreement(mnist(CUT)),
-    "speed-small": lambda: table(digits(Evaluate(square_queries=1000)), 3.0),
+    "speed-small": lambda: table(digits(Evaluate()), 3.0),
     "speed-mnist5k": lambda: table(mnist(CUT), 3.0),
     "speed-vgg16": lambda: table(vgg(CUT_MORE), 4.0),
     "overhead": lambda: [step(digits(Evaluate())), step(mnist(Evaluate())), step(vgg(Evaluate(apgd_steps=15)))],

@@ -47,6 +47,14 @@ def keys(seed: int, index: Tensor, purpose: str, *path: int | Tensor) -> Tensor:
     return _mix(_mix(key) + index * _GOLDEN)
 
 
+def further(key: Tensor, number: int | Tensor) -> Tensor:
+    """Keys (N,) of the draws with this number, one for all or int64 (N,), that follow from keys (N,).
+
+    For many draws of one purpose: a tenth of the work of `keys`. The keys that they follow from must draw nothing else.
+    """
+    return _mix(key + number * _GOLDEN) if isinstance(number, Tensor) else _mix(key + _signed(number * _GOLDEN))
+
+
 def uniform(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Uniform numbers in [0,1), fp32, (N, *shape) for keys (N,): multiples of 2^-24."""
     count = math.prod(shape)

@@ -43,6 +43,7 @@ class Square(Search):
 
     def begin(self, state: State) -> State:
         """At the stripes or bumps."""
+        state = state | {"key": self.key(state, "square")}
         point = state["start"] if "start" in state else self._first(state)
         return self.fresh(state, point) | {"best_margin": torch.full_like(state["y"], -torch.inf, dtype=torch.float32)}
 
@@ -70,7 +71,7 @@ class Square(Search):
     def _first(self, state: State) -> Tensor:
         x = state["x"]
         channels, height, width = x.shape[1:]
-        key = self.key(state, "square", 0)
+        key = draws.further(state["key"], 0)
         if self.ball.norm == "linf":
             return self.ball.project(x + self.ball.eps * _signs(key, (channels, 1, width)), x)
         side = max(height // 5, 1)
@@ -89,7 +90,7 @@ class Square(Search):
         number = self.first_proposal + state["step"] - 1
         table = sides(self.first_proposal + self.steps + 1, min(height, width), 1 if self.ball.norm == "linf" else 3)
         side = table.to(x.device)[number.clamp(0, len(table) - 1)].clamp_max(min(height, width))
-        key = self.key(state, "square", number + 1)
+        key = draws.further(state["key"], number + 1)
         chance = draws.uniform(key, (4 + channels,))
         signs = torch.where(chance[:, 4:] < 0.5, -1.0, 1.0)[:, :, None, None]
         if self.ball.norm == "linf":
