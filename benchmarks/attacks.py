@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -86,6 +85,7 @@ def trained(tables: dict[str, object]) -> nn.Module:
     """The network that the one training stage of a profile makes, in eval mode."""
     path = weights_file(tables)
     if not path.exists():
+        threads = torch.get_num_threads()
         with tempfile.TemporaryDirectory() as folder:
             profile = profiles.from_tables({"name": "benchmark", **tables})
             run = rundir.create(Path(folder), "benchmark", profiles.dumps(profile))
@@ -95,7 +95,7 @@ def trained(tables: dict[str, object]) -> nn.Module:
                 raise SystemExit(f"the network of the benchmark could not be trained: {run.state().error}")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes((run.checkpoints / "train.best.safetensors").read_bytes())
-    torch.set_num_threads(os.cpu_count() or 1)  # training may have asked for another number
+        torch.set_num_threads(threads)  # training may have asked for another number
     facts = checkpoints.read_facts(path)
     shape = {key: facts[key] for key in ("classes", "channels", "size", "mean", "std")}
     model = build(facts["model"], seed=0, **shape)

@@ -73,13 +73,17 @@ def section(found: dict[str, object], quick: bool) -> str:
 
 
 def write(unit: str, body: str) -> None:
-    """Put the section of one unit into the report, in place of what it had and of what says the same."""
+    """Put the section of one unit into the report, in place of what it had.
+
+    The whole of a benchmark takes the place of its groups; all of its groups together that of the whole.
+    """
     text = REPORT.read_text(encoding="utf-8") if REPORT.exists() else ""
     sections = dict(re.findall(r"^## (\S+)\n\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
-    name, _, group = unit.partition(":")
-    superseded = {name} if group else {known for known in sections if known.startswith(f"{name}:")}
-    sections = {known: old.rstrip() + "\n" for known, old in sections.items() if known not in superseded}
-    sections[unit] = body
+    sections = {known: old.rstrip() + "\n" for known, old in sections.items()} | {unit: body}
+    name = unit.split(":")[0]
+    groups = {f"{name}:{group}" for group in GROUPS.get(name, ())}
+    superseded = groups if unit == name else {name} if groups <= sections.keys() else set()
+    sections = {known: text for known, text in sections.items() if known not in superseded}
     order = [*units(quick=True), *units(quick=False)]
     kept = sorted(
         (known for known in sections if known in order), key=lambda known: (known.split(":")[0], order.index(known))
