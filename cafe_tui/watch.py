@@ -33,8 +33,9 @@ KEPT_NOTES = 200
 """Warnings and messages kept of a run; a run that warns every step must not fill the memory of its viewers."""
 READING_SECONDS = 0.05
 """For how long a look at many runs reads on."""
-READING_AT_FIRST, READING_AT_MOST = 0.015, 0.2
-"""For how long a poll of one run reads on: briefly at first, so that a curve is soon seen, then twice as long."""
+READING_AT_FIRST, READING_LONGER, READING_AT_MOST = 0.01, 4, 0.4
+"""For how long a poll of one run reads on: briefly at first, so that a curve is soon seen, then longer by a factor,
+since each time the screen is drawn anew."""
 SETTLED_NS = 4_000_000_000
 """Nanoseconds after which the time of a folder tells every change."""
 RESUMED_SECONDS = 60.0
@@ -161,7 +162,7 @@ class RunFollower:
         Of a long file it reads for about so many seconds, by default a little longer each time, and the rest later.
         """
         if seconds is None:
-            seconds, self._patience = self._patience, min(2 * self._patience, READING_AT_MOST)
+            seconds, self._patience = self._patience, min(READING_LONGER * self._patience, READING_AT_MOST)
         if not self._planned:
             self._plan()
         was_behind, read = self.behind, self._read(seconds)

@@ -33,6 +33,8 @@ from engine.contract.rundir import RunDir
 if TYPE_CHECKING:
     from cafe_tui.watch import RunView
 
+READING_SECONDS: Final = 0.1
+"""For how long the records of each run are read before the next one's."""
 KEPT_BUCKETS: Final = 2048
 """Of each series: four for each dot column of a wide chart. Twenty runs with all their series take memory."""
 PANES: Final = ("curves", "tables", "profiles", "paired")
@@ -172,7 +174,7 @@ class CompareScreen(PollingScreen):
         """Look at the run directories (reader thread); whether there is more to read at once."""
         if not self._settings:
             self._settings = [comparing.read_settings(run) for run in self._runs]
-        news = [follower.poll() for follower in self._followers]
+        news = [follower.poll(READING_SECONDS) for follower in self._followers]
         if any(news):
             views = tuple(follower.view for follower in self._followers)
             runs = tuple(

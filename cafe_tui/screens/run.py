@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 
@@ -33,6 +34,8 @@ PANES: Final = ("curves", "results", "log", "profile")
 """What `tab` goes through; on a low terminal one of them is shown at a time, and the profile is always alone."""
 HEIGHTS: Final = [(0, "-low"), (34, "-high")]
 WIDTHS: Final = [(0, "-narrow"), (150, "-wide")]
+PATIENCE: Final = 0.05
+"""Seconds that the first painting waits for the first records."""
 
 
 W = TypeVar("W", bound=Widget)
@@ -111,6 +114,7 @@ class RunScreen(PollingScreen):
         self.complete = False
         """Whether all that was there at first has been read."""
         self._resolved = False  # the reader thread's
+        self._news: RunChanged | None = None  # what was read and has not been shown
 
     def compose(self) -> ComposeResult:
         yield RunHeader(id="header")
@@ -128,11 +132,35 @@ class RunScreen(PollingScreen):
 
     def on_mount(self) -> None:
         self.query_one(PaneTabs).show(self._pane)
+        for points, cells in ((HEIGHTS, self.app.size.height), (WIDTHS, self.app.size.width)):
+            # Textual does so after the first painting, which would then be one of many.
+            fitting = [name for least, name in points if least <= cells][-1]
+            self.update_classes({name: name == fitting for _, name in points}, update=False)
+        # The first painting has the first curves in it, unless the disk is slow.
+        reader = threading.Thread(target=self._read_first, daemon=True)
+        reader.start()
+        reader.join(PATIENCE)
+        if news := self._take_news():
+            self.on_run_changed(news)
+
+    def _read_first(self) -> None:
+        with self._reading:
+            self._look()
+
+    def _look(self) -> None:
+        if view := self._follower.poll():
+            self._news = RunChanged(view, complete=not self._follower.behind)
+
+    def _take_news(self) -> RunChanged | None:
+        news, self._news = self._news, None
+        return news
 
     def read(self) -> bool:
         """Look at the run directory (reader thread)."""
-        if view := self._follower.poll():
-            self.post_message(RunChanged(view, complete=not self._follower.behind))
+        if self._news is None:  # else the first reading took longer than the first painting waited
+            self._look()
+        if news := self._take_news():
+            self.post_message(news)
         if lines := self._log.poll():
             self.post_message(LogGrew(lines))
         if not self._resolved and not self._follower.behind and self._run.profile_file.exists():
@@ -145,14 +173,16 @@ class RunScreen(PollingScreen):
     def on_run_changed(self, message: RunChanged) -> None:
         before, self._view = self._view, message.view
         if before is None:  # styling the focus takes longer than drawing the first curve, which comes first
-            self.call_after_refresh(lambda: self.action_pane(self._pane))
+            self.call_after_refresh(self._focus_pane)
         if self.complete and before:
             for text, severity in news(before, message.view):
                 self.notify(text, severity=severity, markup=False)
         elif message.complete:
             self.complete = True
             state = message.view.status.state
-            self.action_pane({"finished": "results", "failed": "log", "lost": "log"}.get(state, self._pane))
+            self._show_pane({"finished": "results", "failed": "log", "lost": "log"}.get(state, self._pane))
+            if before:
+                self._focus_pane()
         if before is None or before.status.final != self._view.status.final:
             self.refresh_bindings()  # there is something, or no longer anything, to stop
         self._draw()
@@ -193,13 +223,19 @@ class RunScreen(PollingScreen):
 
     def action_pane(self, pane: str) -> None:
         """Show and focus a pane."""
+        self._show_pane(pane)
+        self._focus_pane()
+
+    def _show_pane(self, pane: str) -> None:
         self._pane = pane
         if self._view and not self._view.status.final:
             self._memory.pane = pane
-        for name in PANES:
-            self.set_class(name == pane, f"-{name}")
+        shown = self.stack_updates > 0  # else Textual is about to style all of it
+        self.update_classes({f"-{name}": name == pane for name in PANES}, update=shown)
         self.query_one(PaneTabs).show(pane)
-        self.query_one(f"#{pane}").focus()
+
+    def _focus_pane(self) -> None:
+        self.query_one(f"#{self._pane}").focus()
 
     def action_stage(self, steps: int) -> None:
         """Show the curves of an earlier or later stage; the running one follows the run again."""

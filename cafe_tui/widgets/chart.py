@@ -11,8 +11,7 @@ from typing import ClassVar, Final, Self
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
-from textual.events import Resize
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.timer import Timer
 from textual.widget import Widget
@@ -94,6 +93,7 @@ class Chart(Widget):
         self._logarithmic = log
         self._curves: tuple[Curve, ...] = ()
         self._lines: list[Row] = []
+        self._composed_for = Size(0, 0)
         self._wait: Timer | None = None
         self._due = -inf  # when the next drawing may come
         self._looks: dict[int, Style] = {}  # of the colour numbers, until the theme or what is behind changes
@@ -137,11 +137,15 @@ class Chart(Widget):
         now = monotonic()
         # Counted from when it was due, a drawing that is late or early once does not shift all that follow.
         self._due = (self._due if abs(now - self._due) < PERIOD else now) + PERIOD
-        before, self._lines = self._lines, self._compose_lines()
+        before, self._lines = self._lines, self._composed()
         if len(before) != len(self._lines):
             self.refresh()
         elif regions := changed_cells(before, self._lines):
             self.refresh(*regions)
+
+    def _composed(self) -> list[Row]:
+        self._composed_for = self.content_size
+        return self._compose_lines()
 
     def _compose_lines(self) -> list[Row]:
         width, height = self.content_size
@@ -159,10 +163,6 @@ class Chart(Widget):
             text, colours = f"{text[: width - 1]}…" if width > 1 else text[:width], colours[:width]
         return Row(text.ljust(width), colours.ljust(width, b"\0"))
 
-    def on_resize(self, _: Resize) -> None:
-        self._lines = self._compose_lines()
-        self.refresh()  # Textual's own painting in the new size came before this event
-
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
         if not regions:
             self._looks.clear()  # the background may have changed, or that of a parent
@@ -173,6 +173,9 @@ class Chart(Widget):
         super().notify_style_update()
 
     def render_line(self, y: int) -> Strip:
+        if self._composed_for != self.content_size:
+            # Here and not on the resize event, which comes after the first painting in the new size.
+            self._lines = self._composed()
         width = self.content_size.width
         if y >= len(self._lines):
             return Strip.blank(width, self.rich_style)

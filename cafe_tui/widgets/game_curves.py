@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
+from textual.geometry import NULL_OFFSET, Region, Size, Spacing
+from textual.layout import Layout, WidgetPlacement
+from textual.widget import Widget
 
 from cafe_tui import format as fmt
 from cafe_tui.raster import Curve
@@ -20,10 +22,12 @@ from cafe_tui.widgets.chart import Chart
 Names = Sequence[tuple[str, str]]
 """What one chart shows: scalars, each with the name its curve bears."""
 MOST: Final = 4
-NARROW: Final = 60
+NARROW: Final = 58
 """Cells below which charts are not put side by side."""
-LOW: Final = 16
+LOW: Final = 15
 """Lines below which they are not put one above the other."""
+GUTTER: Final = 2
+"""Cells between two charts side by side."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,39 @@ CHARTS: Final[Mapping[str, Charts]] = {
 }
 
 
+class SideBySide(Layout):
+    """As many of the children as there is room for, in rows of equal cells; the first painting has them so."""
+
+    name = "side-by-side"
+
+    def arrange(self, parent: Widget, children: list[Widget], size: Size, greedy: bool = True) -> list[WidgetPlacement]:
+        """The places of the first children; the others have none."""
+        across, down = room(size)
+        shown = children[: across * down]
+        columns, rows = edges(size.width + GUTTER, across), edges(size.height, -(-len(shown) // across))
+        placements = []
+        for i, child in enumerate(shown):
+            x, y = columns[i % across], rows[i // across]
+            region = Region(x, y, columns[i % across + 1] - GUTTER - x, rows[i // across + 1] - y)
+            placements.append(WidgetPlacement(region, NULL_OFFSET, Spacing(), child))
+        return placements
+
+
+def room(size: Size) -> tuple[int, int]:
+    """How many charts are put side by side and one above the other in so many cells."""
+    return 1 + (size.width >= NARROW), 1 + (size.height >= LOW)
+
+
+def edges(cells: int, parts: int) -> list[int]:
+    """Where equal parts of so many cells begin, and the end."""
+    return [cells * i // max(parts, 1) for i in range(parts + 1)]
+
+
 class GameCurves(Container, can_focus=True):
     """As many charts as there is room for, four at most; `v` goes on to the others."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("v", "turn", "More curves")]
     DEFAULT_CSS = """
-    GameCurves { layout: grid; grid-size: 1; grid-gutter: 0 2; }
-    GameCurves.-two-across { grid-size: 2; }
     GameCurves Chart { width: 1fr; height: 1fr; }
     """
 
@@ -80,8 +110,13 @@ class GameCurves(Container, can_focus=True):
         super().__init__(id=id)
         self._shown: tuple[str, str, Mapping[str, Series]] = ("", "", {})
         self._first = 0  # the chart that is shown first
-        self._room = 0
+        self._room = MOST  # until it is known
+        self._layout = SideBySide()
         self._names: list[Names] = []
+
+    @property
+    def layout(self) -> Layout:
+        return self._layout
 
     def compose(self) -> ComposeResult:
         for _ in range(MOST):
@@ -131,9 +166,8 @@ class GameCurves(Container, can_focus=True):
             if title != self.border_title:
                 self.border_title = title
 
-    def on_resize(self, event: events.Resize) -> None:
-        across, down = 1 + (event.size.width >= NARROW), 1 + (event.size.height >= LOW)
-        self.set_class(across == 2, "-two-across")
+    def on_resize(self) -> None:
+        across, down = room(self.content_size)
         if self._room != across * down:
             self._room = across * down
             self._first = 0
