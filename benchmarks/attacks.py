@@ -37,7 +37,7 @@ from engine.attacks.pgd import against_labels
 from engine.contract import profile as profiles
 from engine.contract import rundir
 from engine.contract.plan import parts
-from engine.contract.schema import Evaluate
+from engine.contract.schema import Data, Evaluate
 from engine.data import Images
 from engine.device import Compute
 from engine.models import build
@@ -107,7 +107,7 @@ def digits(stage: Evaluate) -> Case:
     """The quickstart's network on all 585 images that it was not trained on."""
     train = {"kind": "train", "defence": "adv", "epochs": 15, "batch_size": 64}
     tables: dict[str, object] = {"threat": {"eps": 0.15}, "compute": {"threads": 1}, "stage": [train]}
-    loaded = data.load("digits", validation=0.1, seed=0, compute=CPU)
+    loaded = data.load(Data(), seed=0, compute=CPU)
     test, held = loaded.test, loaded.validation
     both = Images(
         torch.cat([test.images, held.images]),
@@ -121,7 +121,7 @@ def mnist(stage: Evaluate) -> Case:
     """`small` on the first 500 test images of mnist5k."""
     train = {"kind": "train", "defence": "adv", "epochs": 6, "batch_size": 64, "adversary": {"steps": 5}}
     tables: dict[str, object] = {"data": {"name": "mnist5k"}, "threat": {"eps": 0.2}, "stage": [train]}
-    loaded = data.load("mnist5k", validation=0.1, seed=0, compute=CPU)
+    loaded = data.load(Data(name="mnist5k"), seed=0, compute=CPU)
     return Case("mnist5k", trained(tables), loaded.test.first(500), 0.2, stage, 128)
 
 
@@ -132,7 +132,7 @@ def enlarged(images: Tensor) -> Tensor:
 
 def vgg(stage: Evaluate) -> Case:
     """VGG-16 trained with FGSM on the digits, enlarged to 3x32x32."""
-    eps, loaded = 0.1, data.load("digits", validation=0.1, seed=0, compute=CPU)
+    eps, loaded = 0.1, data.load(Data(), seed=0, compute=CPU)
     model = build("vgg16", classes=10, channels=3, size=32, mean=[0.3] * 3, std=[0.35] * 3, seed=0)
     path = weights_file({"vgg16": eps})
     if not path.exists():

@@ -26,7 +26,7 @@ from torch import nn
 from engine import checkpoints, data
 from engine.contract import profile as profiles
 from engine.contract import rundir
-from engine.contract.schema import Evaluate, Game
+from engine.contract.schema import Data, Evaluate, Game
 from engine.data import Images
 from engine.game.bank import FeatureBank, bank_bytes
 from engine.game.game import GameRun
@@ -63,7 +63,7 @@ def context_of(case: attacks.Case, model: str, train: int, steps: int) -> Iterat
         )
         profile.model.name = model  # the images are the digits, but enlarged: no data set of the catalogue
         run = rundir.create(Path(folder) / "runs", "game", profiles.dumps(profile))
-        digits = data.load("digits", validation=0.1, seed=0, compute=attacks.CPU)
+        digits = data.load(Data(), seed=0, compute=attacks.CPU)
         size = case.x.shape[-1]
         splits = replace(
             digits,

@@ -11,7 +11,8 @@ import json
 import sys
 from pathlib import Path
 
-from engine.contract.errors import CafeError, CheckpointError
+from engine.contract.catalogue import HUGGING_FACE
+from engine.contract.errors import CafeError, CheckpointError, UsageError
 from engine.contract.rundir import RunDir
 from engine.process import run
 
@@ -24,6 +25,8 @@ def main() -> int:
     verb.add_argument("directory", type=Path, metavar="RUN_DIR")
     prepare = verbs.add_parser("data", help="fetch a data set and make its cache")
     prepare.add_argument("name", metavar="NAME")
+    prepare.add_argument("--path", help="the folder of folder and imagenet")
+    prepare.add_argument("--size", type=int, help="the side of the images of folder, imagenet and hf:NAME")
     speed = verbs.add_parser("speed", help="image passes a second for each profile of a JSON list on stdin, as another")
     speed.add_argument("folder", metavar="FOLDER", help="where a network of the user is looked for")
     foreign = verbs.add_parser("import", help="write a foreign checkpoint in our format")
@@ -37,7 +40,7 @@ def main() -> int:
     if arguments.verb == "speed":
         return _speed(arguments.folder)
     if arguments.verb == "data":
-        return _prepare(arguments.name)
+        return _prepare(arguments.name, arguments.path, arguments.size)
     if arguments.verb == "import":
         return _import(arguments)
     directory = RunDir(arguments.directory.resolve())
@@ -59,16 +62,16 @@ def _speed(folder: str) -> int:
     return 0
 
 
-def _prepare(name: str) -> int:
+def _prepare(name: str, path: str | None, size: int | None) -> int:
     from engine import data
-    from engine.data.archives import prepare
+    from engine.contract.datasets import complete
+    from engine.contract.schema import Data
 
     try:
-        if name in data.RECIPES:
-            prepare(name, data.RECIPES[name], lambda text: print(text, flush=True))
-        else:
-            data.DATA[name]()
-            print(f"{name} comes with a library that is installed; nothing to prepare")
+        wanted = Data(name=name, path=path, size=size)
+        if not name.startswith(HUGGING_FACE) and (problems := complete(wanted)):
+            raise UsageError("\n".join(problems))
+        data.prepare(wanted, lambda text: print(text, flush=True))
     except CafeError as error:
         print(f"cafe: {error}", file=sys.stderr)
         return error.exit_code

@@ -34,7 +34,7 @@ def execute(directory: RunDir, recorder: Recorder, brake: Brake) -> None:
     profile = profiles.load(str(directory.profile_file)).profile
     compute = prepare(profile.compute)
     recorder.add_facts(versions=versions(), devices=[compute.describe()])
-    splits = data.load(profile.data.name, validation=profile.data.validation, seed=profile.seed, compute=compute)
+    splits = data.load(profile.data, seed=profile.seed, compute=compute)
     context = Context(profile, directory, compute, splits)
     for half_written in (*directory.checkpoints.glob(".*.*"), *directory.outcomes.glob(".*.*")):
         with suppress(OSError):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cafe_tui.cli.options import Json, check_known, print_json, run_engine
+from cafe_tui.cli.options import Json, print_json, run_engine
 
 
 def register(app: typer.Typer) -> None:
@@ -18,24 +18,50 @@ def register(app: typer.Typer) -> None:
 
 
 def list_data(json: Json = False) -> None:
-    """List the data sets that a profile can name: classes, image shape, sizes."""
+    """List the data sets that a profile can name: classes, image shape, sizes, and whether they are here."""
     from engine.contract.catalogue import DATA_FACTS
+    from engine.contract.datasets import is_here
+    from engine.contract.schema import Data
 
+    here = {name: is_here(Data(name=name)) for name in DATA_FACTS}
     if json:
-        print_json({"data": [{"name": name, **vars(facts)} for name, facts in DATA_FACTS.items()]})
+        rows = [{"name": name, **vars(facts), "here": here[name]} for name, facts in DATA_FACTS.items()]
+        print_json({"data": rows})
         return
-    print(f"{'name':<10}  {'classes':>7}  {'image':<8}  {'train':>7}  {'test':>7}")
+    width = max(map(len, DATA_FACTS))
+    print(f"{'name':<{width}}  {'classes':>7}  {'image':<9}  {'train':>9}  {'test':>6}  here")
     for name, facts in DATA_FACTS.items():
         shape = f"{facts.channels}x{facts.size}x{facts.size}"
-        print(f"{name:<10}  {facts.classes:>7}  {shape:<8}  {facts.pool:>7,}  {facts.test:>7,}")
+        line = f"{name:<{width}}  {facts.classes:>7,}  {shape:<9}  {facts.pool:>9,}  {facts.test:>6,}"
+        print(f"{line}  {'yes' if here[name] else 'no'}")
+    print(f"{'folder':<{width}}  your own pictures: data.path with train/CLASS/PICTURE and test (or val), data.size")
+    print(f"{'hf:NAME':<{width}}  a data set of the Hugging Face hub (pip install 'cafe-tui[hf]'), data.size")
 
 
-def prepare(name: Annotated[str, typer.Argument(metavar="NAME", help="A data set; see `cafe data ls`.")]) -> None:
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set; see `cafe data ls`.")],
+    path: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Of folder and imagenet: where train and test (or val) are.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Of folder, imagenet and hf:NAME: side of the images in pixels.")
+    ] = None,
+) -> None:
     """Fetch a data set, check it, and convert it once. Says first how much it fetches and how much disk it needs.
 
-    Archives lie in $CAFE_DATA, or ~/.cache/cafe/data; one put there by hand is used as it is.
+    Archives lie in $CAFE_DATA, or ~/.cache/cafe/data; one put there by hand is used as it is. On a data set that is
+    ready its checksums are verified.
     """
-    from engine.contract.catalogue import DATA_FACTS
+    from msgspec import inspect
 
-    check_known("data set", name, DATA_FACTS)
-    raise typer.Exit(run_engine("data", name))
+    from engine.contract.checking import check
+    from engine.contract.errors import UsageError
+    from engine.contract.schema import Data
+
+    given = {key: value for key, value in (("name", name), ("path", path), ("size", size)) if value is not None}
+    problems: list[str] = []
+    check(given, inspect.type_info(Data), "", problems)
+    if problems:
+        raise UsageError("\n".join(problems), "`cafe data ls` lists the data sets.")
+    options = [f"--{key}={value}" for key, value in given.items() if key != "name"]
+    raise typer.Exit(run_engine("data", name, *options))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from engine.contract import profile as profiles
 from engine.contract import rundir
+from engine.contract.datasets import check_here
 from engine.contract.errors import UsageError
 from engine.contract.profile import Loaded
 from engine.contract.rundir import RunDir
@@ -26,11 +27,12 @@ def start(
 ) -> tuple[RunDir, subprocess.Popen[bytes]]:
     """Create a run of a resolved profile under `runs` and start its engine.
 
-    Raises UsageError, with nothing left behind, when the device cannot be there, the folder cannot be written or the
-    process cannot be started.
+    Raises UsageError, with nothing left behind, when the device or the data cannot be there, the folder cannot be
+    written or the process cannot be started.
     """
     profile = loaded.profile
     check_device(profile.compute.device)
+    check_here(profile.data)
     run = rundir.create(
         runs.absolute(),
         name or profile.name,

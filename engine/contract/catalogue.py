@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-DataName = Literal["digits", "mnist5k", "cifar10", "cifar100", "svhn", "tiny-imagenet"]
+DataName = Literal["digits", "mnist5k", "cifar10", "cifar100", "svhn", "tiny-imagenet", "imagenet", "folder"]
+HUGGING_FACE = "hf:"
+DATA_FORMS = (f"{HUGGING_FACE}NAME",)
+"""Data sets that are not ours: of the Hugging Face hub."""
 ModelName = Literal[
     "small",
     "vgg11",
@@ -89,13 +92,14 @@ class DataFacts:
     """Whether a mirrored image keeps its class (never for digits)."""
 
 
-DATA_FACTS: dict[str, DataFacts] = {
+DATA_FACTS: dict[str, DataFacts] = {  # those of others stand in the resolved profile: `datasets.facts`
     "digits": DataFacts(classes=10, channels=1, size=8, pool=1347, test=450, flip=False),
     "mnist5k": DataFacts(classes=10, channels=1, size=28, pool=4000, test=1000, flip=False),
     "cifar10": DataFacts(classes=10, channels=3, size=32, pool=50_000, test=10_000, flip=True),
     "cifar100": DataFacts(classes=100, channels=3, size=32, pool=50_000, test=10_000, flip=True),
     "svhn": DataFacts(classes=10, channels=3, size=32, pool=73_257, test=26_032, flip=False),
     "tiny-imagenet": DataFacts(classes=200, channels=3, size=64, pool=100_000, test=10_000, flip=True),
+    "imagenet": DataFacts(classes=1000, channels=3, size=224, pool=1_281_167, test=50_000, flip=True),
 }
 
 SMALLEST_IMAGE: dict[str, int] = {"vgg11": 32, "vgg13": 32, "vgg16": 32, "vgg19": 32}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.contract.catalogue import DATA_FACTS, ENSEMBLES, Norm
+from engine.contract.catalogue import ENSEMBLES, Norm
+from engine.contract.datasets import facts
 from engine.contract.resolving import kind_of
 from engine.contract.schema import Adversary, Evaluate, Game, Inoculate, Profile, Stage, Train
 
@@ -31,17 +32,17 @@ class StagePlan:
 
 def validation_size(profile: Profile) -> int:
     """Training images that are held out: at least one."""
-    return max(1, round(profile.data.validation * DATA_FACTS[profile.data.name].pool))
+    return max(1, round(profile.data.validation * facts(profile.data).pool))
 
 
 def train_size(profile: Profile) -> int:
     """Images that are trained on."""
-    return DATA_FACTS[profile.data.name].pool - validation_size(profile)
+    return facts(profile.data).pool - validation_size(profile)
 
 
 def test_size(profile: Profile, stage: Evaluate) -> int:
     """Test images that an evaluation attacks."""
-    return min(stage.limit or DATA_FACTS[profile.data.name].test, DATA_FACTS[profile.data.name].test)
+    return min(stage.limit or facts(profile.data).test, facts(profile.data).test)
 
 
 def batches(count: int, size: int) -> int:
@@ -134,7 +135,7 @@ def budget_keys(attack: str) -> tuple[str, ...]:
 
 def evaluation_cost(profile: Profile, stage: Evaluate, attack: str) -> float:
     """Passes that an attack spends on each example at most."""
-    targets = min(stage.targets, DATA_FACTS[profile.data.name].classes - 1)
+    targets = min(stage.targets, facts(profile.data).classes - 1)
     steps = {
         "fgsm": 1,
         "pgd": stage.pgd_steps * stage.pgd_restarts,

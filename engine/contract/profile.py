@@ -24,6 +24,7 @@ import tomli_w
 from msgspec import inspect
 
 from engine.contract.checking import Tables, check, show
+from engine.contract.datasets import COUNTED
 from engine.contract.errors import ProfileError, UsageError
 from engine.contract.resolving import resolve, stage_ids
 from engine.contract.schema import (
@@ -249,6 +250,7 @@ _DEPENDS_ON = {
     "threat.eps": ("threat.norm",),
     "threat.eps_l2": ("threat.norm",),
     "model.name": ("data.name",),
+    **{f"data.{key}": ("data.name",) for key in ("path", "size", "flip", *COUNTED)},
     "gamma": ("threat.norm", "threat.eps"),
 }
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence, Set
 from itertools import count
 from typing import Any
 
-from engine.contract import schema
-from engine.contract.catalogue import BETAS, CHECKPOINT, DATA_FACTS, SMALLEST_IMAGE, TRANSFERABLE, is_foreign
+from engine.contract import datasets, schema
+from engine.contract.catalogue import BETAS, CHECKPOINT, SMALLEST_IMAGE, TRANSFERABLE, is_foreign
 from engine.contract.schema import (
     Adversary,
     Evaluate,
@@ -45,7 +45,8 @@ def resolve(profile: Profile) -> list[str]:
         if stage_id in ids[:i]:
             problems.append(f'stage.{i}.id: "{stage_id}" is taken by stage {ids.index(stage_id)}; ids must differ')
         stage.id = stage_id
-    problems += _resolve_threat(profile)
+    unknown = datasets.complete(profile.data)
+    problems += unknown or _resolve_threat(profile)
     for i, stage in enumerate(profile.stage):
         earlier = profile.stage[:i]
         if isinstance(stage, Train):
@@ -78,7 +79,7 @@ def resolve(profile: Profile) -> list[str]:
 
 def _resolve_threat(profile: Profile) -> list[str]:
     problems: list[str] = []
-    facts, threat = DATA_FACTS[profile.data.name], profile.threat
+    facts, threat = datasets.facts(profile.data), profile.threat
     radii = [("threat.eps", threat.norm, threat.eps)]
     radii += [("threat.eps_l2", "l2", threat.eps_l2)] if threat.eps_l2 is not None else []
     for i, stage in enumerate(profile.stage):

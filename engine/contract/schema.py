@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from engine.contract.catalogue import (
+    DATA_FORMS,
+    HUGGING_FACE,
     MODEL_FORMS,
     AttackName,
     DataName,
@@ -29,6 +31,9 @@ FRACTION_PATTERN = rf"^\s*{_ABOVE_ZERO}\s*/\s*{_ABOVE_ZERO}\s*$"
 MODELS = {"known": get_args(ModelName), "others": MODEL_FORMS}
 """Marks a key that takes one of these words, or a text of another form."""
 MODEL_PATTERN = rf"^({'|'.join(get_args(ModelName))}|timm:[A-Za-z0-9_./-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
+
+DATA = {"known": get_args(DataName), "others": DATA_FORMS}
+DATA_PATTERN = rf"^({'|'.join(get_args(DataName))}|{HUGGING_FACE}\w[\w.-]*(/\w[\w.-]*)?)$"
 
 Count = Annotated[int, Meta(ge=1)]
 BatchSize = Annotated[int, Meta(ge=2)]
@@ -54,9 +59,27 @@ class _Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_de
 class Data(_Section):
     """Which images."""
 
-    name: Annotated[DataName, doc("the data set")] = "digits"
+    name: Annotated[
+        Annotated[str, Meta(pattern=DATA_PATTERN, extra=DATA)],
+        doc("the data set: one of ours, an image folder, or one of the Hugging Face hub"),
+    ] = "digits"
+    path: Annotated[
+        str | None, doc("of folder and imagenet: where train/CLASS/PICTURE and test/CLASS/PICTURE (or val) are")
+    ] = None
+    size: Annotated[
+        Annotated[int, Meta(ge=8, le=1024)] | None,
+        doc("of folder, imagenet and hf: side of the images in pixels, to which the shorter side is brought"),
+    ] = None
+    flip: Annotated[
+        bool | None,
+        doc("mirror half of the training images; default where that is known to keep the class, never for digits"),
+    ] = None
     augment: Annotated[bool, doc("shift (and, where classes allow it, mirror) training images at random")] = True
     validation: Annotated[Share, doc("share of the training images held out to select checkpoints")] = 0.1
+    classes: Annotated[Count | None, doc("of folder and hf: default what is there")] = None
+    channels: Annotated[Annotated[int, Meta(ge=1, le=3)] | None, doc("of folder and hf: default what is there")] = None
+    train_images: Annotated[Count | None, doc("of folder and hf: default what is there")] = None
+    test_images: Annotated[Count | None, doc("of folder and hf: default what is there")] = None
 
 
 class Model(_Section):

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from engine import draws
-from engine.contract.catalogue import DATA_FACTS, DataFacts
-from engine.data import cifar, digits, mnist5k, svhn, tiny
+from engine.contract.catalogue import DataFacts
+from engine.contract.datasets import facts as facts_of
+from engine.contract.errors import UsageError
+from engine.contract.schema import Data
+from engine.data import archives, cifar, digits, folders, hub, mnist5k, svhn, tiny
 from engine.data.archives import Recipe
 from engine.data.source import Source
 from engine.device import Compute
@@ -30,7 +33,8 @@ RECIPES: dict[str, Recipe] = {
     "svhn": svhn.SVHN,
     "tiny-imagenet": tiny.TINY_IMAGENET,
 }
-"""Those that must be fetched; the others come with a library."""
+"""Those of DATA that must be fetched; the others come with a library."""
+FOLDERS = ("folder", "imagenet")
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,20 @@ class Splits:
     test: Images
 
 
-def load(name: str, *, validation: float, seed: int, compute: Compute) -> Splits:
-    """Load data set `name` onto the device; the share `validation` of the training images is held out by `seed`."""
-    source, facts = DATA[name](), DATA_FACTS[name]
-    held_out = max(1, round(validation * len(source.train_labels)))
+def load(data: Data, *, seed: int, compute: Compute) -> Splits:
+    """Load the data set of a resolved profile onto the device; a share of the training images is held out by `seed`.
+
+    Raises UsageError where it is not there or not what the profile says, and DiskError.
+    """
+    source, facts = read(data), facts_of(data)
+    shapes = [(count, facts.channels, facts.size, facts.size) for count in (facts.pool, facts.test)]
+    if [source.train_images.shape, source.test_images.shape] != shapes:
+        raise UsageError(
+            f"{data.name}: images of shape {source.train_images.shape} to train and {source.test_images.shape} to "
+            f"test on; the profile says {shapes[0]} and {shapes[1]}",
+            "It has been changed since the profile was resolved.",
+        )
+    held_out = max(1, round(data.validation * len(source.train_labels)))
     order = np.random.default_rng([seed, 0xCAFE]).permutation(len(source.train_labels))
 
     def resident(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Images:
@@ -113,6 +127,26 @@ def load(name: str, *, validation: float, seed: int, compute: Compute) -> Splits
         validation=resident(source.train_images, source.train_labels, np.sort(order[:held_out])),
         test=resident(source.test_images, source.test_labels, np.arange(len(source.test_labels))),
     )
+
+
+def read(data: Data) -> Source:
+    """The images of a data set, mapped where there is a cache. Raises UsageError, DiskError."""
+    if data.name in DATA:
+        return DATA[data.name]()
+    return folders.load(data) if data.name in FOLDERS else hub.load(data)
+
+
+def prepare(data: Data, say: Callable[[str], None]) -> None:
+    """Have a data set here, ready to be mapped, and verify it. Raises UsageError, DiskError."""
+    if data.name in RECIPES:
+        archives.prepare(data.name, RECIPES[data.name], say)
+    elif data.name in DATA:
+        DATA[data.name]()
+        say(f"{data.name} comes with a library that is installed; nothing to prepare")
+    elif data.name in FOLDERS:
+        folders.prepare(data, say)
+    else:
+        hub.prepare(data, say)
 
 
 def epoch_order(count: int, seed: int, epoch: int, purpose: str, device: torch.device) -> Tensor:

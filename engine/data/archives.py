@@ -8,7 +8,6 @@ executed or unpacked to disk.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from engine.contract.catalogue import DATA_FACTS
+from engine.contract.datasets import Alternatives, Archive, absent, archives_here, data_folder, is_cached
 from engine.contract.errors import UsageError
 from engine.data import cache
 from engine.data.cache import Arrays, Say
@@ -28,35 +28,20 @@ REMEDY = "Delete it and fetch it again."
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A file of a data set: its name, where it is published, its MD5 as published, its size in bytes."""
-
-    name: str
-    url: str
-    md5: str
-    size: int
-
-
-@dataclass(frozen=True)
 class Recipe:
     """How a data set is had: alternatives of files, of which one must be there whole, and what reads them.
 
     `read` takes the paths of one alternative and returns the training and the test part.
     """
 
-    alternatives: tuple[tuple[Archive, ...], ...]
+    alternatives: Alternatives
     read: Callable[[Sequence[Path]], tuple[Arrays, Arrays]]
-
-
-def data_folder() -> Path:
-    """Where archives and caches lie."""
-    return Path(os.environ.get("CAFE_DATA") or Path.home() / ".cache" / "cafe" / "data").expanduser()
 
 
 def load(name: str, recipe: Recipe) -> Source:
     """The data set from its cache, which is made if there are archives. Raises UsageError, DiskError."""
     folder = data_folder() / name
-    if not cache.is_there(folder):
+    if not is_cached(folder):
         _convert(name, recipe, _found(name, recipe), folder)
     return cache.load(folder)
 
@@ -67,7 +52,7 @@ def prepare(name: str, recipe: Recipe, say: Say = print) -> None:
     Raises UsageError, DiskError.
     """
     folder = data_folder() / name
-    if cache.is_there(folder):
+    if is_cached(folder):
         cache.verify(folder)
         say(f"{name} is ready in {folder}, its checksums are right")
         return
@@ -87,19 +72,14 @@ def _convert(name: str, recipe: Recipe, paths: Sequence[Path], folder: Path, say
 
 
 def _found(name: str, recipe: Recipe) -> list[Path]:
-    """The files of the first alternative that is there whole."""
-    base = data_folder()
-    for alternative in recipe.alternatives:
-        paths = [base / archive.name for archive in alternative]
-        if all(path.is_file() for path in paths):
-            for path, archive in zip(paths, alternative, strict=True):
-                _verify(path, archive)
-            return paths
-    choices = ", or ".join(" and ".join(archive.name for archive in alternative) for alternative in recipe.alternatives)
-    raise UsageError(
-        f"the data set {name} is not in {base}",
-        f"`cafe data prepare {name}` fetches it. Without a network, put {choices} there.",
-    )
+    """The files of the first alternative that is there whole, verified."""
+    paths = archives_here(recipe.alternatives)
+    if not paths:
+        raise absent(name, recipe.alternatives)
+    known = {archive.name: archive for alternative in recipe.alternatives for archive in alternative}
+    for path in paths:
+        _verify(path, known[path.name])
+    return paths
 
 
 def _verify(path: Path, archive: Archive) -> None:

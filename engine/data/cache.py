@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from engine.contract.catalogue import DataFacts
+from engine.contract.datasets import is_cached
 from engine.contract.errors import DiskError, UsageError
 from engine.data.pictures import BLOCK, Pictures
 from engine.data.source import Source
@@ -42,11 +43,6 @@ Arrays = tuple[np.ndarray | Pictures, np.ndarray]
 Say = Callable[[str], None]
 
 
-def is_there(folder: Path) -> bool:
-    """Whether the cache is complete."""
-    return (folder / "facts.json").is_file()
-
-
 def load(folder: Path) -> Source:
     """The arrays, mapped. Raises UsageError."""
     facts, arrays = _open(folder)
@@ -59,6 +55,11 @@ def load(folder: Path) -> Source:
         tuple(facts["mean"]),
         tuple(facts["std"]),
     )
+
+
+def stamp(folder: Path) -> str:
+    """What `write` was given. Raises UsageError."""
+    return str(_open(folder)[0].get("stamp", ""))
 
 
 def verify(folder: Path) -> None:
@@ -106,9 +107,17 @@ def room(folder: Path, facts: DataFacts, fetched: int = 0) -> tuple[int, int]:
 
 
 def write(
-    folder: Path, train: Arrays, test: Arrays, facts: DataFacts, *, origin: str, remedy: str, say: Say = print
+    folder: Path,
+    train: Arrays,
+    test: Arrays,
+    facts: DataFacts,
+    *,
+    origin: str,
+    remedy: str,
+    say: Say = print,
+    stamp: str = "",
 ) -> None:
-    """Make the cache of arrays, which must fit `facts`.
+    """Make the cache of arrays, which must fit `facts`; `stamp` is kept beside them.
 
     `origin` is where they come from, in messages, and `remedy` what to do if they are damaged. Raises UsageError,
     DiskError.
@@ -134,7 +143,7 @@ def write(
                 blocks = _counted(blocks, levels)
             sums[part] = _save(hidden / f"{part}.npy", array, blocks)
         mean, std = _statistics(levels)
-        said = {**asdict(facts), "mean": mean, "std": std, "from": origin, "sha256": sums}
+        said = {**asdict(facts), "mean": mean, "std": std, "from": origin, "stamp": stamp, "sha256": sums}
         (hidden / "facts.json").write_text(json.dumps(said), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         hidden.rename(folder)
@@ -142,7 +151,7 @@ def write(
         shutil.rmtree(hidden, ignore_errors=True)
         if not isinstance(error, OSError):
             raise
-        if not is_there(folder):  # unless another process was quicker
+        if not is_cached(folder):  # unless another process was quicker
             raise DiskError(f"{folder}: cannot be written: {error.strerror}", ELSEWHERE) from None
 
 

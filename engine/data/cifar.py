@@ -11,17 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.data.archives import Archive, Recipe, load, members
+from engine.contract.datasets import PUBLISHED
+from engine.data.archives import Recipe, load, members
 from engine.data.cache import Arrays
 from engine.data.source import Source
 
-_SITE = "https://www.cs.toronto.edu/~kriz"
 _PIXELS = 3 * 32 * 32
 _TRAIN_10 = tuple(f"data_batch_{i}" for i in range(1, 6))
-
-
-def _archive(name: str, md5: str, size: int) -> tuple[Archive, ...]:
-    return (Archive(name, f"{_SITE}/{name}", md5, size),)
 
 
 def load_cifar10() -> Source:
@@ -85,17 +81,5 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-CIFAR10 = Recipe(
-    (
-        _archive("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", 170_052_171),
-        _archive("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", 170_498_071),
-    ),
-    partial(read, train=_TRAIN_10, test=("test_batch",), label=0, key=b"labels"),
-)
-CIFAR100 = Recipe(
-    (
-        _archive("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", 168_513_733),
-        _archive("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", 169_001_437),
-    ),
-    partial(read, train=("train",), test=("test",), label=1, key=b"fine_labels"),
-)
+CIFAR10 = Recipe(PUBLISHED["cifar10"], partial(read, train=_TRAIN_10, test=("test_batch",), label=0, key=b"labels"))
+CIFAR100 = Recipe(PUBLISHED["cifar100"], partial(read, train=("train",), test=("test",), label=1, key=b"fine_labels"))

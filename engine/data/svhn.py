@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data.archives import Archive, Recipe, load
+from engine.contract.datasets import PUBLISHED
+from engine.data.archives import Recipe, load
 from engine.data.cache import Arrays
 from engine.data.source import Source
-
-_SITE = "http://ufldl.stanford.edu/housenumbers"
 
 
 def load_svhn() -> Source:
@@ -38,12 +37,4 @@ def _matlab(path: Path) -> Arrays:
     return images, np.where(labels == 10, 0, labels)
 
 
-SVHN = Recipe(
-    (
-        (
-            Archive("train_32x32.mat", f"{_SITE}/train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373", 182_040_794),
-            Archive("test_32x32.mat", f"{_SITE}/test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3", 64_275_384),
-        ),
-    ),
-    read,
-)
+SVHN = Recipe(PUBLISHED["svhn"], read)

@@ -10,7 +10,8 @@ from threading import Lock
 import numpy as np
 
 from engine.contract.catalogue import DATA_FACTS
-from engine.data.archives import Archive, Recipe, load
+from engine.contract.datasets import PUBLISHED
+from engine.data.archives import Recipe, load
 from engine.data.cache import Arrays
 from engine.data.pictures import Pictures
 from engine.data.source import Source
@@ -59,16 +60,4 @@ def read(paths: Sequence[Path]) -> tuple[Arrays, Arrays]:
     )
 
 
-TINY_IMAGENET = Recipe(
-    (
-        (
-            Archive(
-                "tiny-imagenet-200.zip",
-                "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-                "90528d7ca1a48142e341f4ef8d21d0de",
-                248_100_043,
-            ),
-        ),
-    ),
-    read,
-)
+TINY_IMAGENET = Recipe(PUBLISHED["tiny-imagenet"], read)

@@ -62,7 +62,7 @@ def context_of() -> Callable[[RunDir], Context]:
     def make(run: RunDir) -> Context:
         profile = profiles.load(str(run.profile_file)).profile
         compute = prepare(profile.compute)
-        loaded = data.load(profile.data.name, validation=profile.data.validation, seed=profile.seed, compute=compute)
+        loaded = data.load(profile.data, seed=profile.seed, compute=compute)
         few = replace(loaded, validation=loaded.validation.first(128), test=loaded.test.first(128))
         return Context(profile, run, compute, few)
 

@@ -22,8 +22,10 @@ from scipy.io import savemat
 
 from engine import data
 from engine.contract.catalogue import DATA_FACTS
+from engine.contract.datasets import Archive
 from engine.contract.errors import UsageError
-from engine.data.archives import Archive, Recipe, load, prepare
+from engine.contract.schema import Data
+from engine.data.archives import Recipe, load, prepare
 from engine.data.cifar import CIFAR10, CIFAR100
 from engine.data.svhn import SVHN
 from engine.data.tiny import TINY_IMAGENET
@@ -123,7 +125,7 @@ def test_every_form_gives_the_same_images_and_labels(kind: str, folder: Path) ->
 def test_a_prepared_set_is_resident_like_any_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder, "cifar10 binary")
     monkeypatch.setitem(data.DATA, "cifar10", lambda: load("cifar10", published(CIFAR10, folder)))
-    splits = data.load("cifar10", validation=0.2, seed=0, compute=Compute(torch.device("cpu")))
+    splits = data.load(Data(name="cifar10", validation=0.2), seed=0, compute=Compute(torch.device("cpu")))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (40, 10, 10)
     assert splits.facts.flip
     assert not DATA_FACTS["svhn"].flip, "a mirrored digit is none"
@@ -331,7 +333,7 @@ def test_a_fetch_that_is_interrupted_says_so_without_a_traceback(folder: Path) -
             recipe = data.RECIPES["cifar10"]
             archive = replace(recipe.alternatives[0][0], url={url!r})
             data.RECIPES["cifar10"] = replace(recipe, alternatives=((archive,),))
-            raise SystemExit(_prepare("cifar10"))
+            raise SystemExit(_prepare("cifar10", None, None))
         """)
         process = subprocess.Popen(
             [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

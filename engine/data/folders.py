@@ -1,0 +1,80 @@
+"""Image folders: ImageNet (ILSVRC 2012; Russakovsky et al. 2015) and any other of the form train/CLASS/PICTURE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from engine.contract.catalogue import DataFacts
+from engine.contract.datasets import cache_folder, facts, is_cached, listing, not_prepared
+from engine.contract.errors import UsageError
+from engine.contract.schema import Data
+from engine.data import cache
+from engine.data.cache import Arrays, Say
+from engine.data.pictures import Pictures
+from engine.data.source import Source
+
+REMEDY = "Remove or replace that picture."
+
+
+def load(data: Data) -> Source:
+    """The images of a folder from the cache, which is made anew where the folder was changed since.
+
+    That of ImageNet takes hours and hundreds of GB to make, so it is left to `prepare`. Raises UsageError, DiskError.
+    """
+    folder = cache_folder(data)
+    if data.name == "folder":
+        if not is_cached(folder) or _changed(folder, Path(str(data.path))):
+            convert(data)
+    elif not is_cached(folder):
+        raise not_prepared(data)
+    return cache.load(folder)
+
+
+def prepare(data: Data, say: Say) -> None:
+    """Make the cache of a folder, or verify it. Raises UsageError, DiskError."""
+    folder = cache_folder(data)
+    if is_cached(folder) and not (data.name == "folder" and _changed(folder, Path(str(data.path)))):
+        cache.verify(folder)
+        say(f"{data.name} is ready in {folder}, its checksums are right")
+        return
+    if data.path is None:
+        raise UsageError(
+            f"{data.name} has to be read from its folder; which?",
+            f"Give --path FOLDER, which holds train/WNID and val/WNID; it cannot be fetched: `cafe data prepare "
+            f"{data.name} --path /data/ILSVRC`.",
+        )
+    needed, free = cache.room(folder, facts(data))
+    say(f"{data.name}: {needed / 1e6:,.0f} MB for the cache, {free / 1e6:,.0f} MB free in {folder.parent}")
+    convert(data, say)
+    say(f"{data.name} is ready in {folder}")
+
+
+def _changed(folder: Path, path: Path) -> bool:
+    """Whether the pictures are others than those that the cache was made of; not if they are no longer there."""
+    return path.is_dir() and listing(path).stamp != cache.stamp(folder)
+
+
+def convert(data: Data, say: Say = print) -> None:
+    """Make the cache. Raises UsageError, DiskError."""
+    root, wanted = Path(str(data.path)), facts(data)
+    found = listing(root)
+    if len(found.classes) != wanted.classes:
+        raise UsageError(f"{root}: {len(found.classes)} classes; needed: {wanted.classes}")
+    cache.write(
+        cache_folder(data),
+        _part(root, found.train, wanted),
+        _part(root, found.test, wanted),
+        wanted,
+        origin=str(root),
+        remedy=REMEDY,
+        say=say,
+        stamp=found.stamp,
+    )
+
+
+def _part(root: Path, pictures: tuple[tuple[str, ...], ...], facts: DataFacts) -> Arrays:
+    names = [name for group in pictures for name in group]
+    labels = np.repeat(np.arange(len(pictures)), [len(group) for group in pictures])
+    return Pictures(names, lambda name: (root / name).read_bytes(), facts.channels, facts.size), labels

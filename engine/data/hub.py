@@ -1,0 +1,117 @@
+"""Data sets of the Hugging Face hub, fetched by its library `datasets` and kept as arrays of ours."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from engine.contract.catalogue import HUGGING_FACE, DataFacts
+from engine.contract.datasets import cache_folder, is_cached, not_prepared
+from engine.contract.errors import UsageError
+from engine.contract.schema import Data
+from engine.data import cache
+from engine.data.cache import Arrays, Say
+from engine.data.pictures import Pictures, is_grey
+from engine.data.source import Source
+
+LOOKED_AT = 64
+"""Pictures, spread over the training part, that must all be grey for the set to be taken as grey."""
+TESTS = ("test", "validation", "valid", "val")
+"""What the part to test on may be called, the first that is there."""
+
+
+def load(data: Data) -> Source:
+    """From the cache that `prepare` made; the library is not needed. Raises UsageError."""
+    if not is_cached(cache_folder(data)):
+        raise not_prepared(data)
+    return cache.load(cache_folder(data))
+
+
+def prepare(data: Data, say: Say) -> None:
+    """Fetch the data set `hf:NAME` and make its cache, or verify it. Raises UsageError, DiskError."""
+    folder = cache_folder(data)
+    if is_cached(folder):
+        cache.verify(folder)
+        say(f"{data.name} is ready in {folder}, its checksums are right")
+        return
+    if find_spec("datasets") is None:
+        raise UsageError(
+            f"{data.name} needs the library datasets of Hugging Face", "Install it with: pip install 'cafe-tui[hf]'"
+        )
+    import datasets
+
+    name = data.name.removeprefix(HUGGING_FACE)
+    say(f"fetching {name} from the Hugging Face hub")
+    try:
+        parts = datasets.load_dataset(name)
+    except Exception as error:  # of the network, of the hub, of the library
+        raise UsageError(
+            f"{data.name} cannot be fetched: {_first_line(error)}",
+            "Without a network, copy the cache of Hugging Face (HF_HOME), or the folder "
+            f"{folder}, from a host that has it.",
+        ) from None
+    test = next((part for part in TESTS if part in parts), None)
+    if "train" not in parts or test is None:
+        raise UsageError(
+            f"{data.name} has the parts {', '.join(parts)}; needed are train and one of {', '.join(TESTS)}"
+        )
+    columns = _columns(data.name, parts["train"], datasets)
+    with cache.readable(data.name, "Choose another data set."):
+        facts, train, held = _arrays(parts["train"], parts[test], columns, int(data.size or 0), datasets)
+    needed, free = cache.room(folder, facts)
+    say(f"{data.name}: {needed / 1e6:,.0f} MB for the cache, {free / 1e6:,.0f} MB free in {folder.parent}")
+    cache.write(folder, train, held, facts, origin=data.name, remedy="Choose another data set.", say=say)
+    say(f"{data.name} is ready in {folder}")
+
+
+def _columns(name: str, part: Any, datasets: Any) -> tuple[str, str]:
+    """The one column of pictures and the one of classes. Raises UsageError."""
+    found = []
+    for what, kind in (("pictures (Image)", datasets.Image), ("classes (ClassLabel)", datasets.ClassLabel)):
+        columns = [column for column, feature in part.features.items() if isinstance(feature, kind)]
+        if "label" in columns:
+            columns = ["label"]
+        if len(columns) != 1:
+            there = ", ".join(f"{column}: {type(feature).__name__}" for column, feature in part.features.items())
+            raise UsageError(f"{name} has {len(columns)} columns of {what} ({there}); needed is one of them")
+        found.append(columns[0])
+    return found[0], found[1]
+
+
+def _arrays(
+    train: Any, test: Any, columns: tuple[str, str], size: int, datasets: Any
+) -> tuple[DataFacts, Arrays, Arrays]:
+    picture, label = columns
+    raw = [part.cast_column(picture, datasets.Image(decode=False)) for part in (train, test)]
+    lock = Lock()  # nothing is said about threads by the library
+
+    def reader(part: Any) -> Any:
+        def read(row: str) -> bytes:
+            with lock:
+                content = part[int(row)][picture]
+            if content["bytes"] is None:
+                with open(content["path"], "rb") as file:
+                    return file.read()
+            return bytes(content["bytes"])
+
+        return read
+
+    reads = [reader(part) for part in raw]
+    some = np.linspace(0, len(train) - 1, min(LOOKED_AT, len(train))).astype(int)
+    channels = 1 if all(is_grey(reads[0](str(row))) for row in some) else 3
+    facts = DataFacts(train.features[label].num_classes, channels, size, len(train), len(test), flip=False)
+    arrays = [
+        (
+            Pictures([str(row) for row in range(len(part))], read, channels, size),
+            np.asarray(part[label][:], dtype=np.int64),
+        )
+        for part, read in zip(raw, reads, strict=True)
+    ]
+    return facts, arrays[0], arrays[1]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
