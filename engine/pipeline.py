@@ -15,7 +15,7 @@ from engine import checkpoints, data
 from engine.contract import profile as profiles
 from engine.contract.errors import Stopped
 from engine.contract.plan import StagePlan, columns, plan
-from engine.contract.records import RecordReader, StageChange
+from engine.contract.records import Message, RecordReader, StageChange
 from engine.contract.results import Results
 from engine.contract.rundir import RunDir
 from engine.contract.schema import Evaluate, Game, Stage
@@ -35,6 +35,8 @@ def execute(directory: RunDir, recorder: Recorder, brake: Brake) -> None:
     compute = prepare(profile.compute)
     recorder.add_facts(versions=versions(), devices=[compute.describe()])
     splits = data.load(profile.data, seed=profile.seed, compute=compute)
+    if splits.streamed:
+        recorder.write(Message(text=f"the images stay on the host and are streamed to {compute.device}"))
     context = Context(profile, directory, compute, splits)
     for half_written in (*directory.checkpoints.glob(".*.*"), *directory.outcomes.glob(".*.*")):
         with suppress(OSError):

@@ -223,8 +223,7 @@ class EpochStage(StageRun):
             epoch, images, since = self.ended, 0, time.perf_counter()
             order = epoch_order(len(data.train), seed, epoch, self.id, compute.device)
             first = self.done - epoch * self.steps_per_epoch
-            for rows in order.split(self.batch_size)[first : self.steps_per_epoch]:
-                batch = data.train.take(rows, compute)
+            for batch in data.train.stream(order.split(self.batch_size)[first : self.steps_per_epoch], compute):
                 if self.context.profile.data.augment:
                     batch = augment(batch, flip=data.facts.flip, seed=seed, epoch=self.drawing(epoch))
                 logging = (self.done % self.steps_per_epoch + 1) % self.log_every == 0

@@ -76,6 +76,10 @@ class Data(_Section):
     ] = None
     augment: Annotated[bool, doc("shift (and, where classes allow it, mirror) training images at random")] = True
     validation: Annotated[Share, doc("share of the training images held out to select checkpoints")] = 0.1
+    residency: Annotated[
+        Literal["auto", "device", "stream"],
+        doc("where images are kept: all on the device, or on the host, read ahead; auto: what the device has room for"),
+    ] = "auto"
     classes: Annotated[Count | None, doc("of folder and hf: default what is there")] = None
     channels: Annotated[Annotated[int, Meta(ge=1, le=3)] | None, doc("of folder and hf: default what is there")] = None
     train_images: Annotated[Count | None, doc("of folder and hf: default what is there")] = None

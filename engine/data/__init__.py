@@ -1,8 +1,8 @@
-"""Data sets: one loader each, all images resident on the device as uint8, augmented there in batch."""
+"""Data sets: one loader each; images resident on the device as uint8, or streamed to it, and augmented there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from engine.contract.schema import Data
 from engine.data import archives, cifar, digits, folders, hub, mnist5k, svhn, tiny
 from engine.data.archives import Recipe
 from engine.data.source import Source
+from engine.data.streaming import OnHost, streams
 from engine.device import Compute
 
 DATA: dict[str, Callable[[], Source]] = {
@@ -59,9 +60,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Images:
-    """Examples resident on the device: images (N,C,H,W) uint8, or fp32 in [0,1]; labels and data indices (N,) int64."""
+    """Examples: images (N,C,H,W) uint8, or fp32 in [0,1]; labels and data indices (N,) int64.
 
-    images: Tensor
+    Images are on the device, or on the host: no batch differs by that. Labels and indices are on the device.
+    """
+
+    images: Tensor | OnHost
     labels: Tensor
     index: Tensor
 
@@ -70,7 +74,22 @@ class Images:
 
     def take(self, rows: Tensor, compute: Compute) -> Batch:
         """The examples at `rows` (N,) int64, as a batch."""
-        x = self.images[rows]
+        if isinstance(self.images, OnHost):
+            return self._batch(self.images.read(rows.cpu().numpy(), compute.device), rows, compute)
+        return self._batch(self.images[rows], rows, compute)
+
+    def stream(self, parts: Sequence[Tensor], compute: Compute) -> Iterator[Batch]:
+        """`take` for each of these rows (N,) int64 in turn; images on the host are read ahead of it."""
+        if not isinstance(self.images, OnHost) or not parts:
+            yield from (self.take(rows, compute) for rows in parts)
+            return
+        ends = np.cumsum([len(rows) for rows in parts])[:-1]
+        on_host = np.split(torch.cat(list(parts)).cpu().numpy(), ends)
+        for rows, pixels in zip(parts, self.images.ahead(on_host, compute.device), strict=True):
+            yield self._batch(pixels, rows, compute)
+
+    def _batch(self, pixels: Tensor, rows: Tensor, compute: Compute) -> Batch:
+        x = pixels.to(compute.device, non_blocking=True)
         x = x.float() / 255 if x.dtype == torch.uint8 else x
         return Batch(compute.layout(x), self.labels[rows], self.index[rows])
 
@@ -80,8 +99,7 @@ class Images:
 
     def batches(self, size: int, compute: Compute) -> Iterator[Batch]:
         """All examples in order."""
-        for rows in torch.arange(len(self), device=self.labels.device).split(size):
-            yield self.take(rows, compute)
+        yield from self.stream(torch.arange(len(self), device=self.labels.device).split(size), compute)
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,8 @@ class Splits:
     train: Images
     validation: Images
     test: Images
+    streamed: bool
+    """Whether the images are on the host."""
 
 
 def load(data: Data, *, seed: int, compute: Compute) -> Splits:
@@ -112,9 +132,12 @@ def load(data: Data, *, seed: int, compute: Compute) -> Splits:
     held_out = max(1, round(data.validation * len(source.train_labels)))
     order = np.random.default_rng([seed, 0xCAFE]).permutation(len(source.train_labels))
 
-    def resident(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Images:
+    size = source.train_images.nbytes + source.test_images.nbytes
+    streamed = streams(data.residency, size, compute.device)
+
+    def part(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Images:
         return Images(
-            torch.from_numpy(images[rows]).to(compute.device),
+            OnHost(images, rows) if streamed else torch.from_numpy(images[rows]).to(compute.device),
             torch.from_numpy(labels[rows]).to(compute.device),
             torch.from_numpy(rows).to(compute.device),
         )
@@ -123,9 +146,10 @@ def load(data: Data, *, seed: int, compute: Compute) -> Splits:
         facts=facts,
         mean=source.mean,
         std=source.std,
-        train=resident(source.train_images, source.train_labels, np.sort(order[held_out:])),
-        validation=resident(source.train_images, source.train_labels, np.sort(order[:held_out])),
-        test=resident(source.test_images, source.test_labels, np.arange(len(source.test_labels))),
+        train=part(source.train_images, source.train_labels, np.sort(order[held_out:])),
+        validation=part(source.train_images, source.train_labels, np.sort(order[:held_out])),
+        test=part(source.test_images, source.test_labels, np.arange(len(source.test_labels))),
+        streamed=streamed,
     )
 
 

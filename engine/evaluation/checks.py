@@ -6,6 +6,7 @@ AutoAttack (Croce and Hein, ICML 2020).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -171,7 +172,7 @@ def hopeless(
     Hands over between any two steps.
     """
     count = min(LOOKED_AT, len(images))
-    size = images.images[0].numel()
+    size = math.prod(images.images.shape[1:])
     everything = Ball(setting.ball.norm, 1.0 if setting.ball.norm == "linf" else size**0.5)
     name = "apgd-ce" if setting.ball.norm == "linf" else "apgd-ce-l2"
     stage = structs.replace(setting.stage, apgd_steps=HOPELESS_STEPS, apgd_restarts=1)

