@@ -252,6 +252,11 @@ class EpochStage(StageRun):
         late = time.monotonic() - self._saved >= 60 * wanted.every_minutes
         return late or (wanted.every_steps is not None and self.done % wanted.every_steps == 0)
 
+    @property
+    def epoch_share(self) -> float:
+        """Of the epoch's steps, what is behind (0-1); 0 between epochs."""
+        return self.done % self.steps_per_epoch / self.steps_per_epoch
+
     @abstractmethod
     def step(self, batch: Batch, epoch: int, logging: bool) -> dict[str, Tensor]:
         """One optimiser step; per-example values (N,) to be shown, some of them perhaps only when `logging`."""

@@ -14,7 +14,7 @@ from engine.attacks.loop import Objective, ascend, attacked
 from engine.attacks.losses import cross_entropy, kl_divergence
 from engine.attacks.oracle import Oracle
 from engine.attacks.search import Search, State, mute, rows, steps_of, wrong
-from engine.contract.schema import Adversary
+from engine.contract.schema import FGSM_STEP, Adversary
 from engine.data import Batch
 from engine.device import Compute
 
@@ -94,14 +94,27 @@ def against_clean_answer(model: nn.Module, z_nat: Tensor, compute: Compute) -> O
 
 
 def training_adversary(
-    model: nn.Module, batch: Batch, ball: Ball, compute: Compute, adversary: Adversary, *, seed: int, epoch: int
+    model: nn.Module,
+    batch: Batch,
+    ball: Ball,
+    compute: Compute,
+    adversary: Adversary,
+    *,
+    seed: int,
+    epoch: int,
+    share: float = 0.0,
 ) -> Tensor:
     """The attack inside training: random start, all steps taken, against labels or against the clean answer.
 
-    `adversary.step_size` is in units of eps. x_adv (N,C,H,W).
+    `adversary.step_size` is in units of eps; `share` (0-1) of the epoch is behind, which decides what a mixed
+    adversary is. x_adv (N,C,H,W).
     """
     assert adversary.step_size is not None, "profiles are resolved before they reach the engine"
-    steps = adversary.steps if adversary.attack == "pgd" else 1
+    steps, step_size = adversary.steps, adversary.step_size
+    if adversary.attack == "fgsm":
+        steps = 1
+    elif adversary.attack == "mixed" and share >= adversary.pgd_share:
+        steps, step_size = 1, FGSM_STEP
     start = ball.random_point(batch.x, draws.keys(seed, batch.index, "training", epoch))
     with attacked(model):
         if adversary.loss == "kl":
@@ -110,4 +123,4 @@ def training_adversary(
             objective = against_clean_answer(model, z_nat, compute)
         else:
             objective = against_labels(model, batch.y, compute)
-        return ascend(objective, batch.x, start, ball, steps=steps, step_size=adversary.step_size * ball.eps)
+        return ascend(objective, batch.x, start, ball, steps=steps, step_size=step_size * ball.eps)

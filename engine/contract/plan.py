@@ -150,8 +150,9 @@ def evaluation_cost(profile: Profile, stage: Evaluate, attack: str) -> float:
     return 1 + repeats * _ATTACK_STEP * sum(steps[part.removesuffix("-l2")] for part in parts(attack))
 
 
-def _steps(adversary: Adversary) -> int:
-    return adversary.steps if adversary.attack == "pgd" else 1
+def _steps(adversary: Adversary) -> float:
+    share = {"pgd": 1.0, "fgsm": 0.0, "mixed": adversary.pgd_share}[adversary.attack]
+    return 1 + share * (adversary.steps - 1)
 
 
 _VIEWS = {"trades": 2.0, "mart": 2.0, "awp": 3.0, "help": 4.3}

@@ -9,6 +9,7 @@ from typing import Any
 from engine.contract import datasets, schema
 from engine.contract.catalogue import BETAS, CHECKPOINT, SMALLEST_IMAGE, TRANSFERABLE, is_foreign
 from engine.contract.schema import (
+    FGSM_STEP,
     Adversary,
     Evaluate,
     Game,
@@ -101,7 +102,7 @@ def _resolve_threat(profile: Profile) -> list[str]:
 
 def _resolve_adversary(adversary: Adversary) -> None:
     if adversary.step_size is None:
-        adversary.step_size = 2.3 / adversary.steps if adversary.attack == "pgd" else 1.25
+        adversary.step_size = FGSM_STEP if adversary.attack == "fgsm" else 2.3 / adversary.steps
 
 
 def _resolve_training(stage: Train | Inoculate, path: str, rise: float) -> list[str]:

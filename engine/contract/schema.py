@@ -35,6 +35,9 @@ MODEL_PATTERN = rf"^({'|'.join(get_args(ModelName))}|timm:[A-Za-z0-9_./-]+|[A-Za
 DATA = {"known": get_args(DataName), "others": DATA_FORMS}
 DATA_PATTERN = rf"^({'|'.join(get_args(DataName))}|{HUGGING_FACE}\w[\w.-]*(/\w[\w.-]*)?)$"
 
+FGSM_STEP = 1.25
+"""Step of fgsm from a random start, in units of eps (Wong et al., ICLR 2020)."""
+
 Count = Annotated[int, Meta(ge=1)]
 BatchSize = Annotated[int, Meta(ge=2)]
 """BatchNorm needs two images to learn a variance from."""
@@ -133,10 +136,15 @@ class Checkpoint(_Section):
 class Adversary(_Section):
     """The attack inside training."""
 
-    attack: Annotated[Literal["pgd", "fgsm"], doc("pgd, or fgsm from a random start")] = "pgd"
+    attack: Annotated[
+        Literal["pgd", "fgsm", "mixed"],
+        doc("pgd; fgsm from a random start; or mixed: pgd in the first steps of an epoch, then fgsm of 1.25 eps"),
+    ] = "pgd"
+    pgd_share: Annotated[Share, doc("of mixed: share of an epoch's steps that pgd makes")] = 0.3
     steps: Annotated[Count, doc("gradient steps of pgd")] = 10
     step_size: Annotated[
-        Positive | None, doc("length of a step in units of eps; default 2.3/steps for pgd, 1.25 for fgsm")
+        Positive | None,
+        doc("length of a step in units of eps; default 2.3/steps for pgd (also that of mixed), 1.25 for fgsm"),
     ] = None
     loss: Annotated[Literal["ce", "kl"], doc("cross-entropy, or KL to the clean prediction")] = "ce"
 

@@ -127,6 +127,7 @@ class Training(EpochStage):
             self.stage.adversary,
             seed=context.profile.seed,
             epoch=epoch,
+            share=self.epoch_share,
         )
 
     def end_epoch(self, epoch: int) -> Iterator[Event]:

@@ -69,6 +69,7 @@ class GameRun(EpochStage):
             self.stage.adversary,
             seed=context.profile.seed,
             epoch=epoch,
+            share=self.epoch_share,
         )
         with torch.no_grad(), context.compute.autocast():
             return self.model.features(batch.x), self.model.features(x_adv)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.attacks.balls import Ball
 from engine.contract.errors import CheckpointError
 from engine.contract.plan import plan
 from engine.contract.records import Scalars
@@ -201,3 +202,38 @@ def test_low_precision_trains_and_keeps_weights_in_fp32(
     model = context.trained("train")
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["train", "game"])
+def test_a_mixed_adversary_keeps_its_share_of_every_epoch_when_resumed(
+    kind: str,
+    quick_run: Callable[..., RunDir],
+    context_of: Callable[[RunDir], Context],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = (f'stage.{kind}.adversary.attack="mixed"', f"stage.{kind}.adversary.pgd_share=0.4", "stage.train.epochs=1")
+    context = context_of(quick_run(*keys))
+    stages = {str(stage.id): stage for stage in context.profile.stage}
+    if kind == "game":
+        _events(make(context, stages["train"]))  # type: ignore[arg-type]
+    asked: list[tuple[int, float]] = []
+
+    def spy(objective: object, x: torch.Tensor, start: torch.Tensor, ball: Ball, **options: float) -> torch.Tensor:
+        asked.append((int(options["steps"]), options["step_size"] / ball.eps))
+        return start
+
+    monkeypatch.setattr("engine.attacks.pgd.ascend", spy)
+    first = make(context, stages[kind])
+    for event in first.run():
+        if isinstance(event, Step) and event.done == 3:
+            first.save()
+            break
+    pgd, fgsm = (2, pytest.approx(1.15)), (1, pytest.approx(1.25))
+    assert asked == [pgd, pgd, fgsm], "2 of the 5 steps of an epoch"
+    resumed = make(context, stages[kind])
+    assert isinstance(resumed, EpochStage)
+    assert resumed.resume()
+    asked.clear()
+    _events(resumed)
+    assert asked[:2] == [fgsm, fgsm]
+    assert asked[2] == pgd, "what measures the epoch"
