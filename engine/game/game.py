@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from engine import checkpoints
+from engine.attacks.balls import per_image
 from engine.attacks.loop import attacked
 from engine.attacks.pgd import training_adversary
 from engine.contract.records import CheckpointWritten, WarningNote
 from engine.contract.schema import Game
-from engine.data import Batch, Images
+from engine.data import Batch, Images, epoch_order
 from engine.game import saddle
 from engine.game.bank import FeatureBank, Features
 from engine.game.moments import moment, omega, read_features, regulariser
@@ -58,8 +59,11 @@ class GameRun(EpochStage):
         since = epoch % self.stage.reuse_epochs
         return epoch - since + since % self.stage.views
 
-    def features(self, batch: Batch, epoch: int) -> Features:
-        """F_nat and F_adv (N,C,H,W) of a batch under the adversary of the stage, drawn anew for each `epoch`."""
+    def features(self, batch: Batch, epoch: int, share: float = 0.0) -> Features:
+        """F_nat and F_adv (N,C,H,W) of a batch under the adversary of the stage, drawn anew for each `epoch`.
+
+        A mixed adversary is what it is when `share` (0-1) of the epoch is behind.
+        """
         context = self.context
         x_adv = training_adversary(
             self.target,
@@ -69,7 +73,7 @@ class GameRun(EpochStage):
             self.stage.adversary,
             seed=context.profile.seed,
             epoch=epoch,
-            share=self.epoch_share,
+            share=share,
         )
         with torch.no_grad(), context.compute.autocast():
             return self.model.features(batch.x), self.model.features(x_adv)
@@ -78,7 +82,7 @@ class GameRun(EpochStage):
         """Those of the draw that `epoch` uses, from the bank where there is one."""
         drawing = self.drawing(epoch)
         if self.bank is None:
-            return self.features(batch, drawing)
+            return self.features(batch, drawing, self.epoch_share)
         draw, view = divmod(drawing, self.stage.reuse_epochs)
         if draw != self.drawn:
             self.bank.forget()
@@ -86,10 +90,25 @@ class GameRun(EpochStage):
 
         def make() -> Features:  # in one compute shape, so that the bits do not depend on the company
             full = batch.padded(self.batch_size)
-            F_nat, F_adv = self.features(full, drawing)
+            early = self._share_behind(drawing, full.index) < self.stage.adversary.pgd_share
+            kinds = [share for share, some in ((0.0, early.any()), (1.0, (~early).any())) if some]
+            made = [self.features(full, drawing, share) for share in kinds]
+            F_nat, F_adv = (
+                made[0]
+                if len(made) == 1
+                else (torch.where(per_image(early, first), first, second) for first, second in zip(*made, strict=True))
+            )
             return F_nat[: len(batch)], F_adv[: len(batch)]
 
         return self.bank.features(view, batch.index, make)
+
+    def _share_behind(self, epoch: int, index: Tensor) -> Tensor:
+        """How much of an epoch (0-1) was behind when the examples `index` (N,) had their turn in it."""
+        train, stage = self.context.data.train, self.id
+        order = epoch_order(len(train), self.context.profile.seed, epoch, stage, index.device)
+        turn = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=index.device))
+        rows = torch.searchsorted(train.index, index)
+        return (turn[rows] // self.batch_size) / self.steps_per_epoch
 
     def step(self, batch: Batch, epoch: int, logging: bool) -> dict[str, Tensor]:
         """One step of g up psi - lambda*regulariser, then one of h down psi, with g(Z) computed anew in between."""

@@ -104,13 +104,15 @@ def played(game: GameRun, until: int | None = None) -> list[Scalars]:
 
 def test_a_game_stopped_within_a_draw_goes_on_to_the_same_bits(games: Callable[..., Callable[[], GameRun]]) -> None:
     """The bank is not kept: what it held is made anew, among other neighbours."""
-    game = games(epochs=4, reuse_epochs=3, views=2, bank="host")
+    mixed = {"adversary.attack": "mixed", "adversary.pgd_share": 0.5}
+    game = games(epochs=4, reuse_epochs=3, views=2, bank="host", **mixed)
     whole = game()
     curves = played(whole)
     for stop in (8, 13):  # in the second view, in the second use of the first; 5 steps an epoch
         played(game(), until=stop)
         again = game()
-        assert again.resume()
+        assert again.resume() == []
+        assert again.done == stop
         rest = played(again)
         for mine, theirs in zip((again.h, again.g), (whole.h, whole.g), strict=True):
             assert all(map(torch.equal, mine.state_dict().values(), theirs.state_dict().values()))
@@ -123,7 +125,7 @@ def test_one_draw_serves_as_many_epochs_as_it_should(games: Callable[..., Callab
     assert [game.drawing(epoch) for epoch in range(7)] == [0, 1, 0, 3, 4, 3, 6]
     attacked: list[int] = []
     original = game.features
-    game.features = lambda batch, epoch: attacked.append(epoch) or original(batch, epoch)  # type: ignore[assignment, method-assign, func-returns-value]
+    game.features = lambda batch, epoch, share=0.0: attacked.append(epoch) or original(batch, epoch, share)  # type: ignore[assignment, method-assign, func-returns-value]
     played(game)
     steps = game.steps_per_epoch
     assert [attacked.count(epoch) for epoch in (0, 1, 3, 4, 6)] == [steps] * 5
@@ -197,4 +199,6 @@ def test_a_degenerate_game_is_told(games: Callable[..., Callable[[], GameRun]]) 
     warnings = [event.text for event in game.run() if hasattr(event, "text")]
     assert len(warnings) == 1, "once, not after every epoch"
     assert "almost the identity" in warnings[0]
-    assert checkpoints.load_resume(game.resume_file)["state"]["told"] == ["identity"]  # type: ignore[index]
+    saved, _ = checkpoints.load_resume(game.resume_file)
+    assert saved is not None
+    assert saved["state"]["told"] == ["identity"]
