@@ -90,6 +90,4 @@ def test_a_stopped_sweep_leaves_nothing_at_work(runs: Path) -> None:
     assert cafe("stop", tag, folder=runs).returncode == 0
     wait_for(lambda: first.status().state == "stopped" and not process_alive(queue, None))
     assert (first.checkpoints / "train.resume.pt").exists()
-    dry = cafe("run", "tiny", "--dry-run", folder=runs)
-    assert dry.stdout.startswith("seed0  ")
     assert [run.status().state for run in (first, second)] == ["stopped", "stopped"]
