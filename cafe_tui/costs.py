@@ -37,7 +37,7 @@ def announcement(tag: str, to_do: Sequence[Profile], count: int, parallel: int) 
     seconds = [one / speed for one, speed in zip(cost, speeds, strict=True)]
     return [
         *lines,
-        f"at most about {fmt.duration(_makespan(seconds, parallel))} by a measurement on this host just now",
+        f"about {fmt.duration(_makespan(seconds, parallel))} by a measurement on this host just now",
     ]
 
 

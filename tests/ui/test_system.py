@@ -195,7 +195,7 @@ def test_devices_are_offered_by_how_free_they_are_and_as_the_engine_counts_them(
     assert list(devices(sample, "1")) == ["auto", "cuda:0", "cpu"]
     assert devices(sample, "1")["cuda:0"].startswith("A100")
     assert list(devices(sample, "GPU-8a3f, 7")) == ["auto", "cpu"]
-    assert local._environment()["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert local.environment()["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 def test_one_look_at_this_host(tmp_path: Path) -> None:
