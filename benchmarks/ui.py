@@ -130,10 +130,11 @@ class Six(CafeApp):
                 self.step = 1000
                 self.set_interval(0.25, self.grow)
             def grow(self):
-                for _ in range(25):
-                    self.step += 1
-                    for i, series in enumerate(self.series):
-                        series.append(self.step, math.exp(-self.step / 3000) + 0.05 * math.sin(1.7 * self.step + i))
+                steps = range(self.step + 1, self.step + 26)
+                self.step += 25
+                values = [math.exp(-step / 3000) + 0.05 * math.sin(1.7 * step) for step in steps]
+                for series in self.series:  # as the reader of a run does it
+                    series.extend(steps, values, values)
                 for i, chart in enumerate(self.query(Chart)):
                     chart.update([Curve("a", self.series[2 * i], 1), Curve("b", self.series[2 * i + 1], 2)])
         return Charts()

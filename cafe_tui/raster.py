@@ -383,8 +383,15 @@ class _Field:
             yield from self._rows
             return
         colours = zip(*self._colours[cell:end], strict=True)
-        for (text, numbers), new, new_numbers in zip(self._rows, zip(*texts, strict=True), colours, strict=True):
-            yield Row(text[:cell] + "".join(new) + text[end:], numbers[:cell] + bytes(new_numbers) + numbers[end:])
+        for before, new, numbers in zip(self._rows, zip(*texts, strict=True), colours, strict=True):
+            text, painted = "".join(new), bytes(numbers)
+            if before.text[cell:end] == text and before.colours[cell:end] == painted:
+                yield before
+            else:
+                head, tail = slice(cell), slice(end, None)
+                yield Row(
+                    before.text[head] + text + before.text[tail], before.colours[head] + painted + before.colours[tail]
+                )
 
     def _braille_columns(self, cell: int, end: int) -> Iterator[list[str]]:
         """The characters of these cell columns, from the top."""

@@ -93,7 +93,7 @@ class Chart(Widget):
         self._logarithmic = log
         self._curves: tuple[Curve, ...] = ()
         self._lines: list[Row] = []
-        self._composed_for = Size(0, 0)
+        self._composed_for: Size | None = None  # outer size, which costs less to ask for than that of the content
         self._wait: Timer | None = None
         self._due = -inf  # when the next drawing may come
         self._looks: dict[int, Style] = {}  # of the colour numbers, until the theme or what is behind changes
@@ -144,8 +144,9 @@ class Chart(Widget):
             self.refresh(*regions)
 
     def _composed(self) -> list[Row]:
-        self._composed_for = self.content_size
-        return self._compose_lines()
+        lines = self._compose_lines()
+        self._composed_for = self.outer_size if lines else None  # out of sight, it keeps the size that it had
+        return lines
 
     def _compose_lines(self) -> list[Row]:
         width, height = self.content_size
@@ -170,17 +171,20 @@ class Chart(Widget):
 
     def notify_style_update(self) -> None:
         self._looks.clear()
+        self._composed_for = None  # a border takes room from the content
         super().notify_style_update()
 
     def render_line(self, y: int) -> Strip:
-        if self._composed_for != self.content_size:
+        if self._composed_for != self.outer_size:
             # Here and not on the resize event, which comes after the first painting in the new size.
             self._lines = self._composed()
-        width = self.content_size.width
         if y >= len(self._lines):
-            return Strip.blank(width, self.rich_style)
-        strip = Strip(list(self._segments(self._lines[y])))
-        return strip if strip.cell_length == width else strip.adjust_cell_length(width, self.rich_style)
+            return Strip.blank(self.content_size.width, self.rich_style)
+        row = self._lines[y]
+        strip = Strip(self._segments(row), cell_len(row.text))
+        if strip.cell_length == len(row.text):
+            return strip
+        return strip.adjust_cell_length(len(row.text), self.rich_style)  # with wide characters, it is too long
 
     def _segments(self, row: Row) -> Iterator[Segment]:
         start = 0
