@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -73,6 +74,8 @@ MOVES: Final = (
 )
 """Beginnings of actions that nobody looks for in a list of commands, or that are in it anyway."""
 SIXTEEN_COLOURS: Final = "ansi-dark"
+SWITCH: Final = 0.001
+"""Seconds after which a reader lets the thread on that answers keys, which is several times for each key."""
 THEMES: Final = {
     "dark": "textual-dark",
     "light": "textual-light",
@@ -212,5 +215,6 @@ def open_ui(runs: Path, *, slow: bool = False) -> int:
     app = CafeApp(runs, memory=place(), slow=slow, pictures=pictures)
     if app.console.color_system == "standard" and not app.memory.theme:  # what TERM and COLORTERM say
         app.theme = SIXTEEN_COLOURS
+    sys.setswitchinterval(SWITCH)
     app.run()
     return app.return_code or 0

@@ -36,6 +36,8 @@ READING_SECONDS = 0.05
 READING_AT_FIRST, READING_LONGER, READING_AT_MOST = 0.01, 4, 0.4
 """For how long a poll of one run reads on: briefly at first, so that a curve is soon seen, then longer by a factor,
 since each time the screen is drawn anew."""
+ENDED_AT_ONCE = 1000
+"""Ended runs out of sight at most that one look at a folder asks for changes; the others have their turn later."""
 SETTLED_NS = 4_000_000_000
 """Nanoseconds after which the time of a folder tells every change."""
 RESUMED_SECONDS = 60.0
@@ -423,6 +425,7 @@ class RunsFollower:
         self._rows: tuple[RunRow, ...] | None = None
         self._listed: Sequence[RunDir] = ()
         self._changed = 0
+        self._turn = 0  # the first of the ended runs out of sight that are looked at next
         self._trends: dict[str, tuple[object, tuple[float, ...]]] = {}
         self.visible: frozenset[str] = frozenset()
         self.behind = False
@@ -431,14 +434,21 @@ class RunsFollower:
         """All runs, newest first; None when nothing has changed. Raises UsageError when the folder is unreadable."""
         known: dict[str, tuple[object, RunRow]] = {}
         until, self.behind = time.monotonic() + READING_SECONDS, False
-        for run in self._listing():
-            signature = run.signature()
+        listed, begin = self._listing(), self._turn
+        end = begin + ENDED_AT_ONCE
+        self._turn = end if end < len(listed) else 0
+        for place, run in enumerate(listed):
             before = self._known.get(run.id)
-            # A heartbeat that stops changes no file: the state of a run that is not final is judged each time.
-            if before is None or before[0] != signature or before[1].state not in rundir.FINAL:
-                known[run.id] = (signature, row_of(run, self._clock()))
-            else:
+            ended = before is not None and before[1].state in rundir.FINAL
+            if before and ended and not begin <= place < end and run.id not in self.visible:
                 known[run.id] = before
+                continue
+            signature = run.signature()
+            # A heartbeat that stops changes no file: the state of a run that is not final is judged each time.
+            if before and ended and before[0] == signature:
+                known[run.id] = before
+            else:
+                known[run.id] = (signature, row_of(run, self._clock()))
         self._known = known
         visible = [run for run in self._listed if run.id in self.visible]
         self._trends = {run.id: self._trends[run.id] for run in visible if run.id in self._trends}

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cafe_tui import watch
 from cafe_tui.exporting import points
 from cafe_tui.trends import trend
 from cafe_tui.watch import LogFollower, RunFollower, RunsFollower, row_of
 from engine.contract.records import RecordReader, Scalars, StageChange, WarningNote, encode
-from engine.contract.rundir import LOST_AFTER_SECONDS, RunDir
+from engine.contract.rundir import LOST_AFTER_SECONDS, RunDir, State
 from tests.recorded import START, record_run
 
 
@@ -168,6 +169,27 @@ def test_rows_are_read_again_only_when_files_change(tmp_path: Path, monkeypatch:
     assert again is not None
     assert set(reads) == {changed.id}
     assert [row.tags for row in again if row.id == changed.id] == [("mine",)]
+
+
+def test_of_many_ended_runs_those_out_of_sight_are_looked_at_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "ENDED_AT_ONCE", 2)
+    runs = [RunDir(tmp_path / f"20260101-00000{i}-many-000{i}") for i in range(5)]
+    for run in runs:
+        run.path.mkdir()
+        run.write_state(State(state="finished", stage="train"))
+    follower = RunsFollower(tmp_path)
+    (first, *_) = follower.poll() or ()
+    follower.visible = frozenset([first.id])
+    for run in runs:
+        run.write_state(State(state="finished", stage="evaluate", step=1))
+    now = {row.id: row.stage for row in follower.poll() or ()}
+    assert now[first.id] == "evaluate"
+    assert "train" in now.values()
+    for _ in range(2):
+        now = {row.id: row.stage for row in follower.poll() or ()} or now
+    assert set(now.values()) == {"evaluate"}
 
 
 def test_a_row_is_the_document_of_the_contract(tmp_path: Path) -> None:
