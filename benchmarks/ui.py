@@ -141,7 +141,8 @@ class Six(CafeApp):
 from pathlib import Path
 Six(Path(".")).run()
 """
-FINAL = 999_999
+FIRST_CURVE = 0.15
+"""Seconds from the key that opens a run."""
 
 
 def ui(folder: Path, columns: int = 120, lines: int = 40, options: Sequence[str] = ()) -> Terminal:
@@ -284,6 +285,7 @@ def long_runs(folder: Path, records: int, repeats: int) -> list[Row]:
     long_run(folder, records)
     first, complete = [], []
     last = f"{values(records - 1, ('hypothesis_loss',))['hypothesis_loss']:.3g}"
+    whole = FIRST_CURVE + (1 - FIRST_CURVE) * records / 1e6  # a second for a million, and no less than the first curve
     for _ in range(repeats):
         terminal = ui(folder, 120, 40)
         terminal.shows(lambda text: "long" in text)
@@ -293,8 +295,8 @@ def long_runs(folder: Path, records: int, repeats: int) -> list[Row]:
         complete.append(first[-1] + terminal.shows(lambda text: f"hypothesis {last}" in text))
         terminal.close()
     return [
-        Row(f"a run of {records:,} records: first curve, against the limit", min(first), 0.15, "s", 1.0),
-        Row(f"a run of {records:,} records: complete, against the limit", min(complete), records / 1e6, "s", 1.0),
+        Row(f"a run of {records:,} records: first curve, against the limit", min(first), FIRST_CURVE, "s", 1.0),
+        Row(f"a run of {records:,} records: complete, against the limit", min(complete), whole, "s", 1.0),
     ]
 
 
