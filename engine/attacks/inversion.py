@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -14,9 +17,17 @@ from engine.device import Compute
 from engine.models.base import Classifier
 
 
-def causal_logits(model: Classifier, hypothesis: nn.Module, x: Tensor, x_adv: Tensor, compute: Compute) -> Tensor:
-    """AC logits head(F_nat + h(Z)) (N,K), with classifier and h in eval mode and without gradient."""
-    with attacked(model), attacked(hypothesis), torch.no_grad(), compute.autocast():
+def causal_logits(
+    model: Classifier,
+    hypothesis: nn.Module,
+    x: Tensor,
+    x_adv: Tensor,
+    compute: Compute,
+    mode: Literal["eval", "train"] = "eval",
+) -> Tensor:
+    """AC logits head(F_nat + h(Z)) (N,K), with the classifier in `mode`, h in eval mode, and without gradient."""
+    frozen = attacked(model) if mode == "eval" else nullcontext(model.train())
+    with frozen, attacked(hypothesis), torch.no_grad(), compute.autocast():
         F_nat = model.features(x)
         Z = model.features(x_adv) - F_nat
         logits: Tensor = model.head(F_nat + hypothesis(Z))

@@ -23,6 +23,7 @@ import tomli
 import tomli_w
 from msgspec import inspect
 
+from engine.contract import presets
 from engine.contract.checking import Tables, check, show
 from engine.contract.datasets import COUNTED
 from engine.contract.errors import ProfileError, UsageError
@@ -220,7 +221,10 @@ def _override_all(tables: Tables, overrides: Sequence[str], origins: dict[str, s
             _override(tables, key.strip(), _parse_value(text.strip()), "--set", origins, problems)
 
 
-def _build(tables: Tables, origins: Mapping[str, str], problems: list[str], path: Path) -> Profile:
+def _build(tables: Tables, origins: dict[str, str], problems: list[str], path: Path) -> Profile:
+    if "preset" in tables:
+        tables = deepcopy(tables)
+        presets.fill(tables, origins)
     where = {key: origin for key, origin in origins.items() if origin not in (str(path), DEFAULT)}
     checked = check(tables, keys(), "", problems)
     told = [_key(problem) for problem in problems]

@@ -22,6 +22,7 @@ from engine.contract.catalogue import (
     ModelName,
     Norm,
 )
+from engine.contract.presets import Preset
 
 FRACTION = {"fraction": True}
 """Marks a key that also accepts a fraction in quotes, such as "8/255"."""
@@ -227,6 +228,12 @@ class Inoculate(_Training, tag_field="kind", tag="inoculate"):
     lr: Annotated[Positive, doc("highest learning rate of the triangular schedule")] = 1e-3
     weight: Annotated[NotNegative, doc("weight of the inoculation term")] = 1.0
     gamma: Annotated[Radius | None, doc("Linf radius of the causal inversion; default eps / 4 for linf")] = None
+    features: Annotated[
+        Literal["eval", "train"],
+        doc(
+            "mode of the network in which F_nat and F_adv are taken; h knows those of eval, the paper's code took train"
+        ),
+    ] = "eval"
     inversion_steps: Annotated[Count, doc("signed steps of the causal inversion")] = 10
 
 
@@ -299,6 +306,13 @@ class Profile(_Section, kw_only=True):
         Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$")],
         doc("short name, part of the run id: letters, digits, dot, dash, underscore"),
     ]
+    preset: Annotated[
+        Preset | None,
+        doc(
+            "named settings, which the profile's own keys override: standard, sound ones for each data set and "
+            "network, or paper-code, those of the code of the paper"
+        ),
+    ] = None
     description: Annotated[str, doc("what the experiment is for, in one sentence")] = ""
     seed: Annotated[
         Annotated[int, Meta(ge=0, lt=2**31)], doc("seed of weights, data order, starts and augmentation")

@@ -26,18 +26,20 @@ class Inverted(NamedTuple):
 class Inoculation:
     """KL( f(x_adv) || f(x_c) ), where x_c is the causal inversion under the frozen hypothesis model of a game.
 
-    Z is taken in eval mode, the mode h was trained on. The gradient goes through both arguments.
+    Z is taken in eval mode, the mode h was trained on, unless the stage says otherwise. The gradient goes through both
+    arguments.
     """
 
     def __init__(self, context: Context, stage: Inoculate, model: Classifier) -> None:
         assert stage.gamma is not None, "the profile was resolved"
         self.compute, self.seed = context.compute, context.profile.seed
         self.steps, self.gamma, self.weight = stage.inversion_steps, stage.gamma, stage.weight
+        self.mode = stage.features
         self.hypothesis = context.hypothesis(stage.game, model.feature_shape)
 
     def invert(self, model: Classifier, batch: Batch, x_adv: Tensor, epoch: int) -> Inverted:
         """The causal inversion of a batch with its adversarial images."""
-        target = causal_logits(model, self.hypothesis, batch.x, x_adv, self.compute)
+        target = causal_logits(model, self.hypothesis, batch.x, x_adv, self.compute, self.mode)
         x_c = invert(model, batch, target, self.gamma, self.compute, steps=self.steps, seed=self.seed, epoch=epoch)
         return Inverted(x_c, target)
 

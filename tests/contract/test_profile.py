@@ -500,6 +500,53 @@ def test_a_local_profile_hides_the_shipped_one_of_its_name() -> None:
 # --- JSON Schema -----------------------------------------------------------------------------------------------------
 
 
+PRESET = {
+    "name": "x",
+    "data": {"name": "tiny-imagenet"},
+    "model": {"name": "wrn-28-10"},
+    "stage": [
+        {"kind": "train", "id": "adv", "lr": 0.2},
+        {"kind": "game", "adversary": {"steps": 3}},
+        {"kind": "inoculate", "defence": "trades"},
+        {"kind": "evaluate"},
+        {"kind": "evaluate", "id": "aa", "attacks": ["aa-paper"]},
+    ],
+}
+
+
+def test_a_preset_fills_what_the_profile_leaves_open_and_says_so() -> None:
+    """The constants are those of method.md for Tiny-ImageNet and WideResNet."""
+    given = {**PRESET, "preset": "paper-code"}
+    loaded = profiles.from_given(given, "it", ["stage.inoculate.epochs=7"])
+    adv, game, inoculate, table, whole = profiles.to_tables(loaded.profile)["stage"]
+    assert loaded.profile.threat.eps == 4 / 255
+    assert loaded.profile.model.dropout == 0.3
+    assert (adv["epochs"], adv["warmup_epochs"], adv["lr"]) == (4, 2, 0.2), "the profile's own key wins"
+    assert (adv["adversary"]["attack"], adv["adversary"]["pgd_share"]) == ("mixed", 0.3)
+    assert (game["betas"], game["weight_decay"], game["adversary"]["steps"]) == ([0.5, 0.999], 1e-4, 3)
+    assert (inoculate["gamma"], inoculate["inversion_steps"], inoculate["epochs"]) == (0.5 / 255, 3, 7)
+    assert (inoculate["adversary"]["attack"], inoculate["features"]) == ("fgsm", "train")
+    assert (table["apgd_steps"], whole["apgd_steps"]) == (30, 100)
+    assert "aa-paper" not in table["attacks"]
+    origins = loaded.origins
+    assert origins["stage.2.gamma"] == origins["stage.0.adversary.attack"] == "preset paper-code"
+    assert origins["stage.2.epochs"] == "--set"
+    assert profiles.from_tables(profiles.to_tables(loaded.profile)) == loaded.profile
+    assert given["stage"][3] == {"kind": "evaluate"}, "what was given is left as it was"
+
+
+def test_a_preset_is_inherited_and_follows_the_data_of_the_child(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text('preset = "standard"\nname = "b"\n[[stage]]\nkind = "train"\n', "utf-8")
+    child = tmp_path / "child.toml"
+    child.write_text('extends = "base.toml"\nname = "c"\n[data]\nname = "svhn"\n', "utf-8")
+    profile = profiles.load(str(child)).profile
+    assert profile.threat.eps == 8 / 255
+    assert profiles.load(str(child), ["threat.norm=l2", "threat.eps=0.5"]).profile.threat.eps == 0.5
+    assert profiles.load(str(child), ["data.name=imagenet"]).profile.stage[0].adversary.attack == "fgsm"  # type: ignore[union-attr]
+    with pytest.raises(ProfileError, match='did you mean "standard"'):
+        profiles.load(str(child), ["preset=standart"])
+
+
 def test_the_shipped_schema_is_current() -> None:
     shipped = (profiles.shipped_folder() / "profile.schema.json").read_text(encoding="utf-8")
     printed = subprocess.run(

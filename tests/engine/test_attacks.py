@@ -25,6 +25,7 @@ from engine.attacks.square import share_of
 from engine.contract.schema import Adversary, Evaluate
 from engine.data import Batch, Images
 from engine.device import Compute
+from engine.models import build
 from tests.linear import example, many_classes
 
 CPU = Compute(torch.device("cpu"))
@@ -419,3 +420,15 @@ def test_causal_logits_are_those_of_the_formula() -> None:
     ours = causal_logits(model, halve, x, x_adv, CPU)  # type: ignore[arg-type]
     assert torch.allclose(ours, model((x + x_adv) / 2), atol=1e-5)
     assert not ours.requires_grad
+
+
+def test_causal_logits_in_train_mode_use_the_statistics_of_the_batch() -> None:
+    model = build("small", classes=3, channels=1, size=8, mean=(0.5,), std=(0.5,), seed=0).eval()
+    x, x_adv, still = torch.rand(8, 1, 8, 8), torch.rand(8, 1, 8, 8), torch.nn.Identity()
+    frozen = causal_logits(model, still, x, x_adv, CPU)
+    assert torch.allclose(frozen, model(x_adv), atol=1e-5), "h the identity: AC is Adv"
+    assert not model.training
+    moved = causal_logits(model, still, x, x_adv, CPU, "train")
+    assert torch.allclose(moved, model.train()(x_adv), atol=1e-5)
+    assert not torch.allclose(moved, frozen, atol=1e-2)
+    assert not moved.requires_grad

@@ -21,6 +21,7 @@ from engine.data.source import Source
 
 FOLDER = profiles.shipped_folder()
 GRID = sorted(path for preset in ("standard", "paper") for path in (FOLDER / preset).glob("*-*-*.toml"))
+EPS = {("standard", "tiny-imagenet"): 4 / 255, ("paper", "tiny-imagenet"): 4 / 255, "standard": 8 / 255, "paper": 0.03}
 
 
 def name_of(path: Path) -> str:
@@ -28,7 +29,7 @@ def name_of(path: Path) -> str:
 
 
 def test_the_grids_are_whole() -> None:
-    assert len(GRID) == 2 * 2 * 3 * 5
+    assert len(GRID) == 2 * 3 * 3 * 5
     assert {path.parent.name for path in GRID} == {"standard", "paper"}
 
 
@@ -44,7 +45,10 @@ def test_a_profile_of_a_grid_is_what_its_name_says(path: Path) -> None:
     assert defended.defence == inoculated.defence == path.stem.rsplit("-", 1)[1]
     for key in ("epochs", "batch_size", "lr", "warmup_epochs", "beta", "start", "helper"):
         assert getattr(defended, key) == getattr(inoculated, key), "the same training but for the inoculation"
-    assert profile.threat.eps == (0.03 if path.parent.name == "paper" else 8 / 255)
+    folder = path.parent.name
+    assert profile.threat.eps == EPS.get((folder, profile.data.name), EPS[folder])
+    assert profile.preset == ("paper-code" if folder == "paper" else "standard")
+    assert inoculated.features == ("train" if folder == "paper" else "eval")
     attacks = [attack for stage in profile.stage if isinstance(stage, Evaluate) for attack in stage.attacks]
     assert ("aa" in attacks) == (path.parent.name == "standard")
     assert ("aa-paper" in attacks) == (path.parent.name == "paper")
