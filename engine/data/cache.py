@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import pickle
 import shutil
+import socket
 import tarfile
 import zipfile
 import zlib
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from engine.contract.catalogue import DataFacts
 from engine.contract.datasets import is_cached
@@ -130,7 +133,7 @@ def write(
         if labels.min() < 0 or labels.max() >= facts.classes:
             found = f"labels from {labels.min()} to {labels.max()}"
             raise UsageError(f"{origin}: {found}; needed: 0 to {facts.classes - 1}")
-    hidden = folder.with_name(f".{folder.name}.{os.getpid()}")
+    hidden = _hidden(folder)
     try:
         hidden.mkdir(parents=True)
         levels = np.zeros((facts.channels, 256), dtype=np.int64)
@@ -153,6 +156,16 @@ def write(
             raise
         if not is_cached(folder):  # unless another process was quicker
             raise DiskError(f"{folder}: cannot be written: {error.strerror}", ELSEWHERE) from None
+
+
+def _hidden(folder: Path) -> Path:
+    """Where this process makes a cache; what a process of this host that was killed left there is removed."""
+    mine = f".{folder.name}.{socket.gethostname()}."
+    for left in folder.parent.glob(f"{glob.escape(mine)}*"):
+        pid = left.name.removeprefix(mine)
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    return folder.with_name(f"{mine}{os.getpid()}")
 
 
 def _save(path: Path, array: np.ndarray | Pictures, blocks: Iterator[np.ndarray]) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -281,6 +284,35 @@ def test_what_a_run_lacks_is_said_before_the_run_is_made(tmp_path: Path, monkeyp
         assert caught.value.exit_code == 2
     assert not (tmp_path / "runs").exists()
     assert not datasets.is_here(Data(name="mnist5k"))
+
+
+def test_what_a_killed_conversion_left_is_removed_and_that_of_a_living_one_is_not(pets: Path) -> None:
+    section = profile_of(name="folder", path="pets", size=16).data
+    folder = datasets.cache_folder(section)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead, living, other = (
+        folder.with_name(f".{folder.name}.{host}.{pid}")
+        for host, pid in ((socket.gethostname(), process.pid), (socket.gethostname(), os.getppid()), ("x", process.pid))
+    )
+    for left in (dead, living, other):
+        left.mkdir(parents=True)
+    data.load(section, seed=0, compute=CPU)
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([folder.name, living.name, other.name])
+
+
+def test_the_command_lists_data_sets_and_refuses_what_is_none(pets: Path) -> None:
+    def cafe(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "cafe_tui", "data", *arguments], capture_output=True, text=True)
+
+    rows = {row["name"]: row for row in json.loads(cafe("ls", "--json").stdout)["data"]}
+    assert rows.keys() == DATA_FACTS.keys()
+    assert (rows["digits"]["here"], rows["cifar10"]["here"]) == (True, False)
+    assert rows["tiny-imagenet"]["classes"] == 200
+    answer = cafe("prepare", "tiny-imagnet", "--size", "4")
+    assert answer.returncode == 2
+    assert 'did you mean "tiny-imagenet"' in answer.stderr
+    assert "size: found 4; allowed: a whole number >= 8" in answer.stderr
 
 
 def test_a_damaged_cache_is_one_message(pets: Path, tmp_path: Path) -> None:
