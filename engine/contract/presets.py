@@ -65,7 +65,7 @@ def _of_stage(stage: Tables, preset: Preset, data: str, model: str) -> Tables:
     """The settings of a stage by what it does: train from new weights, play, go on training, evaluate."""
     kind = str(stage.get("kind"))
     if kind == "game":
-        return _game(data, model)
+        return _game(preset, data, model)
     if kind == "evaluate":
         return _evaluate(stage, preset)
     if kind == "inoculate" or (kind == "train" and "start" in stage):
@@ -83,12 +83,13 @@ def _adversary(data: str, of_tiny: str) -> Tables:
     return {"attack": {"tiny-imagenet": of_tiny, "imagenet": "fgsm"}.get(data, "pgd")}
 
 
-def _game(data: str, model: str) -> Tables:
+def _game(preset: Preset, data: str, model: str) -> Tables:
     adam: Tables = {"lr": 1e-4, "weight_decay": 1e-5, "amsgrad": True}
     if data in _EPS:
         adam |= {"weight_decay": 1e-4, "betas": [0.5, 0.999]}
     adversary = _adversary(data, "mixed" if model.startswith("wrn") else "pgd")
-    return {"epochs": 10, "batch_size": 128, **adam, "adversary": adversary}
+    reused = {"reuse_epochs": 1} if preset == "paper-code" else {}
+    return {"epochs": 10, "batch_size": 128, **adam, **reused, "adversary": adversary}
 
 
 def _further(kind: str, preset: Preset, data: str, model: str) -> Tables:

@@ -243,7 +243,7 @@ def test_only_radii_take_fractions() -> None:
         ("stage.1.adversary.setps=3", "stage.1.adversary.setps: unknown key; did you mean `steps`?"),
         (
             "zzz=3",
-            "zzz: unknown key; allowed: name, description, seed, data, model, threat, compute, ",
+            "zzz: unknown key; allowed: name, preset, description, seed, data, model, threat, compute, ",
         ),
         ("treat.eps=0.1", "treat: unknown key; did you mean `threat`?"),
         ("seed.x=1", "seed: found {'x': 1}; allowed: a whole number"),
@@ -524,6 +524,7 @@ def test_a_preset_fills_what_the_profile_leaves_open_and_says_so() -> None:
     assert (adv["epochs"], adv["warmup_epochs"], adv["lr"]) == (4, 2, 0.2), "the profile's own key wins"
     assert (adv["adversary"]["attack"], adv["adversary"]["pgd_share"]) == ("mixed", 0.3)
     assert (game["betas"], game["weight_decay"], game["adversary"]["steps"]) == ([0.5, 0.999], 1e-4, 3)
+    assert game["reuse_epochs"] == 1, "the published code attacks in every epoch"
     assert (inoculate["gamma"], inoculate["inversion_steps"], inoculate["epochs"]) == (0.5 / 255, 3, 7)
     assert (inoculate["adversary"]["attack"], inoculate["features"]) == ("fgsm", "train")
     assert (table["apgd_steps"], whole["apgd_steps"]) == (30, 100)
