@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from engine import distributed
 from engine.contract.errors import CheckpointError, DiskError
 from engine.contract.rundir import write_atomically
 from engine.contract.weights import FORMAT
@@ -22,8 +23,10 @@ from engine.contract.weights import FORMAT
 def save_weights(path: Path, modules: dict[str, nn.Module], facts: dict[str, Any]) -> None:
     """Write the weights of `modules`, each under its name, and `facts` (plain JSON values) as metadata.
 
-    Raises DiskError.
+    Only rank 0 does. Raises DiskError.
     """
+    if not distributed.first():
+        return
     tensors = {
         f"{name}.{key}": value.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
         for name, module in modules.items()
@@ -93,8 +96,10 @@ def before(path: Path) -> Path:
 def save_resume(path: Path, state: dict[str, Any]) -> None:
     """Write everything a stage needs to go on, and keep the state before. At every moment one of the two is there.
 
-    Raises DiskError.
+    Only rank 0 does. Raises DiskError.
     """
+    if not distributed.first():
+        return
     buffer = io.BytesIO()
     torch.save(state, buffer)
     beside = path.with_name(f".{path.name}.next")

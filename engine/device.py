@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from engine import distributed
 from engine.contract import schema
 from engine.contract.errors import DeviceError
 
@@ -54,21 +55,37 @@ class Compute:
 
 def prepare(wanted: schema.Compute) -> Compute:
     """Find the device that a profile asks for; raises DeviceError when it is not there."""
-    name = wanted.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = _own_device(wanted)
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             there = f"{count} CUDA device(s)" if count else "no CUDA device that this build of torch can use"
             raise DeviceError(
-                f"compute.device: {wanted.device} is not there; this host has {there}",
+                f"compute.{'devices' if wanted.devices else 'device'}: {name} is not there; this host has {there}",
                 "Use --device cpu or --device auto; `cafe doctor` shows what torch sees.",
             )
         device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
     if wanted.threads is not None:
         torch.set_num_threads(wanted.threads)
     return Compute(device, _DTYPES[wanted.precision], wanted.channels_last)
+
+
+def _own_device(wanted: schema.Compute) -> str:
+    """The device of this rank; where the profile names one for all, ranks of a host take a GPU each if it has any."""
+    own = distributed.local_rank()
+    if wanted.devices is not None:
+        if own >= len(wanted.places):
+            raise DeviceError(
+                f"compute.devices: {wanted.devices} has no device for process {own + 1} of this host",
+                "Start as many processes on each host as `devices` names.",
+            )
+        return wanted.places[own]
+    if wanted.device not in ("auto", "cuda"):
+        return wanted.device
+    if wanted.device == "auto" and not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{own}"

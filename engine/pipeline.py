@@ -6,21 +6,22 @@ import platform
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from engine import checkpoints, data
+from engine import checkpoints, data, distributed
 from engine.contract import profile as profiles
 from engine.contract.errors import Stopped
 from engine.contract.plan import StagePlan, columns, plan
 from engine.contract.records import Message, RecordReader, StageChange
 from engine.contract.results import Results
 from engine.contract.rundir import RunDir
-from engine.contract.schema import Evaluate, Game, Stage
+from engine.contract.schema import Evaluate, Game, Profile, Stage
 from engine.defences.train import Training
-from engine.device import prepare
+from engine.device import Compute, prepare
 from engine.evaluation.outcomes import outcomes_file
 from engine.evaluation.table import Evaluation
 from engine.game.game import GameRun
@@ -33,21 +34,23 @@ def execute(directory: RunDir, recorder: Recorder, brake: Brake) -> None:
     """Do, or go on with, the stages of the profile of a run directory. Raises Stopped and every kind of failure."""
     profile = profiles.load(str(directory.profile_file)).profile
     compute = prepare(profile.compute)
-    recorder.add_facts(versions=versions(), devices=[compute.describe()])
+    with distributed.joined(compute.device):
+        _execute(profile, directory, compute, recorder, brake)
+
+
+def _execute(profile: Profile, directory: RunDir, compute: Compute, recorder: Recorder, brake: Brake) -> None:
+    recorder.add_facts(versions=versions(), devices=distributed.of_all(compute.describe()))
     splits = data.load(profile.data, seed=profile.seed, compute=compute)
     if splits.streamed:
         recorder.write(Message(text=f"the images stay on the host and are streamed to {compute.device}"))
     context = Context(profile, directory, compute, splits)
-    for half_written in (*directory.checkpoints.glob(".*.*"), *directory.outcomes.glob(".*.*")):
-        with suppress(OSError):
-            half_written.unlink()  # by an engine that was killed
-    done = _recorded_as_finished(directory)
+    done = distributed.of_first(partial(_look_back, directory))
     recorder.state("running")
     stages = plan(profile)
     for i, (stage, planned) in enumerate(zip(profile.stage, stages, strict=True)):
         if brake.wanted():
             raise Stopped(f"stopped before stage {planned.id}")
-        if stage.id not in done or not finished(context, stage):
+        if stage.id not in done or not distributed.of_first(partial(finished, context, stage)):
             _run_stage(context, stage, planned, recorder, brake, _share(stages, i))
 
 
@@ -91,11 +94,14 @@ def _run_stage(
         if brake.wanted():
             recorder.state("stopping")
             work.save()
+            distributed.anywhere(True)  # a rank that has ended must not be missed by one that still writes
             raise Stopped(f"stopped in stage {work.id} after step {event.done} of {work.total_steps}")
+    distributed.anywhere(True)  # what rank 0 has written is there for all
     recorder.progress(work.id, work.total_steps, work.total_steps, share(1.0))
     change.state = "finished"
     recorder.write(change)
-    work.clear()
+    if distributed.first():
+        work.clear()
 
 
 def make(context: Context, stage: Stage) -> StageRun:
@@ -105,8 +111,14 @@ def make(context: Context, stage: Stage) -> StageRun:
     return GameRun(context, stage) if isinstance(stage, Game) else Training(context, stage)
 
 
-def _recorded_as_finished(directory: RunDir) -> set[str]:
-    """The stages whose end is in the records, the last thing that an engine tells of them."""
+def _look_back(directory: RunDir) -> set[str]:
+    """Clear away what a killed engine left half written; returns the stages whose end is in the records.
+
+    That is the last thing that an engine tells of a stage.
+    """
+    for half_written in (*directory.checkpoints.glob(".*.*"), *directory.outcomes.glob(".*.*")):
+        with suppress(OSError):
+            half_written.unlink()
     found, reader = set(), RecordReader(directory.records_file)
     while records := reader.read():
         found |= {r.stage for r in records if isinstance(r, StageChange) and r.state == "finished"}

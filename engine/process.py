@@ -10,13 +10,18 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
-from engine.contract.errors import CafeError, RunFailed, Stopped, UsageError
-from engine.contract.records import ErrorNote, Message
-from engine.contract.rundir import RunDir
-from engine.record import Recorder
+import msgspec
+
+from engine import distributed
+from engine.contract import profile as profiles
+from engine.contract.errors import CafeError, DiskError, RunFailed, Stopped, UsageError
+from engine.contract.records import ErrorNote, Message, to_json
+from engine.contract.rundir import FINAL, RunDir, write_atomically
+from engine.record import Recorder, Silent
 
 STOP_POLL_SECONDS = 0.25
 
@@ -25,7 +30,7 @@ class Brake:
     """Whether somebody wants the run to stop: by signal, or by the file control/stop (also from another host)."""
 
     def __init__(self, run: RunDir) -> None:
-        self._file = run.stop_file
+        self._file = run.stop_file  # looked at by rank 0 alone: one look a moment is enough for all
         self._signalled = False
         self._looked = 0.0
 
@@ -43,12 +48,12 @@ class Brake:
         self._signalled = True
 
     def wanted(self) -> bool:
-        """Looked up on disk a few times a second at most."""
+        """Agreed between the ranks, who all ask after the same step; looked up on disk a few times a second at most."""
         now = time.monotonic()
-        if not self._signalled and now - self._looked > STOP_POLL_SECONDS:
+        if distributed.first() and not self._signalled and now - self._looked > STOP_POLL_SECONDS:
             self._looked = now
             self._signalled = self._file.exists()
-        return self._signalled
+        return distributed.anywhere(self._signalled)
 
 
 def run(directory: RunDir) -> int:
@@ -57,14 +62,59 @@ def run(directory: RunDir) -> int:
     Whatever happens is told in state.json, records.jsonl and (with tracebacks) on stderr, which is engine.log. Raises
     UsageError if another engine is at work, and DiskError if not even the first sign of life can be written.
     """
+    if not distributed.elastic():
+        _begin(directory)
+        processes = _processes(directory)
+        return _supervise(directory, processes) if processes > 1 else _work(directory)
+    distributed.die_with_agent()
+    if distributed.restarted():
+        if directory.state().state in FINAL or _last_words(directory).exists():
+            return 0  # the last attempt was not cut short, it has told its end: nothing to do again
+    elif distributed.first() and directory.state().pid != distributed.engine_pid():
+        _begin(directory)
+    return _work(directory)
+
+
+def _begin(directory: RunDir) -> None:
+    """Refuse where another engine is at work, and clear away what was meant for an earlier one."""
     before = directory.state()
     status = directory.status(before)
     if before.pid is not None and not status.final and before.state != "queued":  # that is the pid of the queue
         raise UsageError(f"{directory.id} is already running", "`cafe watch` follows it.")
     if status.final:  # a request that an earlier engine has obeyed, or did not live to obey
         directory.stop_file.unlink(missing_ok=True)
+    _last_words(directory).unlink(missing_ok=True)
+
+
+def _processes(directory: RunDir) -> int:
+    """How many ranks the profile asks for; one that cannot be read is left to the run to tell."""
+    with suppress(CafeError):
+        return len(profiles.load(str(directory.profile_file)).profile.compute.places)
+    return 1
+
+
+def _supervise(directory: RunDir, processes: int) -> int:
+    """Let torchrun run the ranks, and say how it ended where none of them could."""
+    with Recorder(directory):  # a sign of life and a pid, before torch is there and any rank
+        pass
+    distributed.launch(directory.path, processes)
+    state = directory.state()
+    if state.state not in FINAL:
+        with Recorder(directory) as recorder:
+            words = _read_last_words(directory) or Words(
+                message=f"a process of the run was killed, {distributed.RESTARTS + 1} times in a row",
+                hint="See engine.log; `cafe resume` goes on from the last checkpoint.",
+            )
+            _tell(recorder, words)
+        return words.exit_code
+    return {"finished": 0, "stopped": Stopped.exit_code}.get(state.state, RunFailed.exit_code)
+
+
+def _work(directory: RunDir) -> int:
+    """Do the share of this rank."""
     brake = Brake(directory)
-    with brake.listening(), Recorder(directory) as recorder:  # a reader who knows our pid may send a signal at once
+    kind = Recorder if distributed.first() else Silent
+    with brake.listening(), kind(directory) as recorder:  # a reader who knows our pid may send a signal at once
         try:
             from engine.pipeline import execute
 
@@ -72,7 +122,13 @@ def run(directory: RunDir) -> int:
         except Stopped as stop:
             recorder.write(Message(text=stop.message))
             recorder.state("stopped")
-            return Stopped.exit_code
+            return 0 if distributed.elastic() else Stopped.exit_code  # torchrun would start again what ends otherwise
+        except distributed.RankLost as error:
+            print(error, file=sys.stderr, flush=True)
+            words = _read_last_words(directory) if distributed.first() else None
+            if words:
+                _tell(recorder, words)
+            return RunFailed.exit_code
         except Exception as error:
             return _fail(recorder, error)
         recorder.state("finished")
@@ -83,15 +139,44 @@ def _fail(recorder: Recorder, error: Exception) -> int:
     """Tell why, as far as the disk still lets us, and return the exit code."""
     traceback.print_exc(file=sys.stderr)
     known = _known(error)
+    words = Words(message=known.message, hint=known.hint, exit_code=known.exit_code)
+    if distributed.first():
+        _tell(recorder, words)
+    else:  # rank 0 writes them into the run, or the agent does when all ranks are gone
+        words.message = f"{words.message} (process {distributed.rank()} of {distributed.world()})"
+        with suppress(DiskError):
+            write_atomically(_last_words(recorder.run), to_json(words))
+    return known.exit_code
+
+
+class Words(msgspec.Struct, kw_only=True):
+    """Why a run failed."""
+
+    message: str
+    hint: str = ""
+    exit_code: int = RunFailed.exit_code
+
+
+def _last_words(directory: RunDir) -> Path:
+    """Where a rank that fails says why, if it is not the one that writes the run."""
+    return directory.control / "failed.json"
+
+
+def _read_last_words(directory: RunDir) -> Words | None:
+    with suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(_last_words(directory).read_bytes(), type=Words)
+    return None
+
+
+def _tell(recorder: Recorder, words: Words) -> None:
     for tell in (
-        lambda: recorder.write(ErrorNote(text=known.message, hint=known.hint)),
-        lambda: recorder.state("failed", error=known.message, hint=known.hint),
+        lambda: recorder.write(ErrorNote(text=words.message, hint=words.hint)),
+        lambda: recorder.state("failed", error=words.message, hint=words.hint),
     ):
         try:
             tell()
         except CafeError as also:
             print(also, file=sys.stderr)
-    return known.exit_code
 
 
 def _known(error: Exception) -> CafeError:

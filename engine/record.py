@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine import distributed
 from engine.contract.errors import DiskError
 from engine.contract.records import Record, encode, to_json
 from engine.contract.results import Results
@@ -37,7 +38,7 @@ class Recorder:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        pid = os.getpid()
+        pid = distributed.engine_pid()
         self._state = State(
             state="starting",
             pid=pid,
@@ -130,3 +131,34 @@ class Recorder:
                 self.flush_state()
             except DiskError:
                 continue  # the next record meets the same disk and tells the run
+
+
+class Silent(Recorder):
+    """The recorder of a rank that is not the first: rank 0 tells the same."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, record: Record) -> None:
+        """Nothing."""
+
+    def state(self, state: StateName, *, error: str = "", hint: str = "") -> None:
+        """Nothing."""
+
+    def progress(self, stage: str, step: int, total_steps: int, progress: float) -> None:
+        """Nothing."""
+
+    def flush_state(self) -> None:
+        """Nothing."""
+
+    def results(self, results: Results) -> None:
+        """Nothing."""
+
+    def add_facts(self, *, versions: dict[str, str], devices: Iterable[str]) -> None:
+        """Nothing."""

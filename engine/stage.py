@@ -10,13 +10,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from engine import checkpoints
+from engine import checkpoints, distributed
 from engine.attacks.balls import Ball
 from engine.contract.catalogue import CHECKPOINT, NO_WEIGHTS
 from engine.contract.errors import CheckpointError
@@ -31,8 +32,11 @@ from engine.game.networks import build_treatment
 from engine.importing import load_foreign
 from engine.models import build
 from engine.models.base import Classifier
+from engine.models.synced import synchronised
 
 LOGS_PER_EPOCH = 10
+DROPOUT_STRIDE = 2**32
+"""Between the seeds of two ranks: more than any run has steps."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Step:
 
 
 Event = Record | Results | Step
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -154,20 +159,30 @@ class Meter:
             self._counts[name] = self._counts.get(name, 0) + len(value)
 
     def flush(self) -> dict[str, float]:
-        """The means since the last flush: one transfer from the device."""
-        sums = torch.stack(list(self._sums.values())).tolist() if self._sums else []
-        means = {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}
+        """The means since the last flush, over all ranks: one transfer from the device."""
+        sums, counts = self._totals()
         self._sums, self._counts = {}, {}
-        return means
+        return {name: total / counts[name] for name, total in sums.items()}
+
+    def _totals(self) -> tuple[dict[str, float], dict[str, int]]:
+        """Sums and counts over all ranks."""
+        sums = torch.stack(list(self._sums.values())).tolist() if self._sums else []
+        whole = distributed.totals(*sums, *self._counts.values())
+        counts = (int(count) for count in whole[len(sums) :])
+        return dict(zip(self._sums, whole, strict=False)), dict(zip(self._counts, counts, strict=True))
 
     def state(self) -> dict[str, Any]:
         """For resuming in the middle of an interval."""
-        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+        if distributed.world() == 1:
+            return {"sums": dict(self._sums), "counts": dict(self._counts)}
+        sums, counts = self._totals()
+        return {"sums": {name: torch.tensor(total) for name, total in sums.items()}, "counts": counts}
 
     def restore(self, state: dict[str, Any], device: torch.device) -> None:
-        """The inverse of `state`."""
-        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
-        self._counts = dict(state["counts"])
+        """The inverse of `state`; rank 0 goes on with the sums of all."""
+        own = int(distributed.first())
+        self._sums = {name: value.to(device) * own for name, value in state["sums"].items()}
+        self._counts = {name: count * own for name, count in state["counts"].items()}
 
 
 class StageRun(ABC):
@@ -212,6 +227,8 @@ class EpochStage(StageRun):
         self.batch_size = batch_size
         self.log_every = max(1, round(self.steps_per_epoch / LOGS_PER_EPOCH))
         self.meter = Meter()
+        self.whole = batch_size
+        """Images of the batch at work on all ranks together; this one has its share of them."""
         self.ended = 0
         self.resume_file = context.run.checkpoints / f"{stage_id}.resume.pt"
         self._saved = time.monotonic()
@@ -223,14 +240,19 @@ class EpochStage(StageRun):
             epoch, images, since = self.ended, 0, time.perf_counter()
             order = epoch_order(len(data.train), seed, epoch, self.id, compute.device)
             first = self.done - epoch * self.steps_per_epoch
-            for batch in data.train.stream(order.split(self.batch_size)[first : self.steps_per_epoch], compute):
+            wholes = order.split(self.batch_size)[first : self.steps_per_epoch]
+            shares = data.train.stream([self.share(rows) for rows in wholes], compute)
+            for rows, batch in zip(wholes, shares, strict=True):
+                self.whole = len(rows)
                 if self.context.profile.data.augment:
                     batch = augment(batch, flip=data.facts.flip, seed=seed, epoch=self.drawing(epoch))
                 logging = (self.done % self.steps_per_epoch + 1) % self.log_every == 0
-                torch.manual_seed(seed + self.done)  # dropout draws from torch's generator, anew in every step
+                # dropout draws from torch's generator, anew in every step and on every rank
+                torch.manual_seed(seed + self.done + DROPOUT_STRIDE * distributed.rank())
                 self.meter.add(self.step(batch, epoch, logging))
+                self._share_statistics()
                 self.done += 1
-                images += len(batch)
+                images += len(rows)
                 if logging:
                     values = self.meter.flush() | self.rates()
                     speed = images / (time.perf_counter() - since)
@@ -249,8 +271,9 @@ class EpochStage(StageRun):
         wanted = self.context.profile.checkpoint
         if self.done % self.steps_per_epoch == 0:
             return False
-        late = time.monotonic() - self._saved >= 60 * wanted.every_minutes
-        return late or (wanted.every_steps is not None and self.done % wanted.every_steps == 0)
+        if wanted.every_steps is not None and self.done % wanted.every_steps == 0:
+            return True
+        return distributed.anywhere(time.monotonic() - self._saved >= 60 * wanted.every_minutes)
 
     @property
     def epoch_share(self) -> float:
@@ -268,6 +291,32 @@ class EpochStage(StageRun):
     def rates(self) -> dict[str, float]:
         """Numbers that the host knows, shown beside the means."""
         return {}
+
+    def share(self, rows: Tensor) -> Tensor:
+        """What this rank takes of a batch: some of its rows (N,)."""
+        return distributed.share(rows)
+
+    def descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+        """One step down the mean over the whole batch of the losses (N,) of this rank's share."""
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss.sum() / self.whole).backward()
+        weights = (weight for group in optimizer.param_groups for weight in group["params"])
+        distributed.sum_up([weight.grad for weight in weights if weight.grad is not None])
+        scaler.step(optimizer)
+
+    def _share_statistics(self) -> None:
+        """Where each rank's BatchNorm knows its own images alone, its running statistics are the mean of all ranks'."""
+        if distributed.world() == 1 or self.context.profile.compute.sync_bn:
+            return
+        networks = [part for part in self.parts().values() if isinstance(part, nn.Module)]
+        running = [value for part in networks for value in part.buffers() if value.is_floating_point()]
+        distributed.sum_up(running)
+        for value in running:
+            value /= distributed.world()
+
+    def synchronised(self, network: Network) -> Network:
+        """A network to be trained, with its BatchNorm over all ranks if the profile says so."""
+        return synchronised(network) if self.context.profile.compute.sync_bn else network
 
     @abstractmethod
     def end_epoch(self, epoch: int) -> Iterator[Event]:
@@ -312,7 +361,7 @@ class EpochStage(StageRun):
 
         Raises CheckpointError when it was written under another profile.
         """
-        saved, damaged = checkpoints.load_resume(self.resume_file)
+        saved, damaged = distributed.of_first(partial(checkpoints.load_resume, self.resume_file))
         if saved is not None:
             try:
                 self.restore(saved["state"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cafe_tui.cli.options import Plain, Runs
+from cafe_tui.cli.options import Devices, Plain, Runs
 from cafe_tui.locations import runs_folder
 
 DEFAULTS = {"model": "small", "data": "digits", "eps": "8/255", "norm": "linf"}
@@ -48,6 +48,7 @@ def attack(
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given several times.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    devices: Devices = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run id and return at once.")] = False,
     plain: Plain = False,
     json: Annotated[bool, typer.Option("--json", help="The table as one JSON document at the end.")] = False,
@@ -74,8 +75,7 @@ def attack(
     }
     if known.get("dropout"):
         tables["model"]["dropout"] = known["dropout"]
-    if device is not None:
-        tables["compute"] = {"device": device}
+    tables["compute"] = _given(device=device, devices=devices)
     radii = [_radius(word) for word in _words(eps)] if eps else []
     if len(radii) == 1:
         tables["threat"]["eps"] = radii[0]

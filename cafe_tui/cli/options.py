@@ -22,6 +22,9 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a unique pref
 RunsNamed = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Run ids, unique prefixes, `last`, or a tag for all that have it.")
 ]
+Devices = Annotated[
+    str | None, typer.Option(metavar="LIST", help="Several processes: GPUs such as 0,1, or cpu:2 for two on the CPU.")
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live view.")]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cafe_tui.cli.options import Json, Plain, Runs, RunsNamed, find_runs
+from cafe_tui.cli.options import Devices, Json, Plain, Runs, RunsNamed, find_runs
 from cafe_tui.locations import runs_folder
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def run(
     name: Annotated[str | None, typer.Option(help="Name of the run. [default: that of the profile]")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given several times.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    devices: Devices = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run id and return at once.")] = False,
     plain: Plain = False,
     json: Annotated[
@@ -73,6 +74,8 @@ def run(
         overrides.append(f"name={quoted(name)}")
     if device is not None:
         overrides.append(f"compute.device={quoted(device)}")
+    if devices is not None:
+        overrides.append(f"compute.devices={quoted(devices)}")
     if sweep := profiles.load_sweep(profile, overrides):
         _run_sweep(sweep, runs, tag or [], parallel, detach=detach, plain=plain, json=json, dry_run=dry_run)
         return
@@ -169,6 +172,7 @@ def stop(runs_named: RunsNamed, json: Json = False, runs: Runs = None) -> None:
 
 def resume(
     run: RunOrTag,
+    devices: Devices = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run id and return at once.")] = False,
     plain: Plain = False,
     parallel: Parallel = None,
@@ -186,12 +190,12 @@ def resume(
         return
     directory = found[0]
     if detach:
-        local.resume(directory)
+        local.resume(directory, devices)
         print(directory.id)
         return
     from cafe_tui.follow import follow
 
-    raise typer.Exit(follow(lambda: (directory, local.resume(directory)), plain=plain))
+    raise typer.Exit(follow(lambda: (directory, local.resume(directory, devices)), plain=plain))
 
 
 def _resume_all(tag: str, found: list[RunDir], parallel: int | None, *, detach: bool, plain: bool) -> None:

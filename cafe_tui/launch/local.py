@@ -17,6 +17,7 @@ from engine.contract.datasets import check_here
 from engine.contract.errors import UsageError
 from engine.contract.profile import Loaded
 from engine.contract.rundir import RunDir
+from engine.contract.schema import Profile
 
 ACCELERATOR_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 """One of these is there wherever torch could find a CUDA or ROCm device."""
@@ -31,7 +32,7 @@ def start(
     written or the process cannot be started.
     """
     profile = loaded.profile
-    check_device(profile.compute.device)
+    check_devices(profile)
     check_here(profile.data)
     run = rundir.create(
         runs.absolute(),
@@ -48,8 +49,11 @@ def start(
         raise UsageError(f"cannot start the engine: {error.strerror}") from None
 
 
-def resume(run: RunDir) -> subprocess.Popen[bytes]:
-    """Start an engine that goes on where the last one of this run stopped, was killed or failed. Raises UsageError."""
+def resume(run: RunDir, devices: str | None = None) -> subprocess.Popen[bytes]:
+    """Start an engine that goes on where the last one of this run stopped, was killed or failed.
+
+    With `devices` on these from now on, which the run's profile then says. Raises UsageError and DiskError.
+    """
     status = run.status()
     if not status.final:
         raise UsageError(f"{run.id} is {status.state}", "`cafe watch` follows it.")
@@ -57,6 +61,10 @@ def resume(run: RunDir) -> subprocess.Popen[bytes]:
         raise UsageError(f"{run.id} is finished", "`cafe run` on its profile.toml repeats it.")
     if not run.profile_file.is_file():
         raise UsageError(f"{run.id} has no profile.toml; it cannot go on")
+    if devices is not None:
+        profile = profiles.load(str(run.profile_file), [f'compute.devices="{devices}"']).profile
+        check_devices(profile)
+        rundir.write_atomically(run.profile_file, profiles.dumps(profile).encode())
     try:
         return spawn(run)
     except OSError as error:
@@ -87,21 +95,23 @@ def environment() -> dict[str, str]:
     return {**os.environ, **order, "PYTHONUNBUFFERED": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
-def check_device(device: str) -> None:
+def check_devices(profile: Profile) -> None:
     """Refuse a GPU where the system shows none, before anything is made; the engine checks the rest with torch."""
+    device = profile.compute.places[0]
     if device.startswith("cuda") and not any(map(os.path.exists, ACCELERATOR_NODES)):
+        key = "devices" if profile.compute.devices else "device"
         raise UsageError(
-            f"compute.device: {device} is not there; this host shows no GPU",
+            f"compute.{key}: {device} is not there; this host shows no GPU",
             "Use --device cpu or --device auto; `cafe doctor` shows what there is.",
         )
 
 
 def stop(run: RunDir) -> None:
-    """Ask the engine to stop after its current step with a checkpoint, wherever it runs. Raises DiskError."""
+    """Ask the engine to stop after its current step with a checkpoint, wherever it runs. Raises DiskError.
+
+    No signal is sent beside: one to the agent of several processes would leave them half a minute to end.
+    """
     run.request_stop()
-    pid = _own_engine(run)
-    if pid is not None:
-        os.kill(pid, signal.SIGTERM)
 
 
 def kill(run: RunDir) -> None:

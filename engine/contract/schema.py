@@ -39,6 +39,8 @@ DATA_PATTERN = rf"^({'|'.join(get_args(DataName))}|{HUGGING_FACE}\w[\w.-]*(/\w[\
 FGSM_STEP = 1.25
 """Step of fgsm from a random start, in units of eps (Wong et al., ICLR 2020)."""
 
+DEVICES_PATTERN = r"^(cpu:[1-9][0-9]*|[0-9]+(,[0-9]+)*)$"
+
 Count = Annotated[int, Meta(ge=1)]
 BatchSize = Annotated[int, Meta(ge=2)]
 """BatchNorm needs two images to learn a variance from."""
@@ -118,11 +120,27 @@ class Compute(_Section):
     device: Annotated[
         Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")], doc("auto, cpu, cuda or cuda:N")
     ] = "auto"
+    devices: Annotated[
+        Annotated[str, Meta(pattern=DEVICES_PATTERN)] | None,
+        doc("several processes: GPUs by index, such as 0,1, or cpu:2 for two on the CPU; default: one, on `device`"),
+    ] = None
+    sync_bn: Annotated[
+        bool, doc("BatchNorm looks at the images of all processes; without it each knows its share of the batch alone")
+    ] = True
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"], doc("number format of the network; losses and images stay fp32")
     ] = "fp32"
     channels_last: Annotated[bool, doc("memory layout that convolutions often prefer")] = False
-    threads: Annotated[Count | None, doc("CPU threads; default: what torch chooses")] = None
+    threads: Annotated[Count | None, doc("CPU threads of a process; default: what torch chooses")] = None
+
+    @property
+    def places(self) -> list[str]:
+        """The device of each process that `devices` asks for; one for None."""
+        if self.devices is None:
+            return [self.device]
+        if self.devices.startswith("cpu:"):
+            return ["cpu"] * int(self.devices.removeprefix("cpu:"))
+        return [f"cuda:{int(index)}" for index in self.devices.split(",")]
 
 
 class Checkpoint(_Section):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import draws
+from engine import distributed, draws
 from engine.contract.catalogue import DataFacts
 from engine.contract.datasets import facts as facts_of
 from engine.contract.errors import UsageError
@@ -96,6 +96,11 @@ class Images:
     def first(self, count: int | None) -> Images:
         """The first `count` examples; all of them for None."""
         return Images(self.images[:count], self.labels[:count], self.index[:count])
+
+    def share(self) -> Images:
+        """This rank's part of the examples; all of them where there is one rank."""
+        own = slice(distributed.rank(), None, distributed.world())
+        return Images(self.images[own], self.labels[own], self.index[own])
 
     def batches(self, size: int, compute: Compute) -> Iterator[Batch]:
         """All examples in order."""

@@ -44,7 +44,7 @@ class Training(EpochStage):
         super().__init__(context, str(stage.id), stage.epochs, stage.batch_size)
         self.stage = stage
         self.defence = DEFENCES[stage.defence]
-        self.model = context.trained(stage.start) if stage.start else context.classifier()
+        self.model = self.synchronised(context.trained(stage.start) if stage.start else context.classifier())
         self.inoculation = Inoculation(context, stage, self.model) if isinstance(stage, Inoculate) else None
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay, fused=True
@@ -88,9 +88,7 @@ class Training(EpochStage):
                 shown["loss"] = loss
                 if logging:
                     shown["kl_inversion"] = self.inoculation.distance(model, inverted)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(loss.mean()).backward()
-            self.scaler.step(self.optimizer)
+            self.descend(loss, self.optimizer, self.scaler)
         self.scaler.update()
         if self.mean is not None:
             self.mean.update_parameters(model)
@@ -105,7 +103,7 @@ class Training(EpochStage):
         """Where the loss is taken: at the weights as they are, or perturbed against the network."""
         if not self.defence.awp:
             return nullcontext()
-        directions = worst_direction(self.model, x_adv, y, self.context.compute)
+        directions = worst_direction(self.model, x_adv, y, self.context.compute, self.whole)
         return perturbed(self.model, directions, self.stage.awp_gamma)
 
     def _helped(self, x: Tensor, x_adv: Tensor) -> Tensor:
@@ -155,7 +153,7 @@ class Training(EpochStage):
         """Accuracy on the held-out images, clean and under the adversary of training with fixed starts."""
         context, meter = self.context, Meter()
         model = self.result.eval()
-        for batch in context.data.validation.batches(512, context.compute):
+        for batch in context.data.validation.share().batches(512, context.compute):
             with torch.no_grad(), context.compute.autocast():
                 z = model(batch.x)
             shown = {"val_loss": cross_entropy(z, batch.y), "val_accuracy": 100.0 * (z.argmax(1) == batch.y)}

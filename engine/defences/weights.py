@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from engine import distributed
 from engine.attacks.losses import cross_entropy
 from engine.device import Compute
 
@@ -16,9 +17,12 @@ PROXY_RATE = 0.01
 """Step of the proxy up the adversarial loss. It falls out of the result but for rounding."""
 
 
-def worst_direction(model: nn.Module, x_adv: Tensor, y: Tensor, compute: Compute) -> dict[str, Tensor]:
+def worst_direction(
+    model: nn.Module, x_adv: Tensor, y: Tensor, compute: Compute, whole: int | None = None
+) -> dict[str, Tensor]:
     """By name of each weight tensor with more than one dimension: |w| / |dw| * dw for a step dw up CE(f(x_adv), y).
 
+    The mean is over the `whole` batch, of which x_adv and y may be the share of this rank; default: all there is.
     The model is used in its present mode; its statistics of BatchNorm stay as they are.
     """
     weights = dict(model.named_parameters())
@@ -27,7 +31,8 @@ def worst_direction(model: nn.Module, x_adv: Tensor, y: Tensor, compute: Compute
         with compute.autocast():
             z = functional_call(model, weights | buffers, (x_adv,))
         chosen = {name: value for name, value in weights.items() if value.dim() > 1}
-        gradients = torch.autograd.grad(cross_entropy(z, y).mean(), list(chosen.values()))
+        gradients = torch.autograd.grad(cross_entropy(z, y).sum() / (whole or len(y)), list(chosen.values()))
+    distributed.sum_up(gradients)
     directions = {}
     for (name, weight), gradient in zip(chosen.items(), gradients, strict=True):
         step = PROXY_RATE * gradient

@@ -16,6 +16,7 @@ from engine.attacks.oracle import Effort
 from engine.contract.records import Cell, Part
 from engine.contract.results import Paired, make_cell, paired
 from engine.contract.rundir import RunDir, write_atomically
+from engine.evaluation.sharing import COUNTS
 
 
 class Facts(msgspec.Struct, kw_only=True):
@@ -54,7 +55,6 @@ def partial_file(run: RunDir, stage: str) -> Path:
     return run.outcomes / f"{stage}.partial.npz"
 
 
-_COUNTS = ("outside", "not_finite", "mute", "begun", "unconfirmed")
 _EFFORT = ("gradient_steps", "forwards")
 
 
@@ -68,7 +68,7 @@ def save(path: Path, outcomes: Outcomes, labels: np.ndarray, column: str = "") -
     }
     if outcomes.found is not None:
         found = outcomes.found
-        counts = np.array([getattr(found, name) for name in _COUNTS])
+        counts = np.array([getattr(found, name) for name in COUNTS])
         effort = np.array([getattr(found.effort, name) for name in _EFFORT])
         values |= {"robust": found.robust, "tried": found.tried}
         values |= {"counts": counts, "effort": effort, "seconds": np.array(found.seconds)}
@@ -86,7 +86,7 @@ def load(path: Path, column: str = "") -> Outcomes | None:
             facts = msgspec.json.decode(str(saved["facts"]), type=Facts)
             outcomes = Outcomes(saved["right"], facts)
             if "robust" in saved:
-                counts = dict(zip(_COUNTS, saved["counts"].tolist(), strict=True))
+                counts = dict(zip(COUNTS, saved["counts"].tolist(), strict=True))
                 effort = Effort(**dict(zip(_EFFORT, saved["effort"].tolist(), strict=True)))
                 seconds = float(saved["seconds"])
                 outcomes.found = Found(saved["robust"], saved["tried"], **counts, seconds=seconds, effort=effort)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 
+from engine import distributed
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
 from engine.attacks.live import Clean, Found, LiveExamples, answering_clean
@@ -21,6 +23,7 @@ from engine.contract.schema import Evaluate
 from engine.evaluation import checks
 from engine.evaluation.outcomes import Outcomes, cell_of, compare, load, outcomes_file, partial_file, save
 from engine.evaluation.samples import write_samples
+from engine.evaluation.sharing import Reached, in_step, share_of, united
 from engine.stage import Context, Event, StageRun, Step
 
 SHOWN_EVERY = 0.5
@@ -59,13 +62,17 @@ class Evaluation(StageRun):
         self._plain = replace(self.compute, channels_last=False)
         self._costs = {c.name: evaluation_cost(context.profile, stage, c.attack) for c in self.columns}
         self._open: tuple[str, Outcomes] | None = None  # the cell at work, as "network-column"
+        self._own: Found | None = None  # of the attack at work, what this rank has found in its share of the examples
         self._behind = 0.0  # cost of the finished cells
 
     def save(self) -> None:
         """What the cell at work has found; finished cells are on disk already. Raises DiskError."""
         if self._open:
             cell, outcomes = self._open
-            save(partial_file(self.context.run, self.id), outcomes, self._labels, cell)
+            if self._own is not None and outcomes.found is not None:
+                outcomes = replace(outcomes, found=united(outcomes.found, self._own))
+            if distributed.first():
+                save(partial_file(self.context.run, self.id), outcomes, self._labels, cell)
 
     def clear(self) -> None:
         """The outcomes of finished cells stay."""
@@ -78,11 +85,12 @@ class Evaluation(StageRun):
             tested: Tested | None = None
             for column in self.columns:
                 path = outcomes_file(self.context.run, self.id, name, column.name)
-                outcomes = load(path)
+                outcomes = distributed.of_first(partial(load, path))
                 if outcomes is None:
                     tested = tested or (yield from self._tested(name))
                     outcomes = yield from self._attack(tested, name, column)
-                    save(path, outcomes, self._labels)
+                    if distributed.first():
+                        save(path, outcomes, self._labels)
                     self._open = None
                 self.done = (len(cells) + 1) * len(self.images)
                 self._behind += self._costs[column.name]
@@ -92,8 +100,9 @@ class Evaluation(StageRun):
             for again in self._noted(name):  # known only when the row is full
                 cells = [again if (cell.model, cell.attack) == (name, again.attack) else cell for cell in cells]
                 yield again
-        yield write_samples(self.context, self.stage, self.compute)
-        yield self._results(cells)
+        if distributed.first():
+            yield write_samples(self.context, self.stage, self.compute)
+            yield self._results(cells)
 
     @property
     def _labels(self) -> np.ndarray:
@@ -102,11 +111,15 @@ class Evaluation(StageRun):
 
     def _obeying(self, work: Generator[None, None, T]) -> Generator[Event, None, T]:
         """The result of `work` that no progress is told of, with a chance to stop wherever it hands over."""
+        result: T
+        busy = True
         while True:
             try:
-                next(work)
+                if busy:
+                    next(work)
             except StopIteration as end:
-                result: T = end.value
+                result, busy = end.value, False
+            if not distributed.anywhere(busy):  # ranks hand over equally often, so that they can agree on a stop
                 return result
             yield Step(self.done, self._share(self.columns[0], 0.0))
 
@@ -129,7 +142,7 @@ class Evaluation(StageRun):
     def _attack(self, tested: Tested, name: str, column: Column) -> Generator[Event, None, Outcomes]:
         """The outcomes of one cell, going on from where an earlier engine was stopped within it."""
         cell = f"{name}-{column.name}"
-        outcomes = load(partial_file(self.context.run, self.id), cell)
+        outcomes = distributed.of_first(partial(load, partial_file(self.context.run, self.id), cell))
         if outcomes is None:
             outcomes = Outcomes(tested.clean.right.copy())
             outcomes.facts.norm, outcomes.facts.eps = column.norm, column.eps
@@ -160,7 +173,9 @@ class Evaluation(StageRun):
     def _known(self, name: str, part: str, column: Column) -> np.ndarray | None:
         """What the part found where it is a column of its own: the same attack, so it need not be made again."""
         same = [c for c in self.columns if c.attack == part and (c.norm, c.eps) == (column.norm, column.eps)]
-        found = load(outcomes_file(self.context.run, self.id, name, same[0].name)) if same else None
+        if not same:
+            return None
+        found = distributed.of_first(partial(load, outcomes_file(self.context.run, self.id, name, same[0].name)))
         return found.right if found else None
 
     def _search(
@@ -174,7 +189,7 @@ class Evaluation(StageRun):
             exact, oracle = exact.repeated(stage.eot), oracle.repeated(stage.eot)
         if outcomes.found is None:
             outcomes.found = Found(outcomes.right.copy(), np.zeros((len(self.images), search.attempts), dtype=bool))
-        found = outcomes.found
+        self._own = found = share_of(outcomes.found)
         live = LiveExamples(
             search,
             oracle,
@@ -188,20 +203,22 @@ class Evaluation(StageRun):
             continuation=stage.continuation,
             transfer=stage.source is not None,
         )
-        started = shown = saved = time.perf_counter()
+        started = shown = time.perf_counter()
+        saved = 0.0
         before = found.seconds
-        for decided in live.run():
+        for reached in in_step(live.run(), found):
             now = time.perf_counter()
             found.seconds = before + now - started
-            share = (place[0] + found.share) / place[1]
+            share = (place[0] + reached.share) / place[1]
             if now - shown > SHOWN_EVERY:
                 shown = now
-                yield self._progress(name, column, part, outcomes, decided, share)
-            if now - saved > SAVED_EVERY:
-                saved = now
+                yield self._progress(name, column, part, outcomes, reached, share)
+            if reached.seconds - saved > SAVED_EVERY:
+                saved = reached.seconds
                 self.save()
             yield Step(self.done + int(share * len(self.images)), self._share(column, share))
-        outcomes.right, outcomes.found = found.robust, None
+        found = united(outcomes.found, found)
+        outcomes.right, outcomes.found, self._own = found.robust, None, None
         effort, left = found.effort, int(found.robust.sum())
         facts.parts.append(
             Part(
@@ -214,19 +231,19 @@ class Evaluation(StageRun):
         )
         facts.warnings = list(dict.fromkeys([*facts.warnings, *checks.of_search(found)]))
         if place[1] > 1:
-            yield self._progress(name, column, part, outcomes, len(self.images), (place[0] + 1) / place[1])
+            reached = Reached(len(self.images), left, 1.0)
+            yield self._progress(name, column, part, outcomes, reached, (place[0] + 1) / place[1])
 
     def _progress(
-        self, name: str, column: Column, part: str, outcomes: Outcomes, decided: int, share: float
+        self, name: str, column: Column, part: str, outcomes: Outcomes, reached: Reached, share: float
     ) -> Progress:
         total = len(self.images)
-        robust = outcomes.found.robust if outcomes.found else outcomes.right
         return Progress(
             model=name,
             attack=column.name,
-            done=decided,
+            done=reached.decided,
             total=total,
-            robust_so_far=int(robust.sum()) - (total - decided),
+            robust_so_far=reached.robust - (total - reached.decided),
             part=part,
             parts=outcomes.facts.parts,
             share=share,

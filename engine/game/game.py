@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine import checkpoints
+from engine import checkpoints, distributed
 from engine.attacks.balls import per_image
 from engine.attacks.loop import attacked
 from engine.attacks.pgd import training_adversary
@@ -34,7 +34,7 @@ class GameRun(EpochStage):
         self.model = context.trained(stage.base).requires_grad_(False).eval()
         sample = context.data.train.take(torch.arange(2, device=context.compute.device), context.compute)
         self.target = folded(self.model, sample.x) or self.model  # what the adversary climbs: it never changes either
-        self.h, self.g = context.treatments(self.model.feature_shape)
+        self.h, self.g = map(self.synchronised, context.treatments(self.model.feature_shape))
         self.optimizer_h, self.optimizer_g = (self._optimizer(network) for network in (self.h, self.g))
         self.scaler = context.compute.scaler()
         self.bank = FeatureBank(context.data.train.index, stage.views, stage.bank) if stage.reuse_epochs > 1 else None
@@ -59,6 +59,10 @@ class GameRun(EpochStage):
         since = epoch % self.stage.reuse_epochs
         return epoch - since + since % self.stage.views
 
+    def share(self, rows: Tensor) -> Tensor:
+        """With a bank an image is always the same rank's, which has its features then."""
+        return super().share(rows) if self.bank is None else rows[rows % distributed.world() == distributed.rank()]
+
     def features(self, batch: Batch, epoch: int, share: float = 0.0) -> Features:
         """F_nat and F_adv (N,C,H,W) of a batch under the adversary of the stage, drawn anew for each `epoch`.
 
@@ -81,7 +85,7 @@ class GameRun(EpochStage):
     def _training_features(self, batch: Batch, epoch: int) -> Features:
         """Those of the draw that `epoch` uses, from the bank where there is one."""
         drawing = self.drawing(epoch)
-        if self.bank is None:
+        if self.bank is None or not len(batch):  # a rank may have no share of a small batch
             return self.features(batch, drawing, self.epoch_share)
         draw, view = divmod(drawing, self.stage.reuse_epochs)
         if draw != self.drawn:
@@ -89,7 +93,7 @@ class GameRun(EpochStage):
             self.drawn = draw
 
         def make() -> Features:  # in one compute shape, so that the bits do not depend on the company
-            full = batch.padded(self.batch_size)
+            full = batch.padded(-(-self.batch_size // distributed.world()))
             early = self._share_behind(drawing, full.index) < self.stage.adversary.pgd_share
             kinds = [share for share, some in ((0.0, early.any()), (1.0, (~early).any())) if some]
             made = [self.features(full, drawing, share) for share in kinds]
@@ -143,9 +147,7 @@ class GameRun(EpochStage):
         return {"hypothesis_loss": loss}
 
     def _update(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss.mean()).backward()
-        self.scaler.step(optimizer)
+        self.descend(loss, optimizer, self.scaler)
         self.scaler.update()
 
     def _readings(self, F_nat: Tensor, F_adv: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -166,7 +168,7 @@ class GameRun(EpochStage):
     def measure(self, images: Images, prefix: str, features: Callable[[Batch], Features]) -> dict[str, float]:
         """The readings and psi on images that were not trained on."""
         meter = Meter()
-        for batch in images.batches(MEASURED, self.context.compute):
+        for batch in images.share().batches(MEASURED, self.context.compute):
             F_nat, F_adv = features(batch)
             Z = F_adv - F_nat
             with attacked(self.h), attacked(self.g), torch.no_grad(), self.context.compute.autocast():

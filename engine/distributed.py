@@ -1,0 +1,206 @@
+"""The one place that knows about ranks: one run over several processes, on several devices or several nodes.
+
+torchrun starts the processes and starts all of them again when one is killed; they find each other by its environment
+variables. In a process that torchrun did not start there is one rank, and everything here is free of charge. torch is
+imported inside, because the life of a process begins before torch is there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.distributed import ProcessGroup
+
+T = TypeVar("T")
+
+RESTARTS = 3
+"""How often all ranks of a run are started again when one was killed."""
+PATIENCE = timedelta(minutes=10)
+"""How long a rank waits for the others, which may be writing a checkpoint or loading data."""
+_PR_SET_PDEATHSIG = 1
+
+_host: ProcessGroup | None = None  # on gloo, for numbers that the host knows: never waits for a GPU
+
+
+class RankLost(Exception):
+    """Another rank is gone. Its own words, or torchrun, which starts all ranks again, tell more."""
+
+
+def elastic() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def rank() -> int:
+    """Which of the processes this one is, from 0."""
+    return int(os.environ["RANK"]) if elastic() else 0
+
+
+def local_rank() -> int:
+    """Which of the processes of this host it is, from 0."""
+    return int(os.environ["LOCAL_RANK"]) if elastic() else 0
+
+
+def world() -> int:
+    """How many processes share the run."""
+    return int(os.environ["WORLD_SIZE"]) if elastic() else 1
+
+
+def first() -> bool:
+    """Whether this is rank 0, the only one that writes."""
+    return rank() == 0
+
+
+def restarted() -> bool:
+    """Whether an earlier attempt of these ranks was cut short."""
+    return elastic() and int(os.environ["TORCHELASTIC_RESTART_COUNT"]) > 0
+
+
+def engine_pid() -> int:
+    """The process whose end is the end of the run on this host: torchrun's agent where there is one."""
+    return os.getppid() if elastic() else os.getpid()
+
+
+def launch(directory: Path, processes: int) -> None:
+    """Be the agent of torchrun for `processes` ranks on this host, on loopback, until the last attempt has ended.
+
+    Returns normally however it ended: what became of the run is in its directory.
+    """
+    # Otherwise the store of the first attempt serves the later ones, whose ranks then meet keys of the dead.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=directory.name,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=RESTARTS,
+        monitor_interval=0.1,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "engine", "run", str(directory))
+    except (ChildFailedError, SignalException) as error:
+        print(f"torchrun: {str(error).strip().splitlines()[0]}", file=sys.stderr, flush=True)
+
+
+def die_with_agent() -> None:
+    """Let the kernel end this rank at once when its agent dies: an orphan would write beside the engine that follows.
+
+    Each rank is a session of its own, so that no signal to the agent's process group would reach it. Linux only.
+    """
+    if not elastic() or not sys.platform.startswith("linux"):
+        return
+    agent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if agent == 1 or os.getppid() != agent:  # it died before the kernel knew
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Within this context the ranks are connected: by nccl between GPUs, by gloo between CPUs."""
+    global _host
+    if world() == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    with _together():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        _host = dist.new_group(backend="gloo", timeout=PATIENCE)
+    try:
+        yield
+    except BaseException:
+        raise  # the others are not where this rank is: taking the groups down together would wait for them
+    else:
+        dist.destroy_process_group()
+    finally:
+        _host = None
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # what torch raises for a peer that is gone or late
+        raise RankLost(f"rank {rank()} waited for a rank that is gone: {str(error).splitlines()[0]}") from error
+
+
+def sum_up(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors of one format and device by their sums over the ranks, in one exchange."""
+    if world() == 1 or not tensors:
+        return
+    import torch
+    import torch.distributed as dist
+
+    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    with _together():
+        dist.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.detach().copy_(total.view(tensor.shape))
+
+
+def totals(*numbers: float) -> tuple[float, ...]:
+    """Sums over the ranks of numbers that the host knows; exact for whole ones."""
+    if world() == 1:
+        return numbers
+    import torch
+    import torch.distributed as dist
+
+    values = torch.tensor(numbers, dtype=torch.float64)
+    with _together():
+        dist.all_reduce(values, group=_host)
+    return tuple(values.tolist())
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether it is true on some rank; all get the same answer."""
+    return totals(float(flag))[0] > 0
+
+
+def of_first(ask: Callable[[], T]) -> T:
+    """What `ask` tells rank 0. Files are looked up so: over NFS another host may not see them yet."""
+    if world() == 1:
+        return ask()
+    import torch.distributed as dist
+
+    told: list[Any] = [ask() if first() else None]
+    with _together():
+        dist.broadcast_object_list(told, src=0, group=_host)
+    answer: T = told[0]
+    return answer
+
+
+def of_all(value: T) -> list[T]:
+    """The values of all ranks, in their order."""
+    if world() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * world()
+    with _together():
+        dist.all_gather_object(values, value, group=_host)
+    return values
+
+
+def share(rows: Tensor) -> Tensor:
+    """This rank's part of rows (N,): every world()-th one, so that parts differ by one row at most."""
+    return rows[rank() :: world()]
