@@ -1,0 +1,196 @@
+"""One run over two processes on the CPU, started by torchrun's agent: the numbers of one process, and no orphans."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from cafe_tui.launch import local
+from engine import process
+from engine.contract.catalogue import NO_WEIGHTS
+from engine.contract.records import ErrorNote, RecordReader, Scalars, StageChange
+from engine.contract.results import Results
+from engine.contract.rundir import RunDir, process_alive
+
+TABLES: dict[str, object] = {
+    "name": "shared",
+    "data": {"validation": 0.8},  # leaves 269 images: four batches of 64 and one of 13, which two ranks share unevenly
+    "threat": {"eps": 0.1},
+    "compute": {"threads": 1, "device": "cpu"},
+    "stage": [
+        {"kind": "train", "defence": "awp", "epochs": 1, "batch_size": 64, "adversary": {"steps": 1}, "ema": 0.5},
+        {"kind": "game", "epochs": 1, "batch_size": 64, "adversary": {"steps": 1}},
+        {
+            "kind": "inoculate",
+            "defence": "trades",
+            "epochs": 1,
+            "batch_size": 64,
+            "inversion_steps": 1,
+            "adversary": {"steps": 1},
+        },
+    ],
+}
+EVALUATE = {
+    "kind": "evaluate",
+    "attacks": ["clean", "pgd", "aa"],
+    "models": ["checkpoint"],
+    "pgd_steps": 3,
+    "apgd_steps": 4,
+    "fab_steps": 3,
+    "square_queries": 20,
+    "limit": 61,
+    "batch_size": 16,
+    "samples": 1,
+}
+LONG = {"kind": "train", "epochs": 25, "batch_size": 64, "adversary": {"steps": 1}}
+
+FAILING_MODEL = """
+import os
+from torch import nn
+
+def make(classes):
+    assert os.environ["RANK"] == "0", "no room here"
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+"""
+TOLERANCE = 0.01
+
+Make = Callable[..., RunDir]
+
+
+@pytest.fixture
+def engines() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Engines that a failed test left behind are ended."""
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for engine in started:
+        if engine.poll() is None:
+            engine.kill()
+        engine.wait()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def logged(run: RunDir) -> list[Scalars]:
+    return [record for record in RecordReader(run.records_file).read() if isinstance(record, Scalars)]
+
+
+def changes(run: RunDir) -> list[str]:
+    return [record.state for record in RecordReader(run.records_file).read() if isinstance(record, StageChange)]
+
+
+def found(run: RunDir) -> Results:
+    results = run.results()
+    assert results is not None
+    return results
+
+
+def ranks(engine: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The processes of the ranks, in the order they were started in."""
+    return [child for child in psutil.Process(engine.pid).children() if "engine" in child.cmdline()]
+
+
+def together(run: RunDir, engines: list[subprocess.Popen[bytes]], timeout: float = 120) -> int:
+    engines.append(local.spawn(run))
+    return engines[-1].wait(timeout)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(quick_run: Make, engines: list[subprocess.Popen[bytes]]) -> None:
+    one = quick_run(tables=TABLES)
+    assert process.run(one) == 0
+    two = quick_run("compute.devices=cpu:2", tables=TABLES)
+    assert together(two, engines) == 0, two.log_file.read_text()
+    assert two.state().state == "finished"
+    # Sums are taken in another order; five steps of signs and normalised gradients let the difference grow.
+    for stage in ("train", "game", "inoculate"):
+        a, b = (load_file(run.checkpoints / f"{stage}.safetensors") for run in (one, two))
+        assert a.keys() == b.keys()
+        apart = {key: float((a[key].double() - b[key].double()).abs().max()) for key in a}
+        assert max(apart.values()) < TOLERANCE, (stage, apart)
+    for mine, theirs in zip(logged(one), logged(two), strict=True):
+        assert (mine.stage, mine.step, mine.values.keys()) == (theirs.stage, theirs.step, theirs.values.keys())
+        if mine.stage == "train":  # before a rounding can turn a sign
+            learned = {name: value for name, value in mine.numbers().items() if name != "images_per_second"}
+            assert learned == pytest.approx({name: theirs.numbers()[name] for name in learned}, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_break_the_examples_that_one_does(
+    quick_run: Make, engines: list[subprocess.Popen[bytes]]
+) -> None:
+    trained = quick_run(tables=TABLES | {"stage": [LONG | {"epochs": 8}]})
+    assert process.run(trained) == 0
+    weights = {"checkpoint": str(trained.checkpoints / "train.safetensors")}
+    tables = TABLES | {"name": "attacked", "model": weights, "stage": [EVALUATE]}
+    one, two = quick_run(tables=tables), quick_run("compute.devices=cpu:2", tables=tables)
+    assert process.run(one) == 0
+    assert together(two, engines) == 0, two.log_file.read_text()
+    files = sorted(path.name for path in one.outcomes.iterdir())
+    assert files == sorted(path.name for path in two.outcomes.iterdir())
+    for name in files:
+        with np.load(one.outcomes / name) as a, np.load(two.outcomes / name) as b:
+            np.testing.assert_array_equal(a["right"], b["right"], err_msg=name)
+    cells_one, cells_two = ([(c.attack, c.correct) for c in found(run).cells] for run in (one, two))
+    assert cells_one == cells_two
+    assert cells_one[0][1] > cells_one[1][1], "the attacks had something to find"
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_ranks_go_on(quick_run: Make, engines: list[subprocess.Popen[bytes]]) -> None:
+    run = quick_run("compute.devices=cpu:2", tables=TABLES | {"stage": [LONG]})
+    engines.append(local.spawn(run))
+    wait_for(lambda: (run.checkpoints / "train.resume.pt").exists())
+    ranks(engines[0])[1].kill()
+    wait_for(lambda: changes(run) == ["started", "resumed"])
+    assert run.state().pid == engines[0].pid, "the run is its agent, which lives on"
+    so_far = len(logged(run))
+    wait_for(lambda: len(logged(run)) > so_far)
+    local.stop(run)
+    assert engines[0].wait(60) == 130
+    assert run.state().state == "stopped"
+
+    engines.append(local.resume(run))
+    wait_for(lambda: len(changes(run)) == 3)
+    orphans = ranks(engines[1])
+    assert len(orphans) == 2
+    local.kill(run)
+    engines[1].wait(10)
+    wait_for(lambda: not any(process_alive(each.pid, None) for each in orphans), 10)
+    assert run.status().state == "lost"
+
+    engines.append(local.resume(run, "cpu:1"))
+    assert engines[2].wait(120) == 0, run.log_file.read_text()
+    steps = [record.step for record in logged(run) if "lr" in record.values]
+    assert steps[-1] == run.state().total_steps
+    assert set(steps) == set(range(1, steps[-1] + 1)), "no step was left out"
+
+
+@pytest.mark.slow
+def test_a_failing_rank_is_heard(quick_run: Make, engines: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    (tmp_path / "failing_model.py").write_text(FAILING_MODEL)
+    stage = EVALUATE | {"attacks": ["clean", "pgd"]}
+    model = {"name": "failing_model:make", "checkpoint": NO_WEIGHTS}
+    run = quick_run("compute.devices=cpu:2", tables=TABLES | {"model": model, "stage": [stage]})
+    folder = os.environ.get("PYTHONPATH", "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([folder, str(tmp_path)]))
+        assert together(run, engines) == 1
+    state = run.state()
+    assert state.state == "failed"
+    assert "no room here (process 1 of 2)" in state.error
+    assert [record.text for record in RecordReader(run.records_file).read() if isinstance(record, ErrorNote)] == [
+        state.error
+    ]
