@@ -39,7 +39,7 @@ def fill(tables: Tables, origins: dict[str, str]) -> None:
         _default(sections["model"], {"dropout": 0.3}, "model.", origins, origin)
     for i, stage in enumerate(stages):
         if isinstance(stage, dict):
-            _default(stage, _of_stage(stage, preset, data, model), f"stage.{i}.", origins, origin)
+            _default(stage, _of_stage(stage, preset, sections["data"], model), f"stage.{i}.", origins, origin)
 
 
 def _default(table: Tables, defaults: Tables, prefix: str, origins: dict[str, str], origin: str) -> None:
@@ -61,9 +61,9 @@ def _eps(preset: Preset, data: str) -> Tables:
     return {"eps": "8/255"} if data in _SMALL_IMAGES else {}
 
 
-def _of_stage(stage: Tables, preset: Preset, data: str, model: str) -> Tables:
+def _of_stage(stage: Tables, preset: Preset, section: Tables, model: str) -> Tables:
     """The settings of a stage by what it does: train from new weights, play, go on training, evaluate."""
-    kind = str(stage.get("kind"))
+    kind, data = str(stage.get("kind")), str(section.get("name"))
     if kind == "game":
         return _game(preset, data, model)
     if kind == "evaluate":
@@ -75,7 +75,9 @@ def _of_stage(stage: Tables, preset: Preset, data: str, model: str) -> Tables:
         short = data == "tiny-imagenet" and not plain
         schedule: Tables = {"epochs": 4, "warmup_epochs": 2} if short else {"epochs": 30, "warmup_epochs": 5}
         attacked = {} if plain else {"adversary": _adversary(data, "mixed")}
-        return {**schedule, "batch_size": 128, "lr": 0.1, **attacked}
+        rising = data == "imagenet" and not plain and "size" not in section
+        ramp = {"resolution": [160, 192], "ramp": [18, 25]} if rising else {}
+        return {**schedule, "batch_size": 128, "lr": 0.1, **attacked, **ramp}
     return {}
 
 

@@ -256,6 +256,7 @@ _DEPENDS_ON = {
     "model.name": ("data.name",),
     **{f"data.{key}": ("data.name",) for key in ("path", "size", "flip", *COUNTED)},
     "gamma": ("threat.norm", "threat.eps"),
+    "resolution": ("data.name", "data.size", "model.name"),
 }
 
 

@@ -92,11 +92,24 @@ def _resolve_threat(profile: Profile) -> list[str]:
         if eps > most:
             problems.append(f"{key}: found {eps}; allowed: at most {most:g} for {norm}, images lie in [0,1]")
     needed = SMALLEST_IMAGE.get(profile.model.name, 8)
+    for i, stage in enumerate(profile.stage):
+        if isinstance(stage, Train):
+            problems += _check_resolution(stage, f"stage.{i}", needed, facts.size)
     if facts.size < needed:
         problems.append(
             f"model.name: {profile.model.name} needs images of at least {needed}x{needed}; "
             f"{profile.data.name} has {facts.size}x{facts.size}; `small` fits"
         )
+    return problems
+
+
+def _check_resolution(stage: Train, path: str, least: int, most: int) -> list[str]:
+    problems = []
+    if stage.resolution is not None and not (least <= min(stage.resolution) and max(stage.resolution) <= most):
+        found = list(stage.resolution)
+        problems.append(f"{path}.resolution: found {found}; allowed for this network and data: {least} to {most}")
+    if stage.ramp[0] > stage.ramp[1]:
+        problems.append(f"{path}.ramp: found {list(stage.ramp)}; allowed: an end that is not before the beginning")
     return problems
 
 

@@ -42,6 +42,8 @@ FGSM_STEP = 1.25
 DEVICES_PATTERN = r"^(cpu:[1-9][0-9]*|[0-9]+(,[0-9]+)*)$"
 
 Count = Annotated[int, Meta(ge=1)]
+Side = Annotated[int, Meta(ge=8, le=1024)]
+"""Of a square image, in pixels."""
 BatchSize = Annotated[int, Meta(ge=2)]
 """BatchNorm needs two images to learn a variance from."""
 Radius = Annotated[float, Meta(gt=0, extra=FRACTION)]
@@ -73,7 +75,7 @@ class Data(_Section):
         str | None, doc("of folder and imagenet: where train/CLASS/PICTURE and test/CLASS/PICTURE (or val) are")
     ] = None
     size: Annotated[
-        Annotated[int, Meta(ge=8, le=1024)] | None,
+        Side | None,
         doc("of folder, imagenet and hf: side of the images in pixels, to which the shorter side is brought"),
     ] = None
     flip: Annotated[
@@ -203,6 +205,13 @@ class Train(_Training, tag_field="kind", tag="train"):
 
     defence: Annotated[DefenceName, doc("the loss")] = "adv"
     start: Annotated[StageId | None, doc("stage whose network to start from; default a new network")] = None
+    resolution: Annotated[
+        tuple[Side, Side] | None,
+        doc("sides to which training images are brought, in the first epochs and in the last; default as they are"),
+    ] = None
+    ramp: Annotated[
+        tuple[NotNegative, NotNegative], doc("epochs between which resolution rises, in steps of 32 pixels")
+    ] = (18.0, 25.0)
 
 
 class Game(_Stage, tag_field="kind", tag="game"):

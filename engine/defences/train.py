@@ -32,6 +32,21 @@ def triangular(step: int, total: int, rise: float) -> float:
     return min(now / rise if rise > 0 else 1.0, (total - now) / max(total - rise, 1e-9))
 
 
+def side(epoch: int, resolution: tuple[int, int], ramp: tuple[float, float]) -> int:
+    """The side of training images in an epoch (0-based): from the first to the last in steps of 32 pixels."""
+    (first, last), (begin, end) = resolution, ramp
+    if not begin < epoch < end:
+        return first if epoch < end else last
+    between = round((first + (epoch - begin) / (end - begin) * (last - first)) / 32) * 32
+    return min(max(between, min(resolution)), max(resolution))
+
+
+def resized(batch: Batch, size: int) -> Batch:
+    """The batch with images (N,C,size,size), still in [0,1]."""
+    x = torch.nn.functional.interpolate(batch.x, size=(size, size), mode="bilinear", antialias=True)
+    return Batch(x.clamp(0, 1), batch.y, batch.index)
+
+
 def _mean_of(model: nn.Module, decay: float) -> AveragedModel:
     """An exponential mean of the weights of a model; statistics of BatchNorm are the model's."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
@@ -68,6 +83,8 @@ class Training(EpochStage):
     def step(self, batch: Batch, epoch: int, logging: bool) -> dict[str, Tensor]:
         """Attack, loss, update; the accuracy shown is that on the attacked images."""
         compute, model = self.context.compute, self.model
+        if isinstance(self.stage, Train) and self.stage.resolution is not None:
+            batch = resized(batch, side(epoch, self.stage.resolution, self.stage.ramp))
         x_adv = self._attack(batch, epoch) if self.defence.attacks else batch.x
         inverted = self.inoculation.invert(model, batch, x_adv, epoch) if self.inoculation else None
         model.train()

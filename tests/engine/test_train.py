@@ -10,17 +10,44 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from engine.attacks.balls import Ball
-from engine.contract.errors import CheckpointError
+from engine.contract.errors import CheckpointError, ProfileError
 from engine.contract.plan import plan
 from engine.contract.records import Scalars
 from engine.contract.rundir import RunDir
-from engine.data import Images
-from engine.defences.train import Training, triangular
+from engine.data import Batch, Images
+from engine.defences.train import Training, resized, side, triangular
 from engine.game.game import GameRun
 from engine.pipeline import make
 from engine.stage import Context, EpochStage, Event, Step
+
+
+def test_the_resolution_rises_between_its_epochs_in_steps_of_32() -> None:
+    sides = [side(epoch, (160, 224), (18, 25)) for epoch in range(30)]
+    assert sides[:19] == [160] * 19
+    assert sorted(sides) == sides
+    assert set(sides) == {160, 192, 224}
+    assert sides[25:] == [224] * 5
+    assert side(3, (10, 12), (0, 0)) == 12
+    batch = Batch(torch.rand(2, 3, 24, 24), torch.zeros(2), torch.arange(2))
+    assert resized(batch, 16).x.shape == (2, 3, 16, 16)
+    assert torch.allclose(resized(batch, 24).x, batch.x, atol=1e-6)
+
+
+def test_training_images_have_the_resolution_of_the_stage(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ProfileError, match=r"resolution: found \[8, 9\]; allowed.*: 8 to 8"):
+        quick_run("stage.train.resolution=[8, 9]")
+    context = context_of(quick_run("stage.train.defence=standard"))
+    stage = structs.replace(context.profile.stage[0], resolution=(4, 4))
+    training = Training(context, stage)  # type: ignore[arg-type]
+    seen: list[int] = []
+    training.model.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[-1]))
+    training.step(context.data.train.take(torch.arange(8), context.compute), 0, logging=False)
+    assert seen == [4]
 
 
 @given(total=st.integers(1, 500), share=st.floats(0, 1))
