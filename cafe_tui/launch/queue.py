@@ -175,8 +175,6 @@ class Queue:
         self._parallel = parallel
         self._stopping = False
         self._looked = self._renewed = time.monotonic()
-        for run in self._waiting:
-            _try_tell(run, "queued")
 
     def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         """Start nothing more and stop what is at work."""
@@ -184,21 +182,26 @@ class Queue:
 
     def run(self) -> None:
         """Until nothing is left to do."""
-        told: set[RunDir] = set()
+        for run in self._waiting:
+            _try_tell(run, "queued")
+        asked: set[RunDir] = set()
         while self._waiting or self._working:
             self._reap()
             if self._stopping:
-                for run in [run for run in self._working if run not in told]:
-                    told.add(run)
-                    with suppress(CafeError):
-                        local.stop(run)
-                for run in self._waiting:
-                    _try_tell(run, "stopped")
-                self._waiting = []
+                self._stop(asked)
             while self._waiting and len(self._working) < self._parallel:
                 self._start(self._waiting.pop(0))
             self._look()
             time.sleep(POLL_SECONDS)
+
+    def _stop(self, asked: set[RunDir]) -> None:
+        for run in self._working.keys() - asked:
+            asked.add(run)
+            with suppress(DiskError):
+                local.stop(run)
+        for run in filter(_ours, self._waiting):
+            _try_tell(run, "stopped")
+        self._waiting = []
 
     def _start(self, run: RunDir) -> None:
         if not _ours(run):
