@@ -42,7 +42,7 @@ SETTLED_NS = 4_000_000_000
 """Nanoseconds after which the time of a folder tells every change."""
 RESUMED_SECONDS = 60.0
 """An engine that began so much later than its run was made is not its first."""
-VALUED_OPTIONS = frozenset({"--set", "--name", "--tag", "--device", "--runs"})
+VALUED_OPTIONS = frozenset({"--set", "--name", "--tag", "--device", "--parallel", "--runs"})
 """Of `cafe run`: the word after one of them is not the profile."""
 LEAST_PROGRESS = 0.02
 """Share of a run or stage that must be done before a time to go is guessed from it."""

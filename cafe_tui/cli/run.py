@@ -43,7 +43,9 @@ def run(
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given several times.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     devices: Devices = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Print the run id and return at once.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the run id, or the tag of a sweep, and return.")
+    ] = False,
     plain: Plain = False,
     json: Annotated[
         bool, typer.Option("--json", help="Each record as a line, then the results document as the last line.")
@@ -173,7 +175,9 @@ def stop(runs_named: RunsNamed, json: Json = False, runs: Runs = None) -> None:
 def resume(
     run: RunOrTag,
     devices: Devices = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Print the run id and return at once.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the run id, or the tag of a sweep, and return.")
+    ] = False,
     plain: Plain = False,
     parallel: Parallel = None,
     runs: Runs = None,
