@@ -13,6 +13,7 @@ from pathlib import Path
 
 from engine.contract import profile as profiles
 from engine.contract import rundir
+from engine.contract.catalogue import NO_WEIGHTS
 from engine.contract.datasets import check_here
 from engine.contract.errors import UsageError
 from engine.contract.profile import Loaded
@@ -28,12 +29,11 @@ def start(
 ) -> tuple[RunDir, subprocess.Popen[bytes]]:
     """Create a run of a resolved profile under `runs` and start its engine.
 
-    Raises UsageError, with nothing left behind, when the device or the data cannot be there, the folder cannot be
-    written or the process cannot be started.
+    Raises UsageError, with nothing left behind, when the device, the data or the checkpoint cannot be there, the folder
+    cannot be written or the process cannot be started.
     """
     profile = loaded.profile
-    check_devices(profile)
-    check_here(profile.data)
+    check(profile)
     run = rundir.create(
         runs.absolute(),
         name or profile.name,
@@ -63,7 +63,7 @@ def resume(run: RunDir, devices: str | None = None) -> subprocess.Popen[bytes]:
         raise UsageError(f"{run.id} has no profile.toml; it cannot go on")
     if devices is not None:
         profile = profiles.load(str(run.profile_file), [f'compute.devices="{devices}"']).profile
-        check_devices(profile)
+        _check_devices(profile)
         rundir.write_atomically(run.profile_file, profiles.dumps(profile).encode())
     try:
         return spawn(run)
@@ -95,7 +95,16 @@ def environment() -> dict[str, str]:
     return {**os.environ, **order, "PYTHONUNBUFFERED": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
-def check_devices(profile: Profile) -> None:
+def check(profile: Profile) -> None:
+    """Refuse, before anything is made, what cannot run on this host. Raises UsageError."""
+    _check_devices(profile)
+    check_here(profile.data)
+    checkpoint = profile.model.checkpoint
+    if checkpoint not in (None, NO_WEIGHTS) and not Path(str(checkpoint)).is_file():
+        raise UsageError(f"model.checkpoint: there is no file {checkpoint}", "Name a file of weights.")
+
+
+def _check_devices(profile: Profile) -> None:
     """Refuse a GPU where the system shows none, before anything is made; the engine checks the rest with torch."""
     device = profile.compute.places[0]
     if device.startswith("cuda") and not any(map(os.path.exists, ACCELERATOR_NODES)):

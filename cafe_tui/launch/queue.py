@@ -63,7 +63,7 @@ def start(
     Raises UsageError when the device cannot be there, the folder cannot be written or no process can be started.
     """
     for point in sweep.points:
-        local.check_devices(point.profile)
+        local.check(point.profile)
     all_runs = [
         run
         or rundir.create(

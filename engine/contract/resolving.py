@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from engine.contract import datasets, schema
-from engine.contract.catalogue import BETAS, CHECKPOINT, SMALLEST_IMAGE, TRANSFERABLE, is_foreign
+from engine.contract.catalogue import BETAS, CHECKPOINT, NO_WEIGHTS, SMALLEST_IMAGE, TRANSFERABLE, is_foreign
 from engine.contract.schema import (
     FGSM_STEP,
     Adversary,
@@ -46,6 +47,8 @@ def resolve(profile: Profile) -> list[str]:
         if stage_id in ids[:i]:
             problems.append(f'stage.{i}.id: "{stage_id}" is taken by stage {ids.index(stage_id)}; ids must differ')
         stage.id = stage_id
+    if profile.model.checkpoint not in (None, NO_WEIGHTS):  # the engine works in the folder of the run
+        profile.model.checkpoint = str(Path(str(profile.model.checkpoint)).expanduser().absolute())
     unknown = datasets.complete(profile.data)
     problems += unknown or _resolve_threat(profile)
     for i, stage in enumerate(profile.stage):

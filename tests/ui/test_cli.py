@@ -321,6 +321,12 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_made(tmp_path: Pa
     refused("run", "quickstart", "--device", "cuda", cwd=tmp_path, says=["compute.device: cuda is not there"])
 
 
+def test_a_checkpoint_that_is_not_there_is_refused_with_the_whole_path_before_anything_is_made(tmp_path: Path) -> None:
+    """A relative path is one from where the user is, not from where the engine works."""
+    says = [f"model.checkpoint: there is no file {tmp_path / 'there' / 'it.pt'}"]
+    refused("run", "quickstart", "--set", "model.checkpoint=there/it.pt", cwd=tmp_path, says=says)
+
+
 def test_a_runs_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused("run", "quickstart", "--runs", "file/runs", cwd=tmp_path, says=["cannot create a run", "--runs DIR"])
