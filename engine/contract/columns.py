@@ -1,4 +1,4 @@
-"""Scalars as columns of numbers: what a view of many records needs, in a third of the time that records take.
+"""Scalars as columns of numbers: what a view of many records needs, in two thirds of the time that records take.
 
 The lines of a stage nearly all hold the same names. Once these are known, a decoder that expects them is made, and
 decodes the next chunk without a dictionary for each line. Any other line makes it fail, and the chunk is then decoded
