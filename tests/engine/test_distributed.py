@@ -50,7 +50,8 @@ EVALUATE = {
     "batch_size": 16,
     "samples": 1,
 }
-LONG = {"kind": "train", "epochs": 25, "batch_size": 64, "adversary": {"steps": 1}}
+LONG = {"kind": "train", "epochs": 9, "batch_size": 64, "adversary": {"steps": 1}}
+MANY = {"validation": 0.1}  # to train on; few to measure on
 
 FAILING_MODEL = """
 import os
@@ -131,7 +132,7 @@ def test_two_processes_learn_what_one_does(quick_run: Make, engines: list[subpro
 def test_two_processes_break_the_examples_that_one_does(
     quick_run: Make, engines: list[subprocess.Popen[bytes]]
 ) -> None:
-    trained = quick_run(tables=TABLES | {"stage": [LONG | {"epochs": 8}]})
+    trained = quick_run(tables=TABLES | {"data": MANY, "stage": [LONG | {"epochs": 3}]})
     assert process.run(trained) == 0
     weights = {"checkpoint": str(trained.checkpoints / "train.safetensors")}
     tables = TABLES | {"name": "attacked", "model": weights, "stage": [EVALUATE]}
@@ -150,7 +151,7 @@ def test_two_processes_break_the_examples_that_one_does(
 
 @pytest.mark.slow
 def test_killed_and_stopped_ranks_go_on(quick_run: Make, engines: list[subprocess.Popen[bytes]]) -> None:
-    run = quick_run("compute.devices=cpu:2", tables=TABLES | {"stage": [LONG]})
+    run = quick_run("compute.devices=cpu:2", tables=TABLES | {"data": MANY, "stage": [LONG]})
     engines.append(local.spawn(run))
     wait_for(lambda: (run.checkpoints / "train.resume.pt").exists())
     ranks(engines[0])[1].kill()
