@@ -1,4 +1,7 @@
-"""The robust-accuracy table: attacks down, networks across, with intervals and differences to the base."""
+"""The robust-accuracy table: attacks down, networks across, with intervals and differences to the base.
+
+Many networks go down, by their full names, and the attacks across.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +46,11 @@ class RobustTable(Lines):
         data = self._data
         if data is None or not data.table.models:
             return [(("no evaluation in this profile", "dim"),)] if data else []
-        detail = next((d for d in DETAILS if _needed(data.table, *d) <= cells), DETAILS[-1])
-        lines = [_header(data.table, *detail)]
-        lines += [_row(data, attack, *detail) for attack in data.table.attacks]
+        lines = _by_network(data, cells)
+        if not lines:
+            detail = next((d for d in DETAILS if _needed(data.table, *d) <= cells), DETAILS[-1])
+            lines = [_header(data.table, *detail)]
+            lines += [_row(data, attack, *detail) for attack in data.table.attacks]
         lines += [_running(data.running)] if data.running else []
         remarks = [*fmt.waterfalls(data.table, data.running), fmt.means_of(data.table)]
         lines += [((text, "dim"),) for remark in remarks if remark for text in wrap(remark, cells)]
@@ -53,6 +58,33 @@ class RobustTable(Lines):
         for warning in data.warnings:
             lines += [((text, "warn"),) for text in wrap(f"! {fmt.printable(warning)}", cells)]
         return lines
+
+
+def _by_network(data: RobustData, cells: int) -> list[Line]:
+    """A row for each network, accuracies alone; none where the attacks can go down without a name being cut."""
+    table = data.table
+    bare = DETAILS[-1][0]
+    names = [fmt.printable(model) for model in table.models]
+    label = max(map(len, names))
+    if (
+        len(names) < 3
+        or (label <= bare and _needed(table, *DETAILS[-1]) <= cells)
+        or _needed(table, *DETAILS[-2]) <= cells
+    ):
+        return []
+    widths = [max(bare, len(attack)) for attack in table.attacks]
+    if label + sum(widths) + GAP * len(widths) > cells:
+        return []
+    gap = " " * GAP
+    titles = [fit(fmt.printable(attack), width) for attack, width in zip(table.attacks, widths, strict=True)]
+    lines: list[Line] = [((gap.join([" " * label, *titles]), "dim"),)]
+    for model, name in zip(table.models, names, strict=True):
+        pieces: list[Piece] = [(fit(name, label), "strong")]
+        for attack, width in zip(table.attacks, widths, strict=True):
+            text, role = _accuracy(table.cell(model, attack), _share(data.running, model, attack), bare)
+            pieces += [(gap, ""), (fit(text, width), role)]
+        lines.append(tuple(pieces))
+    return lines
 
 
 def _label_cells(table: Table) -> int:
@@ -93,7 +125,7 @@ def _share(running: Progress | None, model: str, attack: str) -> float | None:
 
 def _accuracy(cell: Cell | None, share: float | None, cells: int) -> Piece:
     if cell is None:
-        return ("    ·", "dim") if share is None else (f"{share:5.0%}", "accent")
+        return ("    ·", "dim") if share is None else (f"▶{share:4.0%}", "accent")
     interval = f" {fmt.interval(cell.low, cell.high)}" if cells >= 19 else ""
     return f"{fmt.percent(cell.accuracy):>5}{interval}", ""
 
@@ -124,6 +156,8 @@ def _against_radius(table: Table, cells: int) -> list[Line]:
 
 
 def _running(progress: Progress) -> Line:
-    robust = f", {100 * progress.robust_so_far / progress.done:.1f}% of them still right" if progress.done else ""
+    """What cannot be less in the end is the number of broken examples: the accuracy so far is a limit from above."""
+    standing = progress.robust_so_far + progress.total - progress.done
+    at_most = f", at most {100 * standing / progress.total:.1f}% withstand it" if progress.done else ""
     who = f"{fmt.printable(progress.model)} under {fmt.printable(progress.attack)}"
-    return (("▶ ", "accent"), (f"{who}: {progress.done} of {progress.total}{robust}", ""))
+    return (("▶ ", "accent"), (f"{who}: {progress.done} of {progress.total} decided{at_most}", ""))

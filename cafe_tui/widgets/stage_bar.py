@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from cafe_tui import format as fmt
@@ -30,16 +30,27 @@ class StageBar(Lines):
         self.show_changes()
 
     def compose_lines(self, cells: int) -> list[Line]:
-        """One line with all that fits; details of finished stages go first, then the time to go."""
+        """One line with all that fits; details of finished stages go first, then the time to go.
+
+        Where even the names are too many, those around the stage at work stay.
+        """
+        everything = range(len(self._stages))
         for detail in (3, 2, 1, 0):
-            line = self._line(detail)
+            line = self._line(detail, everything)
             if width(line) <= cells:
+                return [line]
+        at_work = max((i for i, stage in enumerate(self._stages) if stage.state != "waiting"), default=0)
+        part = range(at_work, at_work + 1)
+        line = self._line(1, part)
+        for wider in _growing(part, len(self._stages)):
+            if width(candidate := self._line(1, wider)) > cells:
                 break
+            line = candidate
         return [line]
 
-    def _line(self, detail: int) -> Line:
-        pieces: list[Piece] = []
-        for stage in self._stages:
+    def _line(self, detail: int, part: range) -> Line:
+        pieces: list[Piece] = [ARROW, (f"{part.start} before", "dim")] if part.start else []
+        for stage in self._stages[part.start : part.stop]:
             symbol, role = SYMBOLS.get(stage.state, SYMBOLS["waiting"])
             if stage.state == "running" and self._run_state in FINAL:  # where the run ended
                 symbol, role = fmt.SYMBOLS[self._run_state], ROLE_OF_STATE.get(self._run_state, "")
@@ -47,7 +58,21 @@ class StageBar(Lines):
             shown = f"[{name}]" if stage.id == self._shown else name
             pieces += [ARROW, (f"{symbol} ", role), (shown, role if stage.state == "waiting" else "strong")]
             pieces += _detail(stage, detail)
+        left = len(self._stages) - part.stop
+        pieces += [ARROW, (f"{left} more", "dim")] if left else []
         return tuple(pieces[1:])
+
+
+def _growing(part: range, count: int) -> Iterator[range]:
+    """Ever wider parts of so many stages, by one before and one after in turn."""
+    start, stop = part.start, part.stop
+    while start > 0 or stop < count:
+        if start > 0:
+            start -= 1
+            yield range(start, stop)
+        if stop < count:
+            stop += 1
+            yield range(start, stop)
 
 
 def _detail(stage: StageView, detail: int) -> list[Piece]:

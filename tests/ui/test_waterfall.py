@@ -5,7 +5,9 @@ from __future__ import annotations
 from cafe_tui import console
 from cafe_tui import format as fmt
 from cafe_tui.radii import radius_curves
+from cafe_tui.watch import StageView
 from cafe_tui.widgets.robust_table import RobustData, RobustTable
+from cafe_tui.widgets.stage_bar import StageBar
 from engine.contract.records import Cell, Part, Progress
 from engine.contract.results import Table, make_cell, table
 
@@ -82,3 +84,31 @@ def test_a_table_of_any_width_can_be_drawn() -> None:
     for cells in (0, 1, 5, 11, 20, 40, 200):
         lines_of(RobustData(table(by_radius())), cells)
         lines_of(RobustData(ensemble()), cells)
+
+
+def test_many_networks_go_down_by_their_full_names_where_they_do_not_fit_across() -> None:
+    models = ["adv", *(f"{how}-{defence}" for defence in ("trades", "mart", "awp") for how in ("plain", "cafe"))]
+    cells = table([make_cell(model, "pgd", 40 + i, 100) for i, model in enumerate(models)], models, ["pgd", "aa"])
+    progress = Progress(model="adv", attack="aa", done=20, total=100, robust_so_far=0, share=0.5)
+    shown = lines_of(RobustData(cells, progress), 80)
+    for i, model in enumerate(models):
+        assert f"{model:<12}   {40 + i}.0" in shown
+    assert "▶ 50%" in shown
+    assert "adv under aa: 20 of 100 decided, at most 80.0% withstand it" in shown
+    across = lines_of(RobustData(table([make_cell(m, "pgd", 40, 100) for m in ("adv", "one", "two")])), 80)
+    assert "pgd" in across.splitlines()[1], "few networks stay across, with their differences"
+
+
+def test_the_stage_bar_keeps_the_stage_at_work_in_sight() -> None:
+    stages = [StageView(f"stage-{i}", "train", "finished" if i < 9 else "waiting") for i in range(12)]
+    stages[9] = StageView("evaluate", "evaluate", "running", step=30, total_steps=100)
+    bar = StageBar()
+    bar._stages, bar._shown = stages, "stage-2"
+    for cells in (60, 80, 300):
+        (line,) = bar.compose_lines(cells)
+        text = "".join(text for text, _ in line)
+        assert "▶ evaluate" in text
+        assert "30%" in text
+        assert len(text) <= cells
+        assert (" before › " in text) == (" more" in text) == (cells < 300)
+    assert text.startswith("✓ stage-0")
