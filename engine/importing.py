@@ -168,7 +168,7 @@ def convert(
     return [
         *words,
         f"written: {out}",
-        "it has the form of a game's checkpoint: hypothesis.* is h, test_function.* is g",
+        *([f'next: [model] hypothesis = "{out}" in a profile that inoculates'] if "hypothesis" in networks else []),
     ]
 
 

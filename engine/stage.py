@@ -112,9 +112,11 @@ class Context:
         return network
 
     def hypothesis(self, game_id: str | None, shape: tuple[int, int, int]) -> nn.Module:
-        """h of an earlier game, in eval mode. Raises CheckpointError."""
-        h, g = self.treatments(shape)
-        checkpoints.load_weights(self.weights_file(str(game_id)), {"hypothesis": h, "test_function": g})
+        """h of an earlier game, or that of [model] hypothesis, in eval mode. Raises CheckpointError."""
+        h, _ = self.treatments(shape)
+        given = self.profile.model.hypothesis
+        file = Path(given) if game_id == CHECKPOINT and given else self.weights_file(str(game_id))
+        checkpoints.load_weights(file, {"hypothesis": h})
         return h.eval()
 
     def readings(self) -> dict[str, float]:

@@ -99,9 +99,10 @@ def check(profile: Profile) -> None:
     """Refuse, before anything is made, what cannot run on this host. Raises UsageError."""
     _check_devices(profile)
     check_here(profile.data)
-    checkpoint = profile.model.checkpoint
-    if checkpoint not in (None, NO_WEIGHTS) and not Path(str(checkpoint)).is_file():
-        raise UsageError(f"model.checkpoint: there is no file {checkpoint}", "Name a file of weights.")
+    for key in ("checkpoint", "hypothesis"):
+        file = getattr(profile.model, key)
+        if file not in (None, NO_WEIGHTS) and not Path(file).is_file():
+            raise UsageError(f"model.{key}: there is no file {file}", "Name a file of weights.")
 
 
 def _check_devices(profile: Profile) -> None:

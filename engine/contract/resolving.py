@@ -47,8 +47,10 @@ def resolve(profile: Profile) -> list[str]:
         if stage_id in ids[:i]:
             problems.append(f'stage.{i}.id: "{stage_id}" is taken by stage {ids.index(stage_id)}; ids must differ')
         stage.id = stage_id
-    if profile.model.checkpoint not in (None, NO_WEIGHTS):  # the engine works in the folder of the run
-        profile.model.checkpoint = str(Path(str(profile.model.checkpoint)).expanduser().absolute())
+    for key in ("checkpoint", "hypothesis"):
+        given = getattr(profile.model, key)
+        if given not in (None, NO_WEIGHTS):  # the engine works in the folder of the run
+            setattr(profile.model, key, str(Path(given).expanduser().absolute()))
     unknown = datasets.complete(profile.data)
     problems += unknown or _resolve_threat(profile)
     for i, stage in enumerate(profile.stage):
@@ -147,12 +149,17 @@ def _resolve_helper(stage: Train | Inoculate, path: str, earlier: Sequence[Stage
 
 def _resolve_inoculation(stage: Inoculate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:
     problems: list[str] = []
-    stage.game = stage.game or _latest(earlier, Game)
-    problems += _refer(f"{path}.game", stage.game, earlier, (Game,), "plays the game")
-    if stage.start is not None:
+    given = profile.model.hypothesis is not None
+    stage.game = stage.game or _latest(earlier, Game) or (CHECKPOINT if given else None)
+    if stage.game == CHECKPOINT and given:
+        stage.start = stage.start or (CHECKPOINT if profile.model.checkpoint else _latest(earlier, Train))
         problems += _refer_network(f"{path}.start", stage.start, earlier, profile)
-    else:  # the base of the game has been checked there
-        stage.start = next((game.base for game in earlier if isinstance(game, Game) and game.id == stage.game), None)
+    else:
+        problems += _refer(f"{path}.game", stage.game, earlier, (Game,), "plays the game")
+        if stage.start is not None:
+            problems += _refer_network(f"{path}.start", stage.start, earlier, profile)
+        else:  # the base of the game has been checked there
+            stage.start = next((g.base for g in earlier if isinstance(g, Game) and g.id == stage.game), None)
     if stage.gamma is None and profile.threat.norm == "linf":
         stage.gamma = profile.threat.eps / 4
     if stage.gamma is None:

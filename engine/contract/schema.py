@@ -105,6 +105,12 @@ class Model(_Section):
         str | None,
         doc('file with trained weights, ours or a plain state dict; stages name that network "checkpoint"'),
     ] = None
+    hypothesis: Annotated[
+        str | None,
+        doc(
+            'file with the hypothesis model h of a game, ours or imported; an inoculation names it as game "checkpoint"'
+        ),
+    ] = None
     dropout: Annotated[Momentum, doc("dropout inside wide residual blocks")] = 0.0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from engine import checkpoints, process
@@ -18,7 +19,9 @@ from engine.defences.alarms import Epoch, alarms
 from engine.defences.train import Training
 from engine.defences.weights import perturbed, worst_direction
 from engine.device import Compute
+from engine.pipeline import make
 from engine.stage import Context
+from tests.engine.conftest import QUICK
 
 CPU = Compute(torch.device("cpu"))
 
@@ -170,3 +173,28 @@ def test_the_mean_of_the_weights_is_what_is_measured_and_kept(
     again = Training(context, context.profile.stage[0])  # type: ignore[arg-type]
     assert again.resume() == []
     assert all(torch.equal(value, found[name]) for name, value in again.result.named_parameters())
+
+
+def test_a_hypothesis_model_of_another_run_inoculates_as_in_its_own(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    first = quick_run("stage.train.epochs=1", "stage.game.epochs=1")
+    context = context_of(first)
+    for stage in context.profile.stage[:3]:
+        work = make(context, stage)
+        for _ in work.run():
+            pass
+    files = {"checkpoint": "train.best.safetensors", "hypothesis": "game.safetensors"}
+    model = {key: str(first.checkpoints / name) for key, name in files.items()}
+    tables = QUICK | {"model": model, "stage": [stage for stage in QUICK["stage"] if stage["kind"] == "inoculate"]}
+    second = context_of(quick_run(tables=tables))
+    again = make(second, second.profile.stage[0])
+    assert isinstance(again, Training)
+    assert (again.stage.game, again.stage.start) == ("checkpoint", "checkpoint")
+    for _ in again.run():
+        pass
+    kept, made = (c.weights_file("inoculate") for c in (context, second))
+    one, two = (load_file(path) for path in (kept, made))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    with pytest.raises(ProfileError, match=r"stage\.0\.start: no earlier stage trains a network"):
+        from_tables({"name": "x", "model": {"hypothesis": "h.safetensors"}, "stage": [{"kind": "inoculate"}]})
