@@ -109,10 +109,13 @@ def _resolve_threat(profile: Profile) -> list[str]:
 
 
 def _check_resolution(stage: Train, path: str, least: int, most: int) -> list[str]:
+    if stage.resolution is None:
+        return [f"{path}.ramp: needs a resolution that rises"] if stage.ramp else []
     problems = []
-    if stage.resolution is not None and not (least <= min(stage.resolution) and max(stage.resolution) <= most):
+    if not (least <= min(stage.resolution) and max(stage.resolution) <= most):
         found = list(stage.resolution)
         problems.append(f"{path}.resolution: found {found}; allowed for this network and data: {least} to {most}")
+    stage.ramp = stage.ramp or (18.0, 25.0)
     if stage.ramp[0] > stage.ramp[1]:
         problems.append(f"{path}.ramp: found {list(stage.ramp)}; allowed: an end that is not before the beginning")
     return problems

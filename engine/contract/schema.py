@@ -216,8 +216,9 @@ class Train(_Training, tag_field="kind", tag="train"):
         doc("sides to which training images are brought, in the first epochs and in the last; default as they are"),
     ] = None
     ramp: Annotated[
-        tuple[NotNegative, NotNegative], doc("epochs between which resolution rises, in steps of 32 pixels")
-    ] = (18.0, 25.0)
+        tuple[NotNegative, NotNegative] | None,
+        doc("epochs between which resolution rises, in steps of 32 pixels; default 18 and 25"),
+    ] = None
 
 
 class Game(_Stage, tag_field="kind", tag="game"):

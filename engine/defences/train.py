@@ -83,7 +83,7 @@ class Training(EpochStage):
     def step(self, batch: Batch, epoch: int, logging: bool) -> dict[str, Tensor]:
         """Attack, loss, update; the accuracy shown is that on the attacked images."""
         compute, model = self.context.compute, self.model
-        if isinstance(self.stage, Train) and self.stage.resolution is not None:
+        if isinstance(self.stage, Train) and self.stage.resolution and self.stage.ramp:
             batch = resized(batch, side(epoch, self.stage.resolution, self.stage.ramp))
         x_adv = self._attack(batch, epoch) if self.defence.attacks else batch.x
         inverted = self.inoculation.invert(model, batch, x_adv, epoch) if self.inoculation else None

@@ -338,12 +338,11 @@ def test_a_fetch_that_is_interrupted_says_so_without_a_traceback(folder: Path) -
         process = subprocess.Popen(
             [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        assert process.stdout is not None
-        while "fetching" not in process.stdout.readline():
-            pass
-        time.sleep(1.0)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        connection, _ = silent.accept()
+        with connection, process:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.startswith("cafe: interrupted")
     assert "Traceback" not in said

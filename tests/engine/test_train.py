@@ -42,7 +42,7 @@ def test_training_images_have_the_resolution_of_the_stage(
     with pytest.raises(ProfileError, match=r"resolution: found \[8, 9\]; allowed.*: 8 to 8"):
         quick_run("stage.train.resolution=[8, 9]")
     context = context_of(quick_run("stage.train.defence=standard"))
-    stage = structs.replace(context.profile.stage[0], resolution=(4, 4))
+    stage = structs.replace(context.profile.stage[0], resolution=(4, 4), ramp=(18.0, 25.0))
     training = Training(context, stage)  # type: ignore[arg-type]
     seen: list[int] = []
     training.model.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[-1]))
@@ -259,7 +259,7 @@ def test_a_mixed_adversary_keeps_its_share_of_every_epoch_when_resumed(
     assert asked == [pgd, pgd, fgsm], "2 of the 5 steps of an epoch"
     resumed = make(context, stages[kind])
     assert isinstance(resumed, EpochStage)
-    assert resumed.resume()
+    assert resumed.resume() == []
     asked.clear()
     _events(resumed)
     assert asked[:2] == [fgsm, fgsm]

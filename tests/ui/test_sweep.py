@@ -45,7 +45,7 @@ def test_the_time_of_runs_side_by_side_is_that_of_the_fullest_place(monkeypatch:
     profile = profiles.load("quickstart").profile
     monkeypatch.setattr(costs, "_speeds", lambda wanted: [costs.passes(profile) / 60] * len(wanted))
     lines = costs.announcement("tag", [profile] * 3, 4, 2)
-    assert lines[0].startswith("tag: 3 runs to do, 2 side by side, 1 of 4 are finished; at most 3.")
+    assert lines[0].startswith("tag: 3 runs to do, 2 side by side, 1 of 4 are finished; at most 2.9")
     assert lines[1] == "about 2m 00s by a measurement on this host just now"
     monkeypatch.setattr(costs, "_speeds", lambda wanted: None)
     assert "could not be measured" in costs.announcement("tag", [profile], 1, 1)[1]
