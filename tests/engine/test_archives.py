@@ -327,8 +327,10 @@ def test_a_fetch_that_is_interrupted_says_so_without_a_traceback(folder: Path) -
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
         program = textwrap.dedent(f"""
+            import signal
             from dataclasses import replace
             from engine import data
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
             from engine.__main__ import _prepare
             recipe = data.RECIPES["cifar10"]
             archive = replace(recipe.alternatives[0][0], url={url!r})

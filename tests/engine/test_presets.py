@@ -64,7 +64,7 @@ def test_the_files_are_those_that_the_generator_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["paper/svhn-resnet18-help"])
+@pytest.mark.parametrize("name", ["paper/svhn-vgg16-help"])
 def test_a_profile_runs_on_images_of_the_right_shape(
     name: str, quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
 ) -> None:

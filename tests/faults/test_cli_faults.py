@@ -21,6 +21,7 @@ from engine.contract.rundir import RunDir, process_alive
 CAFE = [sys.executable, "-m", "cafe_tui"]
 LONG = ["--set", "stage.train.epochs=2000", "--set", "stage.train.adversary.steps=1"]
 SHORT = [
+    *("--set", "data.validation=0.5"),
     *("--set", "stage.train.epochs=1", "--set", "stage.train.adversary.steps=1"),
     *("--set", "stage.game.epochs=1", "--set", "stage.game.adversary.steps=1"),
     *("--set", "stage.inoculate.epochs=1", "--set", "stage.inoculate.inversion_steps=1"),
@@ -92,7 +93,7 @@ def test_ctrl_c_in_the_first_moment_stops_the_engine_too(runs: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_run_is_resumed_to_its_end(runs: Path) -> None:
-    arguments = ["run", "quickstart", *SHORT, "--set", "stage.train.epochs=20"]
+    arguments = ["run", "quickstart", *SHORT, "--set", "stage.train.epochs=12"]
     child = terminal(*arguments, runs=runs)
     wait_for(lambda: trained(runs))
     child.sendintr()
