@@ -125,6 +125,7 @@ def test_what_a_gpu_does_not_tell_is_unknown() -> None:
 
 
 def test_this_host_is_sampled_and_the_process_ends_with_its_reader(tmp_path: Path) -> None:
+    before = set(psutil.Process().children())
     sampler = Sampler(tmp_path / "not" / "there")
     found: list[Sample] = []
     wait(lambda: found.extend(sampler.poll()) or found)
@@ -134,7 +135,7 @@ def test_this_host_is_sampled_and_the_process_ends_with_its_reader(tmp_path: Pat
     assert 0 < sample.disk_used < sample.disk_total
     assert sample.gpus or sample.no_gpus
     assert sampler.problem == ""
-    child = psutil.Process().children()[-1]
+    (child,) = set(psutil.Process().children()) - before
     sampler.close()
     assert not child.is_running()
     assert sampler.poll() == []
@@ -177,11 +178,11 @@ def test_rubbish_and_death_are_said_and_the_process_is_started_again_after_a_whi
 
 def test_a_process_that_hangs_is_never_waited_for(tmp_path: Path) -> None:
     sampler = Sampler(tmp_path, script("import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"))
-    start = time.monotonic()
+    before, start = set(psutil.Process().children()), time.monotonic()
     assert sampler.poll() == []
     assert sampler.poll() == []
     assert time.monotonic() - start < 1.0
-    child = psutil.Process().children()[-1]
+    (child,) = set(psutil.Process().children()) - before
     sampler.close()
     assert not child.is_running()
 
