@@ -68,6 +68,8 @@ def context_of(case: attacks.Case, model: str, train: int, steps: int) -> Iterat
         splits = replace(
             digits,
             facts=replace(digits.facts, size=size, channels=case.x.shape[1]),
+            mean=digits.mean * case.x.shape[1],
+            std=digits.std * case.x.shape[1],
             train=_like(case, digits.train.first(train)),
             validation=_like(case, digits.validation),
             test=_like(case, digits.test),

@@ -49,7 +49,7 @@ def noise(name: str, count: int) -> Splits:
         return Images(values, torch.arange(size) % facts.classes, torch.arange(size))
 
     mean, std = (0.5,) * facts.channels, (0.25,) * facts.channels
-    return Splits(facts, mean, std, images(count), images(2), images(2))
+    return Splits(facts, mean, std, images(count), images(2), images(2), streamed=False)
 
 
 @contextmanager
