@@ -141,7 +141,13 @@ def play(case: attacks.Case, model: str, train: int, steps: int, target: float) 
     for name in READINGS:
         ours, other = found[f"accuracy_{name}"], peer[f"accuracy_{name}"]
         rows.append(
-            Row(f"{title}: |accuracy of {name.upper()} - the peer's|", abs(ours - other), POINTS, "points", 1.0)
+            Row(
+                f"{title}: accuracy of {name.upper()}, distance from the peer's",
+                abs(ours - other),
+                POINTS,
+                "points",
+                1.0,
+            )
         )
     return rows
 
