@@ -94,17 +94,21 @@ class GameRun(EpochStage):
 
         def make() -> Features:  # in one compute shape, so that the bits do not depend on the company
             full = batch.padded(-(-self.batch_size // distributed.world()))
-            early = self._share_behind(drawing, full.index) < self.stage.adversary.pgd_share
-            kinds = [share for share, some in ((0.0, early.any()), (1.0, (~early).any())) if some]
-            made = [self.features(full, drawing, share) for share in kinds]
-            F_nat, F_adv = (
-                made[0]
-                if len(made) == 1
-                else (torch.where(per_image(early, first), first, second) for first, second in zip(*made, strict=True))
-            )
+            F_nat, F_adv = self._features_again(full, drawing)
             return F_nat[: len(batch)], F_adv[: len(batch)]
 
         return self.bank.features(view, batch.index, make)
+
+    def _features_again(self, batch: Batch, epoch: int) -> Features:
+        """Those that the examples had, or have, in their turn of an epoch: a mixed adversary was pgd for the first."""
+        adversary = self.stage.adversary
+        if adversary.attack != "mixed":
+            return self.features(batch, epoch)
+        early = self._share_behind(epoch, batch.index) < adversary.pgd_share
+        kinds = [share for share, some in ((0.0, early.any()), (1.0, (~early).any())) if some]
+        made = [self.features(batch, epoch, share) for share in kinds]
+        F_nat, F_adv = (torch.where(per_image(early, a), a, b) for a, b in zip(made[0], made[-1], strict=True))
+        return F_nat, F_adv
 
     def _share_behind(self, epoch: int, index: Tensor) -> Tensor:
         """How much of an epoch (0-1) was behind when the examples `index` (N,) had their turn in it."""
