@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +52,11 @@ class Compute:
             return f"{self.device} {torch.cuda.get_device_name(self.device)}"
         threads = torch.get_num_threads()
         return f"cpu, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free now on a device; on the CPU those of the host."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def prepare(wanted: schema.Compute) -> Compute:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
+
+from engine.device import free_memory
 
 READERS = min(4, os.cpu_count() or 1)
 AHEAD = 2 * READERS
@@ -61,5 +62,4 @@ def streams(residency: Literal["auto", "device", "stream"], size: int, device: t
     """Whether images of `size` bytes stay on the host; auto looks at the memory of the device that is free now."""
     if residency != "auto":
         return residency == "stream"
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return size > SHARE * free
+    return size > SHARE * free_memory(device)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from engine.contract.errors import DiskError, RunFailed
 from engine.contract.schema import BankPlace
+from engine.device import free_memory
 
 SHARE = 0.5
 """Of the free memory of a place, how much a bank may take there before `auto` goes on to the next."""
@@ -100,11 +101,8 @@ class FeatureBank:
 
     def _roomy(self, size: int) -> BankPlace:
         """The fastest place with room enough."""
-        host = psutil.virtual_memory().available
-        device = torch.cuda.mem_get_info(self._index.device)[0] if self._index.device.type == "cuda" else host
-        if size <= SHARE * device:
-            return "device"
-        return "host" if size <= SHARE * host else "disk"
+        places: tuple[BankPlace, ...] = ("device", "host")
+        return next((place for place in places if size <= SHARE * free_memory(self._device(place))), "disk")
 
 
 def _on_disk(size: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
