@@ -27,6 +27,11 @@ class Compute:
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
 
+    @property
+    def prefers_channels_last(self) -> bool:
+        """Whether a folded network is asked in that layout: where the user says so, and in fp32 on a CPU."""
+        return self.channels_last or (self.device.type == "cpu" and self.dtype == torch.float32)
+
     def autocast(self) -> AbstractContextManager[object]:
         """Run the network in `dtype` inside this context; nothing is changed for fp32."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)

@@ -30,7 +30,7 @@ from engine.data import Batch, Splits, augment, epoch_order
 from engine.device import Compute
 from engine.game.networks import build_treatment
 from engine.importing import load_foreign
-from engine.models import build
+from engine.models import build, smallmaps
 from engine.models.base import Classifier
 from engine.models.synced import synchronised
 
@@ -87,8 +87,10 @@ class Context:
     def treatments(self, shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module]:
         """New networks h (hypothesis) and g (test function) for features of `shape` (C,H,W)."""
         seed = self.profile.seed
-        h, g = build_treatment(shape, seed=2 * seed + 1), build_treatment(shape, seed=2 * seed + 2)
-        return self.compute.place(h), self.compute.place(g)
+        h, g = (self.compute.place(build_treatment(shape, seed=2 * seed + player)) for player in (1, 2))
+        with self.compute.autocast():
+            small = smallmaps.suits(torch.empty(1, *shape, device=self.compute.device))
+        return (smallmaps.by_taps(h), smallmaps.by_taps(g)) if small else (h, g)
 
     def weights_file(self, stage_id: str, label: str = "last") -> Path:
         """Where a stage keeps its `last` or `best` weights."""

@@ -90,16 +90,19 @@ def searching_oracle(model: nn.Module, stage: Evaluate, compute: Compute, sample
     is. The model must be in eval mode with frozen weights.
     """
     dtype = number_format(stage, compute)
-    layout = compute.channels_last if stage.channels_last is None else stage.channels_last
-    search = replace(compute, dtype=dtype, channels_last=layout)
+    search = replace(compute, dtype=dtype)
+    chosen = stage.channels_last
+    laid_out = compute.channels_last if chosen is None else chosen
     network, said = model, [next(name for name, kind in FORMATS.items() if kind == dtype)]
-    if stage.fold and (fused := folded(model, sample.x)) is not None:
-        network = fused
+    last = search.prefers_channels_last if chosen is None else chosen
+    if stage.fold and (fused := folded(model, sample.x, channels_last=last)) is not None:
+        network, laid_out = fused, last
         said.append("BatchNorm folded")
-    if layout:
-        network = network if network is not model else deepcopy(model)
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
+    elif laid_out:
+        network = deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
+    if laid_out:
         said.append("channels last")
+    search = replace(search, channels_last=laid_out)
     ask: Callable[[Tensor], Tensor] = network
     if stage.compile:
         ask = cast(Callable[[Tensor], Tensor], torch.compile(network, mode="reduce-overhead", dynamic=False))

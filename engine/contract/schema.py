@@ -314,9 +314,10 @@ class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
         doc("share of the steps that is added in fp32 for what a search in bf16 or fp16 did not break"),
     ] = 0.1
     fold: Annotated[bool, doc("search with BatchNorm folded into the convolutions before it")] = True
-    channels_last: Annotated[bool | None, doc("memory layout in which attacks search; default what [compute] says")] = (
-        None
-    )
+    channels_last: Annotated[
+        bool | None,
+        doc("memory layout in which attacks search; default what [compute] says, but on for folded fp32 on a CPU"),
+    ] = None
     compile: Annotated[bool, doc("search with the network compiled by torch, as CUDA graphs on a GPU")] = False
     checks: Annotated[bool, doc("look for signs that the numbers cannot be trusted, such as masked gradients")] = True
     batch_size: Annotated[Count, doc("compute shape: examples attacked at once, always so many")] = 128

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from engine.models.base import materialise
+from engine.models.smallmaps import Conv3x3, Deconv3x3
 
 _SLOPE = 0.2
 
@@ -33,16 +35,18 @@ class Treatment(nn.Module):
     def forward(self, w: Tensor) -> Tensor:
         """(N,c,H,W) to (N,c,H,W)."""
         summary = leaky_relu(self.linear(self.encoder(w).mean((2, 3))), _SLOPE)
-        treatment: Tensor = self.decoder(summary[:, :, None, None].expand(-1, -1, *w.shape[2:]))
+        first = cast(Deconv3x3, self.decoder[0])
+        spread = first.of_constant(summary, w.shape[2], w.shape[3])
+        treatment: Tensor = self.decoder[1:](spread)
         return treatment
 
 
 def _conv(before: int, after: int) -> list[nn.Module]:
-    return [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU(_SLOPE)]
+    return [Conv3x3(before, after), nn.BatchNorm2d(after), nn.LeakyReLU(_SLOPE)]
 
 
 def _deconv(before: int, after: int) -> list[nn.Module]:
-    return [nn.ConvTranspose2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU(_SLOPE)]
+    return [Deconv3x3(before, after), nn.BatchNorm2d(after), nn.LeakyReLU(_SLOPE)]
 
 
 def build_treatment(shape: tuple[int, int, int], seed: int) -> Treatment:

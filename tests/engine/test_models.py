@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from engine.contract.catalogue import SMALLEST_IMAGE, ModelName
 from engine.game.networks import Treatment, build_treatment
-from engine.models import MODELS, build
+from engine.models import MODELS, build, smallmaps
 from engine.models.base import Classifier, Inputs
+from engine.models.folding import folded
 
 NAMES = list(MODELS)
 ONE_OF_EACH = ["small", "vgg11", "resnet18", "resnet50", "preact-resnet18", "wrn-28-10"]
@@ -301,6 +302,65 @@ def test_a_treatment_decodes_one_vector_repeated_at_every_position() -> None:
     inner = treatment[:, :, 3:-3, 3:-3]
     torch.testing.assert_close(inner, inner[:, :, :1, :1].expand_as(inner))
     assert (treatment[:, :, 0, 0] - treatment[:, :, 4, 4]).abs().amax() > 1e-3
+
+
+MAPS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (4, 4), (1, 16), (5, 5)]
+
+
+@pytest.mark.parametrize("shape", MAPS, ids=str)
+@pytest.mark.parametrize("by_taps", [False, True])
+@pytest.mark.parametrize("kind", [smallmaps.Conv3x3, smallmaps.Deconv3x3])
+def test_convolutions_of_small_maps_are_those_of_torch(
+    kind: type[smallmaps.Conv3x3 | smallmaps.Deconv3x3], by_taps: bool, shape: tuple[int, int]
+) -> None:
+    mine = kind(3, 5).double()
+    stock = (nn.Conv2d if kind is smallmaps.Conv3x3 else nn.ConvTranspose2d)(3, 5, 3, padding=1).double()
+    stock.load_state_dict(mine.state_dict())
+    if by_taps:
+        smallmaps.by_taps(mine)
+    x = torch.randn(4, 3, *shape, dtype=torch.double, requires_grad=True)
+    gradient = torch.randn(4, 5, *shape, dtype=torch.double)
+    found, expected = (
+        [layer(x), *torch.autograd.grad(layer(x), [x, *layer.parameters()], gradient)] for layer in (mine, stock)
+    )
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    if by_taps and smallmaps.suits(x):
+        assert mine.weight.stride() == found[2].stride(), "the optimiser finds both in one layout"
+
+
+@pytest.mark.parametrize("shape", [*MAPS, (9, 7)], ids=str)
+def test_a_deconvolution_of_constant_maps_is_that_of_torch(shape: tuple[int, int]) -> None:
+    layer = smallmaps.Deconv3x3(3, 5).double()
+    stock = nn.ConvTranspose2d(3, 5, 3, padding=1).double()
+    stock.load_state_dict(layer.state_dict())
+    summary = torch.randn(4, 3, dtype=torch.double, requires_grad=True)
+    found, expected = layer.of_constant(summary, *shape), stock(summary[:, :, None, None].expand(-1, -1, *shape))
+    torch.testing.assert_close(found, expected)
+    slopes = torch.autograd.grad(found.square().sum(), [summary, layer.weight])
+    for a, b in zip(slopes, torch.autograd.grad(expected.square().sum(), [summary, stock.weight]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_folded_network_with_small_maps_answers_alike_in_another_layout() -> None:
+    network = tiny("vgg11")
+    x = torch.rand(3, 3, 32, 32)
+    fast = folded(network, x, channels_last=True)
+    assert fast is not None
+    assert sum(isinstance(layer, smallmaps.Conv3x3) for layer in fast.modules()) == 4  # 512 channels at 4x4 and 2x2
+    z, gradient = answer_and_slope(network, x)
+    z_fast, gradient_fast = answer_and_slope(fast, x)
+    torch.testing.assert_close(z_fast, z, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient_fast, gradient, rtol=1e-3, atol=1e-4 * gradient.abs().max().item())
+    order = torch.tensor([2, 0, 1])
+    for found, expected in zip(answer_and_slope(fast, x[order]), (z_fast, gradient_fast), strict=True):
+        assert torch.equal(found, expected[order]), "an answer depends on the image's place in the batch"
+
+
+def answer_and_slope(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.clone().requires_grad_()
+    z = network(x)
+    return z.detach(), torch.autograd.grad(z.logsumexp(1).sum(), x)[0]
 
 
 def test_initial_weights_reach_every_layer_of_a_treatment() -> None:
