@@ -33,7 +33,8 @@ class GameRun(EpochStage):
         self.stage = stage
         self.model = context.trained(stage.base).requires_grad_(False).eval()
         sample = context.data.train.take(torch.arange(2, device=context.compute.device), context.compute)
-        self.target = folded(self.model, sample.x) or self.model  # what the adversary climbs: it never changes either
+        fast = folded(self.model, sample.x, channels_last=context.compute.prefers_channels_last)
+        self.target = fast or self.model  # what the adversary climbs: it never changes either
         self.h, self.g = map(self.synchronised, context.treatments(self.model.feature_shape))
         self.optimizer_h, self.optimizer_g = (self._optimizer(network) for network in (self.h, self.g))
         self.scaler = context.compute.scaler()
@@ -125,7 +126,7 @@ class GameRun(EpochStage):
         shown = self._step_test_function(F_nat, Z, batch.y)
         shown |= self._step_hypothesis(F_nat, Z, batch.y)
         if logging:
-            shown |= self._readings(F_nat, F_adv, batch.y)
+            shown = self._readings(F_nat, F_adv, batch.y) | shown  # psi and regulariser as the step minimised them
         return shown
 
     def _step_test_function(self, F_nat: Tensor, Z: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -155,11 +156,14 @@ class GameRun(EpochStage):
         self.scaler.update()
 
     def _readings(self, F_nat: Tensor, F_adv: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """The four accuracies and cross-entropies, and |Z|, with h and g in eval mode."""
+        """The four accuracies and cross-entropies, psi, the regulariser and |Z|, with h and g in eval mode."""
         Z = F_adv - F_nat
         with attacked(self.h), attacked(self.g), torch.no_grad(), self.context.compute.autocast():
-            readings = read_features(self.model.head, self.h, F_nat, F_adv, Z, self.g(Z))
-        return readings.shown(y) | {"variation_norm": Z.float().flatten(1).norm(dim=1)}
+            treatment = self.g(Z)
+            logits = read_features(self.model.head, self.h, F_nat, F_adv, Z, treatment)
+        norm = Z.float().flatten(1).norm(dim=1)
+        shown = {"psi": logits.psi(y), "regulariser": regulariser(treatment, Z), "variation_norm": norm}
+        return logits.shown(y) | shown
 
     def _fixed(self, batch: Batch) -> Features:
         """F_nat and F_adv with fixed starts of the adversary."""
@@ -170,16 +174,10 @@ class GameRun(EpochStage):
         return self.held_out.features(0, batch.index, lambda: self._fixed(batch))
 
     def measure(self, images: Images, prefix: str, features: Callable[[Batch], Features]) -> dict[str, float]:
-        """The readings and psi on images that were not trained on."""
+        """The readings on images that were not trained on."""
         meter = Meter()
         for batch in images.share().batches(MEASURED, self.context.compute):
-            F_nat, F_adv = features(batch)
-            Z = F_adv - F_nat
-            with attacked(self.h), attacked(self.g), torch.no_grad(), self.context.compute.autocast():
-                treatment = self.g(Z)
-                omega_g = omega(self.model.head, F_nat, treatment)
-                psi = moment(omega(self.model.head, F_nat, self.h(treatment)), omega_g, batch.y)
-            meter.add(self._readings(F_nat, F_adv, batch.y) | {"psi": psi, "regulariser": regulariser(treatment, Z)})
+            meter.add(self._readings(*features(batch), batch.y))
         return {f"{prefix}{name}": value for name, value in meter.flush().items()}
 
     def _diagnosis(self) -> dict[str, float]:

@@ -35,6 +35,10 @@ class Accuracies(NamedTuple):
     cc: Tensor
     ac: Tensor
 
+    def psi(self, y: Tensor) -> Tensor:
+        """The moment of the game, (N,), from the logits of CC and CF."""
+        return moment(F.log_softmax(self.cc.float(), 1), F.log_softmax(self.cf.float(), 1), y)
+
     def shown(self, y: Tensor) -> dict[str, Tensor]:
         """accuracy_* (percent) and ce_* per example, under the names of the records."""
         values: dict[str, Tensor] = {}
