@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,12 +85,30 @@ def _like(case: attacks.Case, images: Images) -> Images:
     return Images(attacks.enlarged(images.images), images.labels, images.index)
 
 
+class Stock(nn.Module):
+    """A player of the layers of torch alone, as the published code builds it."""
+
+    def __init__(self, player: nn.Module) -> None:
+        super().__init__()
+        copy = deepcopy(player)
+        self.encoder, self.linear, self.decoder = copy.encoder, copy.linear, copy.decoder
+        for layers, kind in ((self.encoder, nn.Conv2d), (self.decoder, nn.ConvTranspose2d)):
+            for i, layer in enumerate(layers):
+                if isinstance(layer, kind):
+                    layers[i] = kind(layer.in_channels, layer.out_channels, 3, padding=1)
+                    layers[i].load_state_dict(layer.state_dict())
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        summary = F.leaky_relu(self.linear(self.encoder(w).mean((2, 3))), 0.2)
+        return self.decoder(summary[:, :, None, None].expand(-1, -1, *w.shape[2:]))
+
+
 def published(context: Context, model: nn.Module, epochs: int) -> tuple[nn.Module, nn.Module]:
     """h and g after the game as the published code plays it."""
     stage = context.profile.stage[0]
     assert isinstance(stage, Game)
     assert stage.adversary.step_size is not None
-    h, g = context.treatments(model.feature_shape)
+    h, g = map(Stock, context.treatments(model.feature_shape))
     options = {"lr": stage.lr, "weight_decay": stage.weight_decay, "amsgrad": True}
     optimizer_h, optimizer_g = (torch.optim.AdamW(player.parameters(), **options) for player in (h, g))
     train, eps = context.data.train, context.ball.eps
