@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cafe_tui.series import CAPACITY, Series
 from cafe_tui.trends import trend
@@ -28,6 +28,9 @@ from engine.contract.records import (
 )
 from engine.contract.results import Paired, Results, Table, table
 from engine.contract.rundir import Info, RunDir, State, Status
+
+if TYPE_CHECKING:
+    from cafe_tui.helped import HelpedReader
 
 KEPT_NOTES = 200
 """Warnings and messages kept of a run; a run that warns every step must not fill the memory of its viewers."""
@@ -124,11 +127,18 @@ class RunView:
 class RunFollower:
     """Follows one run directory. With `keep`, `fresh` holds the records that the last poll brought.
 
-    `behind` tells after a poll that there was more to read than it had time for. `capacity` bounds each series.
+    `behind` tells after a poll that there was more to read than it had time for. `capacity` bounds each series. With
+    `helped`, a process of its own may help to read a long file after the first poll; whoever wants it closes it.
     """
 
     def __init__(
-        self, run: RunDir, *, clock: Callable[[], float] = time.time, keep: bool = False, capacity: int = CAPACITY
+        self,
+        run: RunDir,
+        *,
+        clock: Callable[[], float] = time.time,
+        keep: bool = False,
+        capacity: int = CAPACITY,
+        helped: bool = False,
     ) -> None:
         self.run = run
         self._capacity = capacity
@@ -138,6 +148,8 @@ class RunFollower:
         self._patience = READING_AT_FIRST
         self._clock = clock
         self._reader = ColumnReader(run.records_file)
+        self._helped = helped
+        self._help: HelpedReader | None = None
         self._series: dict[tuple[str, str], Series] = {}
         self._shown: dict[tuple[str, str], Series] = {}
         self._latest: dict[tuple[str, str], float] = {}
@@ -183,6 +195,18 @@ class RunFollower:
         self.view = self._picture(state, status)
         return self.view
 
+    def close(self) -> None:
+        """End the process that helps to read; the next poll may start another. For the thread that polls."""
+        if self._help:
+            self._help.close()
+
+    def _call_help(self) -> None:
+        if self._help is None:
+            from cafe_tui.helped import HelpedReader  # some milliseconds that come after the first picture
+
+            self._reader = self._help = HelpedReader(self._reader)
+        self._help.call()
+
     def _plan(self) -> None:
         from engine.contract import profile as profiles  # 16 ms that a list of runs need not pay
         from engine.contract.plan import columns, plan
@@ -204,6 +228,8 @@ class RunFollower:
     def _read(self, seconds: float) -> bool:
         """Take in records for about so many seconds; whether there were any."""
         self.fresh = []
+        if self._helped and self.behind:
+            self._call_help()
         until, before = time.monotonic() + seconds, self._reader.offset
         self.behind = False
         while pieces := self._next():

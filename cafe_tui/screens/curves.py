@@ -264,6 +264,9 @@ class CurvesScreen(PollingScreen):
             self._read_detail(*wanted, picture)
         return self._follower.behind
 
+    def rest(self) -> None:
+        self._follower.close()
+
     def _read_detail(self, first: int, end: int, view: RunView) -> None:
         """Read every point in view, and half as much on either side for panning, unless nothing new is there."""
         margin = (end - first) // 2

@@ -42,6 +42,9 @@ class PollingScreen(Screen[None]):
         """Look at the disk and post what is new. Runs on the reader thread, never twice at once."""
         raise NotImplementedError
 
+    def rest(self) -> None:
+        """Let go of what only reading needs. Runs on the reader thread once the screen is covered or left."""
+
     def on_screen_resume(self) -> None:
         # After the first painting: two threads that both want the interpreter would delay it severalfold.
         self._leave()
@@ -67,3 +70,5 @@ class PollingScreen(Screen[None]):
                 more = self.read()
             if not covered.is_set():
                 self._woken.wait(BREATH if more else self.period)
+        with self._reading:
+            self.rest()

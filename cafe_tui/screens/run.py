@@ -170,6 +170,9 @@ class RunScreen(PollingScreen):
             self.post_message(ProfileResolved(resolved(self._run)))
         return self._follower.behind
 
+    def rest(self) -> None:
+        self._follower.close()
+
     def on_run_changed(self, message: RunChanged) -> None:
         before, self._view = self._view, message.view
         if before is None:  # styling the focus takes longer than drawing the first curve, which comes first
@@ -260,7 +263,7 @@ class RunScreen(PollingScreen):
         from cafe_tui.watch import RunFollower
 
         # A follower of its own: this screen's may still be read, and would later lack what the other one has taken.
-        self.app.push_screen(CurvesScreen(RunFollower(self._run), self._stage, self._memory))
+        self.app.push_screen(CurvesScreen(RunFollower(self._run, helped=True), self._stage, self._memory))
 
     def action_copy(self) -> None:
         """Copy the table as Markdown, the log in view, or the run's id, by what has the focus."""

@@ -155,13 +155,13 @@ class _Shape:
     def _decode_alike(self, chunk: bytes) -> Sequence[Any] | None:
         """The records where every line begins as the writer begins scalars of this stage; else None.
 
-        What all lines begin with is cut out, for a text is decoded as slowly as it is long. A tab stands between the
-        rests: it is in no string, and after a comma no brace opens within a record, so no rest reaches into another.
+        What all lines begin with is cut out, for a text takes the longer to decode the longer it is. No rest reaches
+        into another: the quotes between them would end a string, and no field of a record is a list of objects.
         """
         if not (chunk.startswith(self._beginning) and chunk.endswith(b"}\n")):
             return None
         rests = chunk[len(self._beginning) : -2].split(b"}\n" + self._beginning)
-        text = b'[{"step":' + b'}\t,{"step":'.join(rests) + b"}]"
+        text = b'[{"step":' + b'},{"step":'.join(rests) + b"}]"
         if b"\n" in text:
             return None
         try:

@@ -232,6 +232,7 @@ class RecordReader:
 
     `skipped` counts complete lines that are no record of a known kind. A file that became shorter is read again
     from its start; `restarts` counts how often. `more` tells whether the file went on behind what was read last.
+    Nothing is read behind the byte `limit`, where a line must begin.
     """
 
     def __init__(self, path: Path) -> None:
@@ -240,6 +241,7 @@ class RecordReader:
         self.skipped = 0
         self.restarts = 0
         self.more = False
+        self.limit: int | None = None
 
     def read(self, max_bytes: int = 1 << 20) -> list[AnyRecord]:
         """The new complete records, at most about `max_bytes` of them (the rest comes with the next call).
@@ -264,10 +266,10 @@ class RecordReader:
                 if size < self.offset:
                     self.offset = 0
                     self.restarts += 1
-                if size == self.offset:
+                if self.offset in (size, self.limit):
                     return b""
                 file.seek(self.offset)
-                chunk = file.read(max_bytes)
+                chunk = file.read(max_bytes if self.limit is None else min(max_bytes, self.limit - self.offset))
                 if b"\n" not in chunk and len(chunk) == max_bytes:
                     chunk += file.readline()
         except OSError:

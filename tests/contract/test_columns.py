@@ -3,8 +3,9 @@ other gives."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,8 @@ STEADY = st.builds(
     st.lists(st.builds('"{}":{}'.format, NAME, VALUE), max_size=3).map(",".join),
     st.sampled_from(["1.5", "2", "1.7e9"]),
 )
+BROKEN = '{{"kind":"scalars","stage":"game","step":1,{}}}\n{{"kind":"scalars","stage":"game","step":{}}}'
+"""Two lines that are none, and one record without the line's end and what all lines begin with."""
 CALM = '{"kind":"scalars","stage":"game","step":1,"values":{"loss":1.0}}'
 ODD = [
     CALM.replace("loss", "new"),
@@ -79,6 +82,15 @@ ODD = [
     '{"kind":"scalars","stage":"game","step":1,"values":{"loss":1.0}}{"kind":"message","text":""}',
     '{"kind":"scalars","stage":"game","step":1,"values":',
     '{"loss":1.0}}',
+    '{"kind":"scalars","stage":"game","step":1},{"step":2}',
+    '{"kind":"scalars","stage":"game","step":1}\t,{"step":2}',
+    '{"kind":"scalars","stage":"game","step":\n1,"values":{"loss":1.0}}',
+    '{"kind":"scalars","stage":"game","step":1,"stage":"train","values":{"loss":1.0}}',
+    '{"kind":"scalars","stage":"game","step":1,"kind":"message","text":"","values":{"loss":1.0}}',
+    '{"kind":"scalars","stage":"game","step":1,"step":2,"values":{"loss":1.0,"loss":2.0},"values":{"loss":3.0}}',
+    BROKEN.format('"values":{"loss":"', '"}'),
+    BROKEN.format('"values":{"loss":"', '"}') + '\n{"kind":"scalars","stage":"game","step":1},{"step":2}',
+    BROKEN.format('"more":[{"a":1', "2}]"),
 ]
 LINES = st.lists(
     st.one_of(
@@ -114,6 +126,32 @@ def test_any_lines_in_any_chunks_give_the_columns_of_line_after_line(
 def test_a_line_like_no_other_among_many_of_one_shape(tmp_path: Path, odd: str) -> None:
     lines = f"{CALM}\n" * 3
     check(tmp_path, f"{lines}{lines}{odd}\n{lines}".encode(), [len(lines)], 10**6)
+
+
+SPELLED = (
+    st.floats(allow_nan=False, allow_infinity=False)
+    .flatmap(
+        lambda value: st.sampled_from(["{!r}", "{:.17e}", "{:.30g}", "{:.3E}", "{:.5f}", "{:.0f}"]).map(
+            lambda how: how.format(value)
+        )
+    )
+    .filter(lambda spelled: isfinite(float(spelled)))
+)
+
+
+@given(numbers=st.lists(SPELLED, min_size=2, max_size=40))
+def test_numbers_are_what_json_says_however_they_are_spelled(
+    tmp_path_factory: pytest.TempPathFactory, numbers: list[str]
+) -> None:
+    writer = Writer(tmp_path_factory.mktemp("run"))
+    first, *lines = [CALM.replace("1.0", number).encode() + b"\n" for number in numbers]
+    reader = ColumnReader(writer.path)
+    writer.append(first)
+    found = drained(reader, 10**6)
+    writer.append(b"".join(lines))  # which have the shape of the first
+    found += drained(reader, 10**6)
+    values = [value for piece in found if isinstance(piece, Columns) for value in piece.curves["loss"].values]
+    assert [value.hex() for value in values] == [float(json.loads(number)).hex() for number in numbers]
 
 
 @given(names=st.lists(TEXT, max_size=4, unique=True))
