@@ -296,6 +296,7 @@ class CurvesScreen(PollingScreen):
 
     def on_run_changed(self, message: RunChanged) -> None:
         self._view = message.view
+        self.calm = self._view.status.final
         self._draw()
 
     def on_curve_view_name_clicked(self, message: CurveView.NameClicked) -> None:

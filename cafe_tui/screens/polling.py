@@ -10,6 +10,8 @@ from textual.screen import Screen
 
 from cafe_tui.pace import USUAL, Pace
 
+CALM: Final = 4
+"""How many times as long a screen waits between two readings of what has ended."""
 BREATH: Final = 0.005
 """Seconds for the UI thread between two readings of a long file."""
 
@@ -27,6 +29,8 @@ class PollingScreen(Screen[None]):
         self._covered = threading.Event()
         self._woken = threading.Event()
         self._reading = threading.Lock()
+        self.calm = False
+        """Whether what is read has ended, so that only somebody who resumes it can change it."""
 
     def wake(self) -> None:
         """Read at once instead of at the end of the period."""
@@ -36,7 +40,8 @@ class PollingScreen(Screen[None]):
     def period(self) -> float:
         """Seconds between two readings: no shorter than what the line to the terminal takes."""
         pace = getattr(self.app, "pace", None)
-        return max(self.PERIOD, pace.interval) if isinstance(pace, Pace) and pace.interval > USUAL else self.PERIOD
+        wanted = self.PERIOD * (CALM if self.calm else 1)
+        return max(wanted, pace.interval) if isinstance(pace, Pace) and pace.interval > USUAL else wanted
 
     def read(self) -> bool | None:
         """Look at the disk and post what is new. Runs on the reader thread, never twice at once."""

@@ -175,6 +175,7 @@ class RunScreen(PollingScreen):
 
     def on_run_changed(self, message: RunChanged) -> None:
         before, self._view = self._view, message.view
+        self.calm = self._view.status.final
         if before is None:  # styling the focus takes longer than drawing the first curve, which comes first
             self.call_after_refresh(self._focus_pane)
         if self.complete and before:

@@ -669,6 +669,7 @@ async def test_leaving_a_screen_ends_its_reader(tmp_path: Path) -> None:
     record_run(tmp_path)
     given = GivenRows(row(1))
     polls: list[RunDir] = []
+    closed: list[RunDir] = []
 
     class Counted:
         behind = False
@@ -678,6 +679,9 @@ async def test_leaving_a_screen_ends_its_reader(tmp_path: Path) -> None:
 
         def poll(self) -> None:
             polls.append(self.run)
+
+        def close(self) -> None:
+            closed.append(self.run)
 
     followers = Followers(lambda _: given, Counted, Counted)  # type: ignore[arg-type,return-value]
     async with CafeApp(tmp_path, followers=followers).run_test() as pilot:
@@ -690,9 +694,19 @@ async def test_leaving_a_screen_ends_its_reader(tmp_path: Path) -> None:
         assert given.polls == listed
         await pilot.press("escape")
         await until(pilot, lambda: given.polls > listed)
+        await until(pilot, lambda: bool(closed))
         read = len(polls)
         await pilot.pause(0.3)
         assert len(polls) == read
+
+
+async def test_a_run_that_ended_is_looked_at_less_often_until_it_goes_on(tmp_path: Path) -> None:
+    run = record_run(tmp_path)
+    async with app_on(tmp_path).run_test(size=WIDE) as pilot:
+        screen = await open_run(pilot)
+        await until(pilot, lambda: screen.period > RunScreen.PERIOD)
+        run.write_state(State(state="running", stage="evaluate", host="elsewhere", heartbeat=START + 59))
+        await until(pilot, lambda: screen.period == RunScreen.PERIOD)
 
 
 async def test_what_happens_to_an_open_run_is_told_but_not_what_had_happened(tmp_path: Path) -> None:
