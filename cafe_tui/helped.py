@@ -21,7 +21,7 @@ from engine.contract.columns import ColumnReader, Columns, Curve, Piece
 
 LONG: Final = 32 << 20
 """Bytes left to read from which on a helper is worth its start, which costs as much as reading a third of them."""
-OWN, HELPED = 3 << 18, 1 << 20
+OWN, HELPED = 1 << 19, 1 << 20
 """Bytes in turn that this process decodes, and its helper, which has not to draw or to add points to curves."""
 AHEAD: Final = 2
 """Parts asked for in advance, so that the helper never waits."""
