@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -62,7 +63,7 @@ def resume(run: RunDir, devices: str | None = None) -> subprocess.Popen[bytes]:
     if not run.profile_file.is_file():
         raise UsageError(f"{run.id} has no profile.toml; it cannot go on")
     if devices is not None:
-        profile = profiles.load(str(run.profile_file), [f'compute.devices="{devices}"']).profile
+        profile = profiles.load(str(run.profile_file), [f"compute.devices={json.dumps(devices)}"]).profile
         _check_devices(profile)
         rundir.write_atomically(run.profile_file, profiles.dumps(profile).encode())
     try:

@@ -235,7 +235,7 @@ class LaunchScreen(Screen[None]):
         if field := self.query_one(ProfileForm).selected:
             allowed = field.allowed
             if field.key == DEVICE and self._devices:
-                allowed = "; ".join(f"{name}: {how}" for name, how in self._devices.items())
+                allowed += "\n" + "; ".join(f"{name}: {how}" for name, how in self._devices.items())
             self._say("#meaning", f"{field.key}: {field.meaning}\n{allowed}")
 
     def _say(self, selector: str, text: str) -> None:

@@ -11,9 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from engine.contract.schema import (
-    FRACTION_PATTERN,
-)
+from engine.contract.schema import FRACTION_PATTERN
 
 Tables = dict[str, Any]
 KEYS_OF_A_FILE = ("extends", "set", "sweep")
@@ -51,10 +49,12 @@ def check(value: Any, kind: inspect.Type, path: str, problems: list[str], fracti
     if fraction and isinstance(value, str):
         value = parsed if (parsed := parse_fraction(value)) is not None else value
     if not _fits(value, kind):
-        near = (
-            get_close_matches(str(value), _choices(kind) or _known(whole)[0], 1, 0.5) if isinstance(value, str) else []
-        )
-        hint = f"; did you mean {show(near[0])}?" if near else ""
+        hint = ""
+        if isinstance(value, str):
+            near = get_close_matches(value, _choices(kind) or _known(whole), 1, 0.5)
+            hint = f"; did you mean {show(near[0])}?" if near else ""
+        elif isinstance(value, int) and not isinstance(value, bool) and _fits(str(value), kind):
+            hint = f"; as text, in quotes: {show(str(value))}"
         problems.append(f"{path}: found {show(value)}; allowed: {describe(whole, fraction)}{hint}")
         return msgspec.UNSET
     return value
@@ -141,21 +141,20 @@ def _choices(kind: inspect.Type) -> list[str]:
     return [str(value) for value in kind.values] if isinstance(kind, inspect.LiteralType) else []
 
 
-def _known(kind: inspect.Type) -> tuple[Sequence[str], Sequence[str]]:
-    """The words that a text key knows, and the forms of others that it takes; empty for any other key."""
+def _known(kind: inspect.Type) -> Sequence[str]:
+    """The words that a text key knows, if it takes others as well."""
     while isinstance(kind, inspect.Metadata):
-        if kind.extra and "known" in kind.extra:
-            return kind.extra["known"], kind.extra["others"]
+        if known := (kind.extra or {}).get("known"):
+            return tuple(known)
         kind = kind.type
-    return (), ()
+    return ()
 
 
 def describe(kind: inspect.Type, fraction: bool = False) -> str:
     """What a key allows, in words: "a whole number >= 1", "one of linf, l2"."""
-    known, others = _known(kind)
-    if known:
-        return f"one of {', '.join(sorted(known))}, {' or '.join(others)}"
     while isinstance(kind, inspect.Metadata):
+        if told := (kind.extra or {}).get("words"):
+            return str(told)
         fraction = fraction or bool((kind.extra or {}).get("fraction"))
         kind = kind.type
     if isinstance(kind, inspect.UnionType):
@@ -169,7 +168,7 @@ def describe(kind: inspect.Type, fraction: bool = False) -> str:
     if isinstance(kind, inspect.TupleType):
         return f"a list of {len(kind.item_types)}: {describe(kind.item_types[0])}"
     if isinstance(kind, inspect.StrType):
-        return f"text matching {kind.pattern}" if kind.pattern else "text in quotes"
+        return "text in quotes"
     if isinstance(kind, inspect.IntType | inspect.FloatType):
         bounds = [(">", kind.gt), (">=", kind.ge), ("<", kind.lt), ("<=", kind.le)]
         limits = " and ".join(f"{sign} {_plain(bound)}" for sign, bound in bounds if bound is not None)

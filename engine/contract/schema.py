@@ -6,10 +6,11 @@ other keys are None here and filled by `profile.resolve`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, inspect
 
 from engine.contract.catalogue import (
     DATA_FORMS,
@@ -29,17 +30,55 @@ FRACTION = {"fraction": True}
 _ABOVE_ZERO = r"(?=[0-9.]*[1-9])[0-9]+(\.[0-9]+)?"
 FRACTION_PATTERN = rf"^\s*{_ABOVE_ZERO}\s*/\s*{_ABOVE_ZERO}\s*$"
 
-MODELS = {"known": get_args(ModelName), "others": MODEL_FORMS}
-"""Marks a key that takes one of these words, or a text of another form."""
-MODEL_PATTERN = rf"^({'|'.join(get_args(ModelName))}|timm:[A-Za-z0-9_./-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"
 
-DATA = {"known": get_args(DataName), "others": DATA_FORMS}
-DATA_PATTERN = rf"^({'|'.join(get_args(DataName))}|{HUGGING_FACE}\w[\w.-]*(/\w[\w.-]*)?)$"
+def _texts(pattern: str, words: str, known: Sequence[str] = ()) -> Any:
+    """A text that matches `pattern`, which `words` tell a reader; `known` are those that a typo may have meant."""
+    return Meta(pattern=pattern, extra={"words": words, "known": known})
+
+
+def _or_another(known: Sequence[str], others: Sequence[str]) -> str:
+    return f"one of {', '.join(sorted(known))}, {' or '.join(others)}"
+
+
+MODELS = get_args(ModelName)
+ModelText = Annotated[
+    str,
+    _texts(
+        rf"^({'|'.join(MODELS)}|timm:[A-Za-z0-9_./-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
+        _or_another(MODELS, MODEL_FORMS),
+        MODELS,
+    ),
+]
+DATA = get_args(DataName)
+DataText = Annotated[
+    str,
+    _texts(rf"^({'|'.join(DATA)}|{HUGGING_FACE}\w[\w.-]*(/\w[\w.-]*)?)$", _or_another(DATA, DATA_FORMS), DATA),
+]
+DeviceText = Annotated[str, _texts(r"^(auto|cpu|cuda(:[0-9]+)?)$", "auto, cpu, cuda or cuda:N")]
+DevicesText = Annotated[
+    str,
+    _texts(
+        r"^(cpu:[1-9][0-9]*|[0-9]+(,[0-9]+)*)$",
+        "GPUs by index, such as 0 or 0,1, or cpu:N for N processes on the CPU, such as cpu:2",
+    ),
+]
+RunName = Annotated[
+    str,
+    _texts(
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$",
+        "at most 60 characters: letters A-Z and a-z, digits, dot, dash, underscore; the first a letter or digit",
+    ),
+]
+StageId = Annotated[
+    str,
+    _texts(
+        r"^[a-z0-9][a-z0-9_-]{0,39}$",
+        "at most 40 characters: letters a-z, digits, dash, underscore; the first a letter or digit",
+    ),
+]
 
 FGSM_STEP = 1.25
 """Step of fgsm from a random start, in units of eps (Wong et al., ICLR 2020)."""
-
-DEVICES_PATTERN = r"^(cpu:[1-9][0-9]*|[0-9]+(,[0-9]+)*)$"
 
 Count = Annotated[int, Meta(ge=1)]
 Side = Annotated[int, Meta(ge=8, le=1024)]
@@ -52,7 +91,6 @@ NotNegative = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Momentum = Annotated[float, Meta(ge=0, lt=1)]
 BankPlace = Literal["auto", "device", "host", "disk"]
-StageId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
 
 def doc(text: str) -> Any:
@@ -68,7 +106,7 @@ class Data(_Section):
     """Which images."""
 
     name: Annotated[
-        Annotated[str, Meta(pattern=DATA_PATTERN, extra=DATA)],
+        DataText,
         doc("the data set: one of ours, an image folder, or one of the Hugging Face hub"),
     ] = "digits"
     path: Annotated[
@@ -98,7 +136,7 @@ class Model(_Section):
     """Which classifier."""
 
     name: Annotated[
-        Annotated[str, Meta(pattern=MODEL_PATTERN, extra=MODELS)],
+        ModelText,
         doc("the network: one of ours, one of the library timm, or a function of your own that returns one"),
     ] = "small"
     checkpoint: Annotated[
@@ -125,12 +163,12 @@ class Threat(_Section):
 class Compute(_Section):
     """Where and how to compute."""
 
-    device: Annotated[
-        Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")], doc("auto, cpu, cuda or cuda:N")
-    ] = "auto"
+    device: Annotated[DeviceText, doc("the device of all stages; auto: a GPU if torch can use one, else the CPU")] = (
+        "auto"
+    )
     devices: Annotated[
-        Annotated[str, Meta(pattern=DEVICES_PATTERN)] | None,
-        doc("several processes: GPUs by index, such as 0,1, or cpu:2 for two on the CPU; default: one, on `device`"),
+        DevicesText | None,
+        doc("several processes, one on each of these; default: one process, on `device`"),
     ] = None
     sync_bn: Annotated[
         bool, doc("BatchNorm looks at the images of all processes; without it each knows its share of the batch alone")
@@ -338,8 +376,8 @@ class Profile(_Section, kw_only=True):
     """One experiment: what to train, attack, examine and measure."""
 
     name: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$")],
-        doc("short name, part of the run id: letters, digits, dot, dash, underscore"),
+        RunName,
+        doc("short name, part of the run id"),
     ]
     preset: Annotated[
         Preset | None,
@@ -360,6 +398,22 @@ class Profile(_Section, kw_only=True):
         default_factory=Checkpoint
     )
     stage: Annotated[Annotated[list[Stage], Meta(min_length=1)], doc("what to do, in order")]
+
+
+def words(kind: inspect.Type) -> str:
+    """What the text of a key, or each text of its list, may be; "" for a key that takes any text, or none."""
+    while not isinstance(kind, inspect.StrType):
+        if isinstance(kind, inspect.Metadata):
+            if told := (kind.extra or {}).get("words"):
+                return str(told)
+            kind = kind.type
+        elif isinstance(kind, inspect.UnionType):
+            kind = kind.types[0]
+        elif isinstance(kind, inspect.ListType):
+            kind = kind.item_type
+        else:
+            break
+    return ""
 
 
 def json_schema() -> dict[str, Any]:
@@ -394,6 +448,12 @@ def json_schema() -> dict[str, Any]:
         },
         "additionalProperties": {"type": ["array", "object"], "minItems": 1, "minProperties": 1},
     }
+    for kind in (Profile, Data, Model, Compute, *STAGES.values()):
+        info = inspect.type_info(kind)
+        assert isinstance(info, inspect.StructType)
+        for field in info.fields:
+            if told := words(field.type):
+                schema["$defs"][kind.__name__]["properties"][field.encode_name]["description"] += f"; allowed: {told}"
     radii = (("Threat", "eps"), ("Threat", "eps_l2"), ("Inoculate", "gamma"))
     for section, key in radii:
         entry = schema["$defs"][section]["properties"][key]

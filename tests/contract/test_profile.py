@@ -231,7 +231,7 @@ def test_only_radii_take_fractions() -> None:
         ("threat.norm=l_inf", 'threat.norm: found "l_inf"; allowed: one of l2, linf; did you mean "linf"?'),
         ("stage.1.betas=[0.9]", "stage.1.betas: found [0.9]; allowed: a list of 2: a number >= 0 and < 1"),
         ("stage.1.betas=[0.9, 1]", "stage.1.betas.1: found 1; allowed: a number >= 0 and < 1"),
-        ("stage.3.models=[]", "stage.3.models: found []; allowed: a list with at least 1 of: text matching"),
+        ("stage.3.models=[]", "stage.3.models: found []; allowed: a list with at least 1 of: at most 40 cha"),
         ("stage.3.attacks=pgd", 'stage.3.attacks: found "pgd"; allowed: a list with at least 1 of: one of aa, aa-l2,'),
         ('stage.3.attacks=["clean", "pdg"]', 'stage.3.attacks.1: found "pdg"; allowed: one of aa, aa-l2,'),
         ('stage.3.attacks=["pgd", "pgd"]', "stage.3.attacks: a name occurs twice; each may occur once"),
@@ -247,8 +247,9 @@ def test_only_radii_take_fractions() -> None:
         ),
         ("treat.eps=0.1", "treat: unknown key; did you mean `threat`?"),
         ("seed.x=1", "seed: found {'x': 1}; allowed: a whole number"),
-        ("stage.0.id=Über", 'stage.0.id: found "Über"; allowed: text matching'),
-        ("compute.device=gpu", 'compute.device: found "gpu"; allowed: text matching'),
+        ("stage.0.id=Über", 'stage.0.id: found "Über"; allowed: at most 40 characters: letters'),
+        ("compute.device=gpu", 'compute.device: found "gpu"; allowed: auto, cpu, cuda or cuda:N'),
+        ("compute.devices=2,", 'compute.devices: found "2,"; allowed: GPUs by index, such as 0 or 0,1, or cpu:N for N'),
         ("stage.0.warmup_epochs=31", "stage.0.warmup_epochs: found 31.0; allowed: at most epochs = 30"),
         ("stage.2.gamma=1.5", "stage.2.gamma: found 1.5; allowed: at most 1, images lie in [0,1]"),
         ("model.name=vgg16", "model.name: vgg16 needs images of at least 32x32; digits has 8x8; `small` fits"),
@@ -276,7 +277,7 @@ def test_only_radii_take_fractions() -> None:
         ("seed", "--set seed: needs the form KEY=VALUE, such as threat.eps=8/255"),
         ("=3", "--set =3: needs the form KEY=VALUE"),
         ("description=\udcff", 'description: found "\\udcff"; allowed: text in quotes'),
-        ('name="a\\n"', 'name: found "a\\n"; allowed: text matching'),
+        ('name="a\\n"', 'name: found "a\\n"; allowed: at most 60 characters: letters'),
         ("description=[", None),
     ],
 )
@@ -285,6 +286,23 @@ def test_what_a_single_mistake_is_told_as(override: str, told: str | None) -> No
         assert load(METHOD, override).profile.description == "["
     else:
         assert problem(METHOD, override).startswith(told)
+
+
+def test_a_number_where_a_text_belongs_is_told_to_be_quoted() -> None:
+    assert problem(METHOD, "compute.devices=2").endswith('; as text, in quotes: "2"')
+    assert load(METHOD, 'compute.devices="2"').profile.compute.devices == "2"
+
+
+def test_no_key_tells_its_pattern() -> None:
+    """Every text with a pattern says in words what it may be: in errors, forms, the reference and editors."""
+    properties = [
+        entry
+        for section in schema.json_schema()["$defs"].values()
+        for entry in section.get("properties", {}).values()
+        if "'pattern': '^[" in repr(entry) or "'pattern': '^(" in repr(entry)
+    ]
+    assert len(properties) > 10
+    assert all("; allowed: " in entry["description"] for entry in properties)
 
 
 def test_l2_needs_a_radius_for_the_inversion() -> None:
