@@ -19,6 +19,7 @@ from engine.contract.checking import describe
 from engine.contract.errors import ProfileError, UsageError
 from engine.contract.plan import plan
 from engine.contract.profile import Loaded
+from engine.contract.sweeps import Sweep
 
 EARLIER_RUNS: Final = 50
 """Of this folder, newest first, whose profiles are offered."""
@@ -62,7 +63,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the loader says of a form: a profile that can run, or every problem.
+    """What the loader says of a form: a profile that can run, the runs that one with a [sweep] means, or every problem.
 
     `changes` are (key, old, new) between the resolved profiles, keys that follow from edits included.
     """
@@ -72,6 +73,7 @@ class Outcome:
     problems: tuple[str, ...] = ()
     changes: tuple[tuple[str, str, str], ...] = ()
     cost: str = ""
+    sweep: Sweep[Loaded] | None = None
 
 
 Edits = Mapping[str, tuple[Field, str]]
@@ -95,6 +97,8 @@ def choices(runs: Path) -> list[Choice]:
 def check(reference: str, edits: Edits, base: Loaded | None = None) -> Outcome:
     """Load the profile with these edits; against `base` the changes are told."""
     try:
+        if base is None and (sweep := profiles.load_sweep(reference, overrides(edits))):
+            return Outcome(None, sweep=sweep)
         loaded = profiles.load(reference, overrides(edits))
     except ProfileError as error:
         return Outcome(None, problems=error.problems)

@@ -110,20 +110,17 @@ def _run_sweep(
     from cafe_tui import costs
     from cafe_tui.launch import queue
 
-    side_by_side = parallel or queue.side_by_side([point.profile for point in sweep.points])
-    made = queue.runs_of(runs_folder(runs), sweep)
-    finished = [run is not None and run.status().state == "finished" for run in made]
+    offer = costs.offer(runs_folder(runs), sweep, parallel)
     out = sys.stderr if json or (detach and not dry_run) else sys.stdout
     if dry_run:
-        for label, point, done in zip(sweep.labels, sweep.points, finished, strict=True):
-            print(f"{label}{'  finished' if done else ''}  {costs.passes(point.profile):.3g} image passes")
-    to_do = [point.profile for point, done in zip(sweep.points, finished, strict=True) if not done]
-    for line in costs.announcement(sweep.tag, to_do, len(sweep.points), side_by_side):
+        for row in offer.rows():
+            print("  ".join(filter(None, row)))
+    for line in costs.announcement(offer):
         print(line, file=out, flush=True)
-    if dry_run or not (to_do or json or detach):
+    if dry_run or not (offer.to_do or json or detach):
         return
     begin = partial(
-        queue.start, runs_folder(runs), sweep, tags=tags, command=["cafe", *sys.argv[1:]], parallel=side_by_side
+        queue.start, runs_folder(runs), sweep, tags=tags, command=["cafe", *sys.argv[1:]], parallel=offer.parallel
     )
     if detach:
         begin()

@@ -36,6 +36,9 @@ LOOK_SECONDS = 1.0
 RENEW_SECONDS = 15.0
 """How often it renews the heartbeats of waiting runs, for readers on other hosts."""
 
+_queues: list[subprocess.Popen[bytes]] = []
+"""Queues started from here: their parent must ask for their exit codes, or they stay zombies."""
+
 
 # --- what a command does ---------------------------------------------------------------------------------------------
 
@@ -117,7 +120,7 @@ def _spawn(runs: Sequence[RunDir], parallel: int) -> None:
     paths = [str(run.path.absolute()) for run in runs]
     try:
         with runs[0].log_file.open("ab") as log:
-            subprocess.Popen(
+            queue = subprocess.Popen(
                 [sys.executable, "-m", "cafe_tui.launch.queue", f"--parallel={parallel}", *paths],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -128,6 +131,7 @@ def _spawn(runs: Sequence[RunDir], parallel: int) -> None:
             )
     except OSError as error:
         raise UsageError(f"cannot start the queue: {error.strerror}") from None
+    _queues[:] = [*(each for each in _queues if each.poll() is None), queue]
 
 
 def stop(runs: Sequence[RunDir]) -> None:

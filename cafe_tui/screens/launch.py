@@ -17,11 +17,12 @@ from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import OptionList, Static
+from textual.worker import get_current_worker
 
+from cafe_tui import costs, forms
 from cafe_tui import format as fmt
-from cafe_tui import forms
 from cafe_tui.forms import Choice, Field, Outcome
-from cafe_tui.launch import local
+from cafe_tui.launch import local, queue
 from cafe_tui.messages import RunOpened
 from cafe_tui.screens.confirm import Confirm
 from cafe_tui.screens.prompt import Prompt
@@ -29,8 +30,10 @@ from cafe_tui.widgets.key_bar import KeyBar
 from cafe_tui.widgets.lines import Line, Lines, wrap
 from cafe_tui.widgets.profile_form import Editor, ProfileForm
 from cafe_tui.widgets.scrolling import ScrollPane
+from cafe_tui.widgets.sweep_plan import SweepPlan
 from engine.contract.errors import CafeError
 from engine.contract.profile import Loaded
+from engine.contract.sweeps import Sweep
 
 WIDTHS: Final = [(0, "-narrow"), (100, "-wide")]
 DEVICE: Final = "compute.device"
@@ -63,10 +66,20 @@ class Checked(Message, bubble=False):
 
 
 @dataclass
+class Offered(Message, bubble=False):
+    """What starting a sweep would do, and what is known of its cost so far."""
+
+    edition: int
+    offer: costs.Offer
+    lines: Sequence[str]
+
+
+@dataclass
 class Tried(Message, bubble=False):
-    """Starting is over: the run's id, or why there is none."""
+    """Starting is over: the run's id, what to say of the runs of a sweep, or why there is none."""
 
     run_id: str = ""
+    queued: str = ""
     problem: str = ""
 
 
@@ -101,6 +114,9 @@ class LaunchScreen(Screen[None]):
         #profiles { width: 38; height: 1fr; border: none; background: transparent; padding: 0 1; }
         #right { display: none; width: 1fr; padding: 0 1; }
         ProfileForm { height: 1fr; }
+        #sweep { display: none; height: 1fr; }
+        &.-sweep #sweep { display: block; }
+        &.-sweep ProfileForm, &.-sweep #meaning { display: none; }
         #meaning { height: auto; min-height: 2; max-height: 5; color: $text-muted; }
         #editor { display: none; background: $boost; }
         #said { height: auto; max-height: 6; }
@@ -127,6 +143,7 @@ class LaunchScreen(Screen[None]):
         self._originals: dict[str, Field] = {}
         self._edits: dict[str, tuple[Field, str]] = {}
         self._outcome = Outcome(None)
+        self._offer: costs.Offer | None = None  # of the picked profile, if it is a sweep
         self._fields: Sequence[Field] = ()  # of the last profile that could be resolved
         self._edition = 0
         self._settled = -1  # the edition that `_outcome` speaks of
@@ -140,6 +157,8 @@ class LaunchScreen(Screen[None]):
             yield OptionList(id="profiles", markup=False)
             with Vertical(id="right"):
                 yield ProfileForm()
+                with ScrollPane(id="sweep"):
+                    yield SweepPlan()
                 yield Static(id="meaning")
                 editor = Editor(id="editor", compact=True, select_on_focus=False)
                 editor.cursor_blink = False
@@ -216,14 +235,69 @@ class LaunchScreen(Screen[None]):
             self._base = self._outcome.loaded
             self._originals = {field.key: field for field in self._outcome.fields}
         self._fields = self._outcome.fields or self._fields
+        if sweep := self._outcome.sweep:
+            self._price(self._edition, sweep)
         self._draw()
+
+    # --- a sweep -----------------------------------------------------------------------------------------------------
+
+    @work(thread=True, exclusive=True, group="price")
+    def _price(self, edition: int, sweep: Sweep[Loaded]) -> None:
+        """Tell what a sweep would do, and then how long that takes."""
+        lines: list[str] = []
+        try:
+            offer = costs.offer(self._runs, sweep)
+            for line in costs.announcement(offer, lambda: get_current_worker().is_cancelled):
+                lines.append(line)
+                self.post_message(Offered(edition, offer, tuple(lines)))
+        except CafeError as error:
+            self.post_message(Tried(problem=str(error)))
+
+    def on_offered(self, message: Offered) -> None:
+        if message.edition != self._edition:
+            return  # another profile was picked
+        self._offer = message.offer
+        measuring = ["measuring how long that takes …"] * (len(message.lines) == 1 and bool(message.offer.to_do))
+        self.query_one(SweepPlan).show([*message.lines, *measuring], message.offer.rows())
+        if not self.has_class("-sweep"):
+            self.add_class("-sweep")
+            self.query_one("#sweep").focus()
+            self._draw()
+        self.refresh_bindings()
+
+    def _cost(self) -> str:
+        """What starting would come to, in a line."""
+        if self._outcome.sweep is None:
+            return self._outcome.cost or "cannot be started"
+        if self._offer is None:
+            return "looking which of its runs are there …"
+        return "^s queues what is not finished; it goes on without this screen" if self._offer.to_do else ""
+
+    def _start_sweep(self, offer: costs.Offer) -> None:
+        if not offer.to_do:
+            self.notify("every run of this sweep is finished", markup=False)
+            return
+        self._starting = True
+        self._say("#cost", "starting …")
+        self._queue(offer, self._choice.reference if self._choice else "")
+
+    @work(thread=True, group="start")
+    def _queue(self, offer: costs.Offer, reference: str) -> None:
+        try:
+            queue.start(self._runs, offer.sweep, tags=(), command=["cafe", "run", reference], parallel=offer.parallel)
+        except CafeError as error:
+            self.post_message(Tried(problem=str(error)))
+            return
+        self.post_message(
+            Tried(queued=f"queued {len(offer.to_do)} run{'s' * (len(offer.to_do) != 1)}, tagged {offer.sweep.tag}")
+        )
 
     def _draw(self, failure: str = "") -> None:
         told = [f"{problem.split(':', 1)[0]}." for problem in self._outcome.problems]
         wrong = {field.key for field in self._fields if any(key.startswith(f"{field.key}.") for key in told)}
         self.query_one(ProfileForm).show([self._as_edited(field) for field in self._fields], self._edits, wrong)
         self.query_one(Verdict).show(self._outcome, failure)
-        self._say("#cost", self._outcome.cost or "cannot be started")
+        self._say("#cost", self._cost())
         self._explain()
 
     def _as_edited(self, field: Field) -> Field:
@@ -286,8 +360,8 @@ class LaunchScreen(Screen[None]):
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Only a picked profile can be started or saved."""
-        return action not in ("start", "save") or self._choice is not None
+        """Only a picked profile can be started or saved; a sweep has no form to save."""
+        return action not in ("start", "save") or not (self._choice is None or (action == "save" and self._offer))
 
     def action_back(self) -> None:
         """Back to the profiles, and from there to the runs; asks when edits would be lost."""
@@ -303,9 +377,10 @@ class LaunchScreen(Screen[None]):
             self._unpick()
 
     def _unpick(self) -> None:
-        self._choice, self._edits = None, {}
+        self._choice, self._edits, self._outcome, self._offer = None, {}, Outcome(None), None
         self._edition += 1  # what is being checked is of no interest
-        self.remove_class("-picked", "-editing")
+        self.workers.cancel_group(self, "price")
+        self.remove_class("-picked", "-editing", "-sweep")
         self._say("#title", "New run: pick a profile")
         self.query_one(OptionList).focus()
         self.refresh_bindings()
@@ -313,6 +388,9 @@ class LaunchScreen(Screen[None]):
     def action_start(self) -> None:
         """Start the run, if the loader has said that the form as it stands can run."""
         if self._settled != self._edition or self._starting:
+            return
+        if self._offer:
+            self._start_sweep(self._offer)
             return
         if self._outcome.loaded is None:
             self.notify("a profile with problems cannot be started", severity="error", markup=False)
@@ -338,7 +416,10 @@ class LaunchScreen(Screen[None]):
         if message.problem:
             self._draw(message.problem)
         else:
-            self.app.post_message(RunOpened(message.run_id))
+            if message.run_id:
+                self.app.post_message(RunOpened(message.run_id))
+            else:
+                self.app.notify(message.queued, markup=False)
             if self.is_current:  # not below the help
                 self.dismiss()
 

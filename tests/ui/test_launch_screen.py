@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
-from cafe_tui import forms, system
+from cafe_tui import costs, forms, system
 from cafe_tui.app import CafeApp
 from cafe_tui.forms import Choice
 from cafe_tui.launch import local
@@ -21,7 +23,10 @@ from cafe_tui.screens.run import RunScreen
 from cafe_tui.screens.runs import RunsScreen
 from cafe_tui.system import Gpu, Sample
 from cafe_tui.widgets.profile_form import Editor, ProfileForm
+from cafe_tui.widgets.run_table import RunTable
+from cafe_tui.widgets.sweep_plan import SweepPlan
 from engine.contract import profile as profiles
+from engine.contract import rundir
 from engine.contract.errors import UsageError
 from engine.contract.profile import Loaded
 from engine.contract.rundir import RunDir
@@ -167,6 +172,57 @@ async def test_starts_what_the_form_says_and_opens_the_run(tmp_path: Path, monke
     assert command == ["cafe", "run", "quickstart", "--set", "seed=7"]
 
 
+SWEEP = """
+name = "tiny"
+description = "a tiny sweep"
+[sweep]
+seed = [0]
+[compute]
+device = "cpu"
+threads = 1
+[[stage]]
+kind = "train"
+epochs = 1
+adversary.steps = 1
+"""
+
+
+async def test_a_sweep_tells_what_it_would_start_and_is_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "_speeds", lambda wanted, _: [1e6] * len(wanted))
+    (tmp_path / "tiny.toml").write_text(SWEEP, encoding="utf-8")
+    runs = tmp_path / "runs"
+    async with CafeApp(runs).run_test(size=(80, 24)) as pilot:
+        await pilot.press("N")
+        await until(pilot, lambda: isinstance(pilot.app.screen, LaunchScreen))
+        await until(pilot, lambda: pilot.app.screen.query_one(OptionList).option_count > 0)
+        await pilot.press("enter")  # local profiles come first
+        plan = pilot.app.screen.query_one(SweepPlan)
+        await until(pilot, lambda: "by a measurement on this host" in plan.text())
+        assert ": 1 run to do" in plan.text()
+        await pilot.press("w")
+        assert isinstance(pilot.app.screen, LaunchScreen), "there is no form to save"
+        assert not runs.exists(), "nothing is written before the start"
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+        await until(pilot, lambda: len(pilot.app.screen.query_one(RunTable).on_screen) == 1)
+    (run,) = rundir.listing(runs)
+    assert run.info().command == ["cafe", "run", "tiny"]
+    patience = time.monotonic() + 60
+    while run.status().state != "finished" and time.monotonic() < patience:
+        await asyncio.sleep(0.1)
+    assert run.status().state == "finished", "it goes on when the screen is gone"
+    async with CafeApp(runs).run_test(size=(80, 24)) as pilot:
+        await pilot.press("N")
+        await until(pilot, lambda: isinstance(pilot.app.screen, LaunchScreen))
+        await until(pilot, lambda: pilot.app.screen.query_one(OptionList).option_count > 0)
+        await pilot.press("enter")
+        plan = pilot.app.screen.query_one(SweepPlan)
+        await until(pilot, lambda: "its run is finished" in plan.text())
+        await pilot.press("ctrl+s", "escape")
+        await until(pilot, lambda: pilot.app.screen.query_one(OptionList).has_focus)
+    assert len(list(rundir.listing(runs))) == 1
+
+
 async def test_asks_before_edits_are_lost(tmp_path: Path) -> None:
     async with CafeApp(tmp_path).run_test(size=(80, 24)) as pilot:
         screen = await open_form(pilot)
@@ -210,7 +266,7 @@ def test_profiles_of_earlier_runs_are_offered(tmp_path: Path) -> None:
 def test_every_value_of_every_shipped_profile_survives_the_form() -> None:
     for entry in profiles.available():
         if profiles.load_sweep(entry.name):
-            assert "is a sweep" in forms.check(entry.name, {}).problems[0]
+            assert forms.check(entry.name, {}).sweep is not None
             continue
         loaded = profiles.load(str(entry.path))
         edits = {field.key: (field, field.text) for field in forms.fields(loaded.profile) if field.text}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from engine.contract import profile as profiles
 from engine.contract import rundir
 from engine.contract.rundir import State
 from engine.contract.schema import Profile
+from engine.contract.sweeps import Sweep
 from tests.recorded import record_run
 
 
@@ -42,13 +44,28 @@ def test_a_line_for_each_run_around_those_at_work(tmp_path: Path) -> None:
 
 
 def test_the_time_of_runs_side_by_side_is_that_of_the_fullest_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = profiles.load("quickstart").profile
-    monkeypatch.setattr(costs, "_speeds", lambda wanted: [costs.passes(profile) / 60] * len(wanted))
-    lines = costs.announcement("tag", [profile] * 3, 4, 2)
+    loaded = profiles.load("quickstart")
+
+    def lines_for(states: list[str], parallel: int) -> list[str]:
+        sweep = Sweep("s", "tag", [str(i) for i in range(len(states))], [loaded] * len(states))
+        return list(costs.announcement(costs.Offer(sweep, states, parallel)))
+
+    monkeypatch.setattr(costs, "_speeds", lambda wanted, _: [costs.passes(loaded.profile) / 60] * len(wanted))
+    lines = lines_for(["finished", "", "failed", "queued"], 2)
     assert lines[0].startswith("tag: 3 runs to do, 2 side by side, 1 of 4 are finished; at most 2.9")
     assert lines[1] == "about 2m 00s by a measurement on this host just now"
-    monkeypatch.setattr(costs, "_speeds", lambda wanted: None)
-    assert "could not be measured" in costs.announcement("tag", [profile], 1, 1)[1]
+    monkeypatch.setattr(costs, "_speeds", lambda wanted, _: None)
+    assert lines_for([""], 1)[0].startswith("tag: 1 run to do; at most")
+    assert "could not be measured" in lines_for([""], 1)[1]
+
+
+def test_a_cost_that_nobody_waits_for_is_not_measured_to_the_end() -> None:
+    sweep = profiles.load_sweep("reproduction", ["data.name=digits", "sweep.case=[{}]"])
+    assert sweep is not None
+    begun = time.monotonic()
+    told = list(costs.announcement(costs.Offer(sweep, [""] * 3, 1), lambda: True))
+    assert "could not be measured" in told[1]
+    assert time.monotonic() - begun < 2
 
 
 def test_as_many_engines_as_there_are_cores_for_their_threads(monkeypatch: pytest.MonkeyPatch) -> None:
