@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from math import ceil
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from engine.attacks.oracle import Effort, Oracle, exact_oracle
 from engine.attacks.search import Search, State, wrong
 from engine.data import Images
 from engine.device import Compute
+
+T = TypeVar("T")
 
 PATIENCE = 10
 """Steps after which a point that the search calls broken is judged, even if few others wait."""
@@ -54,13 +57,17 @@ def answering_clean(
 
 def answer_clean(exact: Oracle, images: Images, compute: Compute, slots: int, ranked: int) -> Clean:
     """`answering_clean`, in one go."""
-    course = answering_clean(exact, images, compute, slots, ranked)
+    return _outcome(answering_clean(exact, images, compute, slots, ranked))
+
+
+def _outcome(course: Generator[None, None, T]) -> T:
+    """What a course comes to, in one go."""
     while True:
         try:
             next(course)
         except StopIteration as end:
-            clean: Clean = end.value
-            return clean
+            outcome: T = end.value
+            return outcome
 
 
 def padded(oracle: Oracle, x: Tensor, slots: int) -> Tensor:
@@ -292,19 +299,26 @@ class LiveExamples:
         return handed[: len(points)]
 
 
-def strike(
+def striking(
     search: Search, model: nn.Module, images: Images, compute: Compute, slots: int, oracle: Oracle | None = None
-) -> LiveExamples:
+) -> Generator[None, None, LiveExamples]:
     """One attack from its beginning to its end, on a model in eval mode; `found` and `points` of the result tell.
 
-    `oracle` is the network that searches if it is not the model as it is.
+    `oracle` is the network that searches if it is not the model as it is. Hands over between any two steps.
     """
     exact = exact_oracle(model, compute)
-    clean = answer_clean(exact, images, compute, slots, search.attempts + 1)
+    clean = yield from answering_clean(exact, images, compute, slots, search.attempts + 1)
     found = Found(clean.right.copy(), np.zeros((len(images), search.attempts), dtype=bool))
     live = LiveExamples(
         search, oracle or exact, exact, images, clean, found, compute, slots, continuation=CONTINUATION, keep=True
     )
     for _ in live.run():
-        pass
+        yield
     return live
+
+
+def strike(
+    search: Search, model: nn.Module, images: Images, compute: Compute, slots: int, oracle: Oracle | None = None
+) -> LiveExamples:
+    """`striking`, in one go."""
+    return _outcome(striking(search, model, images, compute, slots, oracle))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
 from engine.attacks.inversion import causal_logits, invert
-from engine.attacks.live import strike
+from engine.attacks.live import striking
 from engine.contract.plan import columns, parts
 from engine.contract.records import Message, Record, SampleSheet
 from engine.contract.rundir import write_atomically
@@ -30,11 +31,12 @@ from engine.stage import Context
 PERTURBATION_GAIN = 10
 
 
-def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Record:
+def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Generator[None, None, Record]:
     """Write PNG files and samples.json for the first `stage.samples` test images; the record tells where.
 
     The network is the base of the latest game before this stage (else the first of the table), the attack the last
-    one of the table. The perturbation is drawn PERTURBATION_GAIN times enlarged around grey.
+    one of the table. The perturbation is drawn PERTURBATION_GAIN times enlarged around grey. Hands over between steps
+    of the attack and between batches, so that a stop need not wait for all of them; what was written is written again.
     """
     attacks = [name for name in stage.attacks if name != "clean"]
     if not stage.samples or not attacks:
@@ -44,30 +46,37 @@ def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Record
     name = str(game.base) if game else stage.models[0]
     model = context.trained(name).requires_grad_(False).eval()
     images = context.data.test.first(stage.samples)
-    batch = next(images.batches(len(images), compute))
-    x_adv = _attacked(context, stage, model, images, compute)
-    pictures = {
-        "clean": batch.x,
-        "adversarial": x_adv,
-        "perturbation": (0.5 + PERTURBATION_GAIN * (x_adv - batch.x)).clamp(0, 1),
-    }
-    if game:
-        gamma = inoculation.gamma if inoculation and inoculation.gamma else context.profile.threat.eps / 4
-        steps = inoculation.inversion_steps if inoculation else 10
-        pictures["inversion"] = _invert(context, game, model, batch, x_adv, compute, gamma, steps)
+    points = yield from _attacked(context, stage, model, images, compute)
+    rows: list[dict[str, Any]] = []
+    for batch in images.batches(stage.batch_size, compute):
+        x_adv = points[len(rows) : len(rows) + len(batch.x)]
+        pictures = {
+            "clean": batch.x,
+            "adversarial": x_adv,
+            "perturbation": (0.5 + PERTURBATION_GAIN * (x_adv - batch.x)).clamp(0, 1),
+        }
+        if game:
+            gamma = inoculation.gamma if inoculation and inoculation.gamma else context.profile.threat.eps / 4
+            steps = inoculation.inversion_steps if inoculation else 10
+            pictures["inversion"] = _invert(context, game, model, batch, x_adv, compute, gamma, steps)
+            yield
+        rows += _write(context, model, batch, pictures)
+        yield
     sheet = {
         "stage": stage.id,
         "model": name,
         "attack": attacks[-1],
         "perturbation_gain": PERTURBATION_GAIN,
-        "samples": _write(context, model, batch, pictures),
+        "samples": rows,
     }
     path = context.run.samples / "samples.json"
     write_atomically(path, msgspec.json.format(msgspec.json.encode(sheet)))
     return SampleSheet(stage=str(stage.id), path=str(path.relative_to(context.run.path)))
 
 
-def _attacked(context: Context, stage: Evaluate, model: Classifier, images: Images, compute: Compute) -> Tensor:
+def _attacked(
+    context: Context, stage: Evaluate, model: Classifier, images: Images, compute: Compute
+) -> Generator[None, None, Tensor]:
     """What the last attack of the table, or the first part of it, makes of the images (N,C,H,W).
 
     An image that is misclassified as it is stays so.
@@ -76,7 +85,8 @@ def _attacked(context: Context, stage: Evaluate, model: Classifier, images: Imag
     plain = structs.replace(stage, source=None)
     setting = Setting(Ball(column.norm, column.eps), plain, context.profile.seed, context.data.facts.classes)
     search = ATTACKS[parts(column.attack)[0]].search(setting)
-    live = strike(search, model, images, replace(compute, channels_last=False), len(images))
+    slots = min(len(images), stage.batch_size)
+    live = yield from striking(search, model, images, replace(compute, channels_last=False), slots)
     assert live.points is not None, "asked for"
     return live.points
 

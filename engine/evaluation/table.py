@@ -17,7 +17,7 @@ from engine.attacks.balls import Ball
 from engine.attacks.live import Clean, Found, LiveExamples, answering_clean
 from engine.attacks.oracle import Oracle, exact_oracle, number_format, searching_oracle
 from engine.contract.plan import Column, columns, evaluation_cost, parts
-from engine.contract.records import Cell, Part, Progress
+from engine.contract.records import Cell, Part, Progress, Record
 from engine.contract.results import Results, headline, table
 from engine.contract.schema import Evaluate
 from engine.evaluation import checks
@@ -100,9 +100,16 @@ class Evaluation(StageRun):
             for again in self._noted(name):  # known only when the row is full
                 cells = [again if (cell.model, cell.attack) == (name, again.attack) else cell for cell in cells]
                 yield again
-        if distributed.first():
-            yield write_samples(self.context, self.stage, self.compute)
+        samples = yield from self._obeying(self._samples())
+        if samples:
+            yield samples
             yield self._results(cells)
+
+    def _samples(self) -> Generator[None, None, Record | None]:
+        """What rank 0 writes while the others wait for it."""
+        if not distributed.first():
+            return None
+        return (yield from write_samples(self.context, self.stage, self.compute))
 
     @property
     def _labels(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,6 +186,30 @@ def test_samples_are_pictures_of_the_first_test_images(context: Context) -> None
             assert np.array_equal(np.asarray(picture), context.data.test.images[i, 0].numpy())
 
 
+def test_a_stop_within_the_samples_is_obeyed_and_made_good(context: Context) -> None:
+    tables = profiles.to_tables(context.profile)
+    tables["stage"][2] |= {"batch_size": 4, "samples": 10, "pgd_steps": 20, "checks": False, "limit": 20}
+    context = replace(context, profile=profiles.from_tables(tables))
+    whole = cells_of(context)
+    sheet = context.run.samples / "samples.json"
+    expected = sheet.read_bytes(), {path.name: path.read_bytes() for path in context.run.samples.glob("*.png")}
+    for path in context.run.samples.iterdir():
+        path.unlink()
+    work = evaluation(context)
+    steps = 0
+    for event in work.run():  # the cells are all there: each of these steps but the first is one of the samples
+        steps += isinstance(event, Step) and event.share == 1.0
+        if list(context.run.samples.glob("*.png")):
+            work.save()
+            break
+    assert steps > 20, "between any two steps of the attack"
+    assert not sheet.exists()
+    again = cells_of(context)
+    assert {name: cell.correct for name, cell in again.items()} == {name: cell.correct for name, cell in whole.items()}
+    found = sheet.read_bytes(), {path.name: path.read_bytes() for path in context.run.samples.glob("*.png")}
+    assert found == expected
+
+
 def test_a_second_evaluation_adds_to_the_results_of_the_first(quick_run: Callable[..., RunDir]) -> None:
     stages = [
         {"kind": "train", "epochs": 1, "batch_size": 64, "defence": "standard"},
@@ -294,6 +318,11 @@ def test_a_transfer_that_beats_the_attacks_on_the_network_itself_is_told() -> No
     assert of_transfer(crafted, [], "other") == []
 
 
+def no_samples(*_: object) -> Generator[None, None, Message]:
+    yield
+    return Message(text="")
+
+
 def test_random_answers_are_told_and_rand_averages_them(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = Context.trained
 
@@ -307,7 +336,7 @@ def test_random_answers_are_told_and_rand_averages_them(context: Context, monkey
             return z + 0.5 * torch.randn_like(z)
 
     monkeypatch.setattr(Context, "trained", lambda self, name: Shaky(trained(self, name)))
-    monkeypatch.setattr("engine.evaluation.table.write_samples", lambda *_: Message(text=""))
+    monkeypatch.setattr("engine.evaluation.table.write_samples", no_samples)
     cells = evaluated(context, attacks=["clean", "pgd", "rand"], eot=4, **CUT)
     assert "answers are random" in cells["train", "pgd"].warnings[0]
     assert not any("random" in note for note in cells["train", "rand"].warnings)
@@ -331,7 +360,7 @@ def test_masked_gradients_probabilities_and_weak_attacks_are_told(
             return (1000 * self.model(x.mul(4).round().div(4))).softmax(1)
 
     monkeypatch.setattr(Context, "trained", lambda self, name: Masked(trained(self, name)))
-    monkeypatch.setattr("engine.evaluation.table.write_samples", lambda *_: Message(text=""))
+    monkeypatch.setattr("engine.evaluation.table.write_samples", no_samples)
     cells = evaluated(context, attacks=["clean", "fgsm", "pgd", "square"], **(CUT | {"square_queries": 300}))
     text = {attack: " ".join(cell.warnings) for (_, attack), cell in cells.items()}
     assert "probabilities" in text["clean"]
