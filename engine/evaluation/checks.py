@@ -80,10 +80,12 @@ class Examined:
     def warnings(self, attack: str) -> list[str]:
         """What touches the numbers of this attack."""
         notes = []
-        if self.random and not attack.startswith("rand"):
-            notes.append(
-                f"the network's answers are random (they differ by up to {self.random:.2g}): use the attack `rand`"
-            )
+        if self.random:
+            told = f"the network's answers are random (they differ by up to {self.random:.2g})"
+            if attack.startswith("rand"):
+                notes.append(f"{told}: so is this number, which another batch size, stop or count of processes changes")
+            else:
+                notes.append(f"{told}: use the attack `rand`")
         if self.training:
             notes.append("parts of the network stay in train mode: BatchNorm and dropout make attacks look weak")
         if self.probabilities:

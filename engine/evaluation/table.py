@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from engine import distributed
+from engine import distributed, draws
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
 from engine.attacks.live import Clean, Found, LiveExamples, answering_clean
@@ -134,6 +134,7 @@ class Evaluation(StageRun):
         """The network `name`; raises UsageError if no number can be had of it."""
         stage, slots, classes = self.stage, self.stage.batch_size, self.context.data.facts.classes
         model = self.context.trained(name).requires_grad_(False).eval()
+        self._seed(name)
         checks.refuse(model, self.images, classes, self.compute)
         exact = exact_oracle(model, self.compute)
         clean = yield from self._obeying(answering_clean(exact, self.images, self._plain, slots, stage.targets + 1))
@@ -141,6 +142,14 @@ class Evaluation(StageRun):
         crafted = model if stage.source is None else self.context.trained(stage.source).requires_grad_(False).eval()
         sample = next(self.images.batches(min(slots, 16), self._plain))
         return Tested(exact, searching_oracle(crafted, stage, self.compute, sample), clean, examined)
+
+    def _seed(self, purpose: str) -> None:
+        """Begin the draws that a network with random answers makes: those of a repeated run are the same.
+
+        Such a network draws for a batch as a whole, from torch's own generator, so its draws cannot belong to examples.
+        """
+        own = draws.keys(self.context.profile.seed, torch.tensor([distributed.rank()]), purpose)
+        torch.manual_seed(int(own))
 
     def _setting(self, column: Column) -> Setting:
         ball, classes = Ball(column.norm, column.eps), self.context.data.facts.classes
@@ -191,6 +200,7 @@ class Evaluation(StageRun):
         """One attack on the examples that are still right."""
         stage, facts = self.stage, outcomes.facts
         search = ATTACKS[part].search(self._setting(column))
+        self._seed(f"{name}-{column.name}-{part}")
         exact, oracle = tested.exact, tested.search
         if column.attack.startswith("rand"):
             exact, oracle = exact.repeated(stage.eot), oracle.repeated(stage.eot)
