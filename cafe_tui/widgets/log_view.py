@@ -150,8 +150,9 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
         self._following = new_value + self.size.height >= len(self._rows)
 
     def on_resize(self, _: events.Resize) -> None:
-        if self._cells != self.size.width:
-            self._cells = self.size.width
+        cells = self.scrollable_content_region.width  # `size` counts the column of the scrollbar
+        if self._cells != cells:
+            self._cells = cells
             self._lay_out()
 
     def render_line(self, y: int) -> Strip:

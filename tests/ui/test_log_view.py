@@ -48,6 +48,17 @@ async def test_the_end_stays_in_view_unless_scrolled_away() -> None:
         assert log.text().splitlines()[-1] == "line 51"
 
 
+async def test_the_scrollbar_covers_no_text() -> None:
+    async with LogApp().run_test(size=(20, 4)) as pilot:
+        log = pilot.app.query_one(LogView)
+        log.append(["abcdefghijklmnopqrstuvwxyz" * 5])
+        await pilot.pause()
+        pane = log.scrollable_content_region
+        rows = log.text().splitlines()
+        assert log.show_vertical_scrollbar
+        assert max(map(len, rows)) == pane.width < log.size.width
+
+
 async def test_long_lines_are_wrapped_again_on_resize_and_nothing_is_lost() -> None:
     async with LogApp().run_test(size=(20, 30)) as pilot:
         log = pilot.app.query_one(LogView)
