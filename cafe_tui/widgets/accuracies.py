@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cafe_tui import format as fmt
-from cafe_tui.widgets.lines import Line, Lines
+from cafe_tui.widgets.lines import Line, Lines, fit, width
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,16 @@ class Accuracies(Lines):
     def compose_lines(self, cells: int) -> list[Line]:
         """Four lines; bars take from 8 to 40 cells, meanings what is left."""
         bar = min(max(cells - 100, 8), 40)
-        return [self._line(reading, bar) for reading in READINGS]
+        return [self._line(reading, bar, cells) for reading in READINGS]
 
-    def _line(self, reading: Reading, bar: int) -> Line:
+    def _line(self, reading: Reading, bar: int, cells: int) -> Line:
         value = self._values.get(reading.name)
-        return (
+        pieces: Line = (
             (f"{reading.name:<4}", "strong"),
             (f"{fmt.percent(value):>5}  ", ""),
             (fmt.bar((value or 0.0) / 100, bar), "accent" if reading.name == "AC" else ""),
-            (f"  {reading.expected:<{EXPECTED_CELLS}}", ""),
-            (f"  {fmt.MEANINGS[reading.name]}", "dim"),
+            (f"  {reading.expected:<{EXPECTED_CELLS}}  ", ""),
         )
+        left = cells - width(pieces)
+        meaning = fmt.MEANINGS[reading.name]
+        return (*pieces, (meaning if len(meaning) <= left else fit(meaning, left), "dim"))
