@@ -81,7 +81,7 @@ Edits = Mapping[str, tuple[Field, str]]
 
 
 def choices(runs: Path) -> list[Choice]:
-    """The profiles that have a name, then those of the newest runs under `runs`. Raises UsageError."""
+    """Profiles by name, those of the newest runs under `runs`, then the grids in folders. Raises UsageError."""
     named = [
         Choice(entry.name, entry.name, "shipped" if entry.shipped else "local", entry.description)
         for entry in profiles.available()
@@ -91,7 +91,8 @@ def choices(runs: Path) -> list[Choice]:
         Choice(str(run.profile_file.absolute()), run.id, "run", run.info().description)
         for run in islice(with_profile, EARLIER_RUNS)
     ]
-    return [*named, *earlier]
+    grids = [choice for choice in named if "/" in choice.title]
+    return [*(choice for choice in named if choice not in grids), *earlier, *grids]
 
 
 def check(reference: str, edits: Edits, base: Loaded | None = None) -> Outcome:

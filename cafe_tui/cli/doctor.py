@@ -184,7 +184,7 @@ def _print(found: dict[str, Any]) -> None:
             + (", SSH" if terminal["ssh"] else ""),
         ),
         ("runs", f"{disk['runs']}, {fmt.size(disk['free'])} free" + ("" if disk["writable"] else ", not writable")),
-        ("profiles", ", ".join(found["profiles"]) or "none found"),
+        ("profiles", f"{len(found['profiles'])}; `cafe profiles` lists them" if found["profiles"] else "none found"),
     ]
     if "pictures" in terminal:
         way, why = (terminal["pictures"][key] for key in ("way", "why"))

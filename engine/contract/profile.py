@@ -90,9 +90,11 @@ def find(name: str, beside: Path | None = None) -> Path:
     known = [entry.name for entry in available()]
     near = get_close_matches(name, known, 1, 0.5)
     hint = f"Did you mean `{near[0]}`? " if near else ""
+    listed = ", ".join(name for name in known if "/" not in name)  # those in folders are grids of dozens
     raise UsageError(
         f"unknown profile: {shown}",
-        f"{hint}Known: {', '.join(known)}. A file needs its path, such as ./{shown}.toml.",
+        f"{hint}`cafe profiles` lists all {len(known)}: {listed} and grids. "
+        f"A file needs its path, such as ./{shown}.toml.",
     )
 
 
