@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -24,8 +25,9 @@ import peers
 import psutil
 import torch
 import torch.nn.functional as F
-from common import Row, in_turn, main
+from common import REPEATS, Row, in_turn, main
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from engine import checkpoints, data, draws, process
 from engine.attacks import ATTACKS, Setting
@@ -252,53 +254,99 @@ class Watched:
         self._handle.remove()
 
 
-def table(case: Case, target: float) -> list[Row]:
-    """The seven columns, once, as an evaluation makes them: what aa shares with a column is not made again.
+@dataclass
+class Column:
+    """What one column of a table took on both sides: seconds of each round, and what one round asked."""
 
-    Column by column in turn. The time is the product of two figures, shown for both sides: how many images the
-    network was asked about (with a gradient or without), and how long one of them took.
+    mine: list[float]
+    theirs: list[float]
+    effort: Effort
+    asked_by_peer: int
+
+
+def table(case: Case, target: float, repeats: int = REPEATS) -> list[Row]:
+    """The seven columns as an evaluation makes them: what aa shares with a column is not made again.
+
+    Column by column in turn, all of it several times; medians. The time is the product of two figures, shown for both
+    sides: how many images the network was asked about (with a gradient or without), and how long one of them took.
     """
-    rows, title = [], f"{case.name}, {len(case.images)} examples"
     attacks, y, oracle = theirs(case), case.images.labels, oracle_of(case)
-    inside = Timed(oracle)
-    spent, asked, watched = [0.0, 0.0], 0, Watched(case.model)
-    survivors: dict[str, np.ndarray] = {}
-    for column in COLUMNS:
-        mine, other, effort = 0.0, 0.0, Effort()
-        before = watched.images
-        alive: np.ndarray | None = None
-        left: Tensor | None = None
-        for part in parts(column):
-            started = time.perf_counter()
-            if part in survivors:  # a column of its own in this table
-                alive = survivors[part]
-            else:
-                found = ours(case, part, oracle, alive)
-                alive = found.robust
-                effort.gradient_steps += found.effort.gradient_steps
-                effort.forwards += found.effort.forwards
-            between = time.perf_counter()
-            left = peers.robust(case.model, attacks[part], case.x, y, case.batch, left)
-            mine, other = mine + between - started, other + time.perf_counter() - between
-        assert alive is not None, "a column has parts"
-        assert left is not None, "a column has parts"
-        survivors[column] = alive
-        spent, asked = [spent[0] + mine, spent[1] + other], asked + effort.gradient_steps + effort.forwards
-        words = f"{effort.gradient_steps:,} gradients and {effort.forwards:,} answers"
-        peer_words = f"{watched.images - before:,} of either by the peer"
-        rows.append(
-            Row(f"{title}: {column}{_budget(case.stage, column)}, {words}; {peer_words}", mine, other, "s", 1.0)
-        )
+    inside, watched = Timed(oracle), Watched(case.model)
+    columns: dict[str, Column] = {}
+    for _ in range(repeats):
+        survivors: dict[str, np.ndarray] = {}
+        for name in COLUMNS:
+            mine, other, effort = 0.0, 0.0, Effort()
+            before = watched.images
+            alive: np.ndarray | None = None
+            left: Tensor | None = None
+            for part in parts(name):
+                started = time.perf_counter()
+                if part in survivors:  # a column of its own in this table
+                    alive = survivors[part]
+                else:
+                    found = ours(case, part, oracle, alive)
+                    alive = found.robust
+                    effort.gradient_steps += found.effort.gradient_steps
+                    effort.forwards += found.effort.forwards
+                between = time.perf_counter()
+                left = peers.robust(case.model, attacks[part], case.x, y, case.batch, left)
+                mine, other = mine + between - started, other + time.perf_counter() - between
+            assert alive is not None, "a column has parts"
+            assert left is not None, "a column has parts"
+            survivors[name] = alive
+            column = columns.setdefault(name, Column([], [], effort, 0))
+            column.mine.append(mine)
+            column.theirs.append(other)
+            column.asked_by_peer = watched.images - before
     watched.stop()
+    title, rows = f"{case.name}, {len(case.images)} examples", []
+    for name, column in columns.items():
+        words = f"{column.effort.gradient_steps:,} gradients and {column.effort.forwards:,} answers"
+        peer_words = f"{column.asked_by_peer:,} of either by the peer"
+        medians = median(column.mine), median(column.theirs)
+        rows.append(Row(f"{title}: {name}{_budget(case.stage, name)}, {words}; {peer_words}", *medians, "s", 1.0))
+    mine, other = (
+        median(map(sum, zip(*rounds, strict=True)))
+        for rounds in ([column.mine for column in columns.values()], [column.theirs for column in columns.values()])
+    )
+    gradients = sum(column.effort.gradient_steps for column in columns.values())
+    answers = sum(column.effort.forwards for column in columns.values())
+    asked, asked_by_peer = gradients + answers, sum(column.asked_by_peer for column in columns.values())
+    everything = sum(sum(column.mine) for column in columns.values())
     return [
-        Row(f"{title}: seven columns", *spent, "s", 1 / target),
+        Row(f"{title}: seven columns, median of {repeats}", mine, other, "s", 1 / target),
         *rows,
         Row(f"{title}: aa", 100 * float(alive.mean()), 100 * float(left.float().mean()), "%", 1.02),
-        Row(f"{title}: images asked about", asked, watched.images, "", 1.0),
-        Row(f"{title}: time for each", 1e6 * spent[0] / asked, 1e6 * spent[1] / watched.images, "us", 1.0),
-        Row(f"{title}: of our time, in the searching network", inside.seconds, spent[0], "s", 1.0),
+        Row(f"{title}: images asked about", asked, asked_by_peer, "", 1.0),
+        Row(f"{title}: time for each", 1e6 * mine / asked, 1e6 * other / asked_by_peer, "us", 1.0),
+        Row(f"{title}: of our time, in the searching network", inside.seconds, everything, "s", 1.0),
         Row(f"{title}: places of our batches that are filled", inside.examples, inside.places, "", 0.0, "more"),
+        Row(
+            f"{title}: seven columns at the speed of matrix products alone, against the peer",
+            products(case, gradients, answers),
+            other,
+            "s",
+            1 / target,
+        ),
     ]
+
+
+def products(case: Case, gradients: int, answers: int) -> float:
+    """Seconds that this processor needs for the multiplications of so many gradients and answers of a network.
+
+    In matrix products of the size at which it is fastest. Nothing that multiplies as the network is defined is faster.
+    """
+    x = case.x[: case.batch].clone().requires_grad_()
+    with FlopCounterMode(display=False) as forward:
+        z = case.model(x)
+    with FlopCounterMode(display=False) as backward:
+        torch.autograd.grad(z.sum(), x)
+    once, slope = (counter.get_total_flops() / len(x) for counter in (forward, backward))
+    side = 2048
+    matrix = torch.randn(side, side)
+    (taken,) = in_turn(lambda: matrix @ matrix)
+    return (gradients * (once + slope) + answers * once) * taken / (2 * side**3)
 
 
 class Timed:
@@ -381,19 +429,18 @@ def _budget(stage: Evaluate, name: str) -> str:
 
 SHORT = Evaluate(pgd_steps=10, cw_steps=20, apgd_steps=20, targets=3, fab_steps=20, square_queries=200)
 CUT = Evaluate(targets=3, fab_steps=50, square_queries=500)
-CUT_MORE = Evaluate(cw_steps=30, apgd_steps=30, targets=2, fab_steps=20, square_queries=100)
+CUT_MORE = Evaluate(pgd_steps=20, cw_steps=20, apgd_steps=20, targets=2, fab_steps=10, square_queries=100)
 """Where the full budgets would take over ten minutes on two cores; the rows tell them."""
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     "agreement-digits": lambda: agreement(digits(Evaluate(square_queries=1000))),
     "agreement-mnist5k": lambda: agreement(mnist(CUT)),
     "speed-small": lambda: table(digits(Evaluate()), 3.0),
-    "speed-mnist5k": lambda: table(mnist(CUT), 3.0),
     "speed-vgg16": lambda: table(vgg(CUT_MORE), 4.0),
     "overhead": lambda: [step(digits(Evaluate())), step(mnist(Evaluate())), step(vgg(Evaluate(apgd_steps=15)))],
     "memory": lambda: [memory(10_000)],
 }
-"""What `--only` measures: each within about five minutes of two idle cores."""
+"""What `--only` measures, on two idle cores: speeds within a quarter of an hour, the others in about five minutes."""
 
 
 def measure(quick: bool) -> list[Row]:
@@ -401,7 +448,7 @@ def measure(quick: bool) -> list[Row]:
     if not quick:
         return [row for group in GROUPS.values() for row in group()]
     case = digits(SHORT)
-    return [*agreement(case), *table(case, 3.0), step(case), memory(3_000)]
+    return [*agreement(case), *table(case, 3.0, repeats=1), step(case), memory(3_000)]
 
 
 if __name__ == "__main__":

@@ -191,13 +191,12 @@ def _outside(game: GameRun) -> float:
 def memory(images: int, shape: tuple[int, int, int]) -> list[Row]:
     """What a filled bank and two players with their optimisers add to the process, against the formula."""
     process = psutil.Process()
+    _filled(1000, shape)  # what making the features takes is no part of a bank
     gc.collect()
     before = process.memory_info().rss
-    index = torch.arange(images)
-    bank = FeatureBank(index, 1, "host")
-    for rows in index.split(1000):
-        bank.features(0, rows, lambda rows=rows: (torch.ones(len(rows), *shape), torch.zeros(len(rows), *shape)))  # type: ignore[misc]
+    bank = _filled(images, shape)
     filled = process.memory_info().rss
+    assert bank.nbytes == bank_bytes(images, 1, shape)
     players = [build_treatment(shape, seed=seed) for seed in (1, 2)]
     for player in players:
         optimizer = torch.optim.AdamW(player.parameters(), amsgrad=True, fused=True)
@@ -224,6 +223,14 @@ def memory(images: int, shape: tuple[int, int, int]) -> list[Row]:
             1.05,
         ),
     ]
+
+
+def _filled(images: int, shape: tuple[int, int, int]) -> FeatureBank:
+    index = torch.arange(images)
+    bank = FeatureBank(index, 1, "host")
+    for rows in index.split(1000):
+        bank.features(0, rows, lambda rows=rows: (torch.ones(len(rows), *shape), torch.zeros(len(rows), *shape)))  # type: ignore[misc]
+    return bank
 
 
 def measure(quick: bool) -> list[Row]:
