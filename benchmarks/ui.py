@@ -100,6 +100,8 @@ def live() -> Row:
 
 # --- the whole UI in a terminal --------------------------------------------------------------------------------------
 
+CAFE = "from cafe_tui.__main__ import main; main()"
+"""What the command `cafe` does."""
 EMPTY_APP = """
 from textual.app import App
 from textual.widgets import Static
@@ -148,7 +150,7 @@ FIRST_CURVE = 0.15
 def ui(folder: Path, columns: int = 120, lines: int = 40, options: Sequence[str] = ()) -> Terminal:
     """`cafe` on a folder of runs, with a memory of its own."""
     state = str(folder.parent / "state")
-    return Terminal(["-m", "cafe_tui", *options], columns, lines, CAFE_RUNS=str(folder), XDG_STATE_HOME=state)
+    return Terminal(["-c", CAFE, *options], columns, lines, CAFE_RUNS=str(folder), XDG_STATE_HOME=state)
 
 
 def opened(folder: Path, columns: int = 120, lines: int = 30, options: Sequence[str] = ()) -> Terminal:

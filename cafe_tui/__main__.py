@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from io import TextIOWrapper
@@ -37,6 +38,7 @@ def main() -> None:
 
 def _home(slow: bool) -> int:
     """`cafe` alone: the terminal UI, without loading the commands, which would take a quarter of its start."""
+    gc.disable()  # until the first paint: nothing that the start makes is garbage
     from cafe_tui.locations import runs_folder, slow_line
 
     slow = slow_line(slow)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import atan, cos, pi, sin, sqrt
-from statistics import mean, stdev
 from typing import Any
 
 import msgspec
@@ -106,6 +105,8 @@ class OverSeeds(msgspec.Struct, frozen=True):
 
 def over_seeds(differences: Sequence[float]) -> OverSeeds:
     """Student's paired t test of differences between runs with different seeds. Raises ValueError for none."""
+    from statistics import mean, stdev  # a millisecond that a list of runs need not pay
+
     n = len(differences)
     if n == 0:
         raise ValueError("no differences")

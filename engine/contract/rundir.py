@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import socket
 import time
@@ -18,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import Literal, TypeVar
 
 import msgspec
@@ -276,7 +276,7 @@ def create(
 def _reserve(runs: Path, name: str, now: float) -> tuple[str, Path]:
     """A new id and the hidden folder, made by us alone, in which its run is put together."""
     while True:
-        run_id = f"{_stamp(now)}-{name}-{''.join(secrets.choice(_ALPHABET) for _ in range(4))}"
+        run_id = f"{_stamp(now)}-{name}-{''.join(SystemRandom().choices(_ALPHABET, k=4))}"
         hidden = runs / f".new-{run_id}"
         with suppress(FileExistsError):
             hidden.mkdir()

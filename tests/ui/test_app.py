@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -764,3 +765,13 @@ async def test_copying_takes_what_the_focused_pane_shows(tmp_path: Path) -> None
         assert "pgd" in pilot.app.clipboard
         await pilot.press("1", "Y")
         assert pilot.app.clipboard == run.id
+
+
+async def test_garbage_is_looked_for_again_once_the_ui_is_painted(tmp_path: Path) -> None:
+    gc.disable()  # as the command does, for a quicker start
+    try:
+        async with CafeApp(tmp_path).run_test() as pilot:
+            await until(pilot, gc.isenabled)
+    finally:
+        gc.enable()
+        gc.unfreeze()
