@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache, reduce
+from itertools import product
 from typing import Any, TypeVar
 
 import torch
@@ -94,55 +95,66 @@ def _meeting_taps(size: int) -> tuple[tuple[int, ...], ...]:
 
 
 @cache
-def _pieces(height: int, width: int) -> tuple[tuple[int, int, int, int, int, int, int], ...]:
-    """For each position (y, x) and row `ky` of the kernel that meets the map: y, x, ky, the columns of the kernel that
-    do (from, to), and where their row and first column lie in the map."""
-    return tuple(
-        (y, x, ky, max(0, 1 - x), min(3, width + 1 - x), y + ky - 1, max(0, x - 1))
-        for y in range(height)
-        for x in range(width)
-        for ky in range(max(0, 1 - y), min(3, height + 1 - y))
-    )
+def _pieces(height: int, width: int) -> tuple[tuple[bool, int, int, slice, slice, slice, slice], ...]:
+    """For each tap (ky, kx) where rows and columns of a result lie, and those of the map that the tap meets there.
 
-
-def _products(Y: Tensor, X: Tensor, T: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Y (N,H,W,b), X (N,H,W,a) and the kernel T (3,3,a,b) in views y (N,b), x (N,k*a), t (k*a,b).
-
-    A convolution is y += x t over all; its gradients are x += y t' and t += x' y.
+    One piece for all rows together if they are whole, as then they lie without a gap, otherwise one for each. Each
+    tells first whether it is the first of its tap; the centre, which meets everything, comes before all others.
     """
-    n, height, width, b = Y.shape
-    for y, x, ky, first, end, row, column in _pieces(height, width):
-        met = X[:, row, column : column + end - first].view(n, -1)
-        yield Y[:, y, x], met, T[ky, first:end].view(-1, b)
+    found = []
+    for ky, kx in sorted(product(range(3), range(3)), key=lambda tap: tap != (1, 1)):
+        top, bottom = max(0, 1 - ky), height - max(0, ky - 1)
+        columns = slice(max(0, 1 - kx), width - max(0, kx - 1))
+        met = slice(columns.start + kx - 1, columns.stop + kx - 1)
+        parts = [slice(top, bottom)] if kx == 1 else [slice(row, row + 1) for row in range(top, bottom)]
+        for part in parts:
+            if part.start < part.stop and columns.start < columns.stop:
+                met_rows = slice(part.start + ky - 1, part.stop + ky - 1)
+                found.append((part.start == top, ky, kx, part, columns, met_rows, met))
+    return tuple(found)
+
+
+def _products(Y: Tensor, X: Tensor, T: Tensor) -> Iterator[tuple[bool, Tensor, Tensor, Tensor]]:
+    """Y (H,W,N,b), X (H,W,N,a) and the kernel T (3,3,a,b) in views y (M,b), x (M,a), t (a,b).
+
+    A convolution is y += x t over all; its gradients are x += y t' and t += x' y. Tells whether a t is new.
+    """
+    height, width = Y.shape[:2]
+    for first, ky, kx, rows, columns, met_rows, met_columns in _pieces(height, width):
+        y, x = Y[rows, columns], X[met_rows, met_columns]
+        yield first, y.view(-1, Y.shape[3]), x.view(-1, X.shape[3]), T[ky, kx]
 
 
 def _gather(X: Tensor, T: Tensor) -> Tensor:
-    Y = X.new_zeros(*X.shape[:3], T.shape[3])
-    for y, x, t in _products(Y, X, T):
-        y.addmm_(x, t)
+    Y = X.new_empty(*X.shape[:3], T.shape[3])
+    for i, (_, y, x, t) in enumerate(_products(Y, X, T)):
+        y.addmm_(x, t, beta=min(i, 1))
     return Y
 
 
 def _scatter(Y: Tensor, T: Tensor) -> Tensor:
-    X = Y.new_zeros(*Y.shape[:3], T.shape[2])
-    for y, x, t in _products(Y, X, T):
-        x.addmm_(y, t.T)
+    X = Y.new_empty(*Y.shape[:3], T.shape[2])
+    for i, (_, y, x, t) in enumerate(_products(Y, X, T)):
+        x.addmm_(y, t.T, beta=min(i, 1))
     return X
 
 
 def _correlate(Y: Tensor, X: Tensor) -> Tensor:
-    T = X.new_zeros(3, 3, X.shape[3], Y.shape[3])
-    for y, x, t in _products(Y, X, T):
-        t.addmm_(x.T, y)
+    met_by_all = min(Y.shape[:2]) > 1
+    T = (X.new_empty if met_by_all else X.new_zeros)(3, 3, X.shape[3], Y.shape[3])
+    for first, y, x, t in _products(Y, X, T):
+        t.addmm_(x.T, y, beta=1 - first)
     return T
 
 
-def _to_last(maps: Tensor) -> Tensor:
-    return maps.permute(0, 2, 3, 1).contiguous()
+def _by_positions(maps: Tensor) -> Tensor:
+    """(N,C,H,W) as (H,W,N,C): what a tap meets in a row of all maps lies together."""
+    return maps.permute(2, 3, 0, 1).contiguous()
 
 
-def _from_last(maps: Tensor) -> Tensor:
-    return maps.permute(0, 3, 1, 2)
+def _by_maps(maps: Tensor) -> Tensor:
+    """(H,W,N,C) as (N,C,H,W), channels-last, which other layers read faster."""
+    return maps.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _to_taps(weight: Tensor) -> Tensor:
@@ -158,18 +170,18 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        X, T = _to_last(x), _to_taps(weight)
+        X, T = _by_positions(x), _to_taps(weight)
         ctx.save_for_backward(X, T)
-        return _from_last(_gather(X, T))
+        return _by_maps(_gather(X, T))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         X, T = ctx.saved_tensors
-        Y = _to_last(gradient)
+        Y = _by_positions(gradient)
         of_x, of_weight = ctx.needs_input_grad
         return (
-            _from_last(_scatter(Y, T)) if of_x else None,
+            _by_maps(_scatter(Y, T)) if of_x else None,
             _from_taps(_correlate(Y, X)) if of_weight else None,
         )
 
@@ -179,17 +191,17 @@ class _Deconvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, weight: Tensor) -> Tensor:
-        Y, T = _to_last(y), _to_taps(weight)
+        Y, T = _by_positions(y), _to_taps(weight)
         ctx.save_for_backward(Y, T)
-        return _from_last(_scatter(Y, T))
+        return _by_maps(_scatter(Y, T))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         Y, T = ctx.saved_tensors
-        X = _to_last(gradient)
+        X = _by_positions(gradient)
         of_y, of_weight = ctx.needs_input_grad
         return (
-            _from_last(_gather(X, T)) if of_y else None,
+            _by_maps(_gather(X, T)) if of_y else None,
             _from_taps(_correlate(Y, X)) if of_weight else None,
         )
