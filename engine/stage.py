@@ -35,6 +35,8 @@ from engine.models.base import Classifier
 from engine.models.synced import synchronised
 
 LOGS_PER_EPOCH = 10
+SAVING_SHARE = 0.05
+"""Of the time between two checkpoints, what one at the end of an epoch may take."""
 DROPOUT_STRIDE = 2**32
 """Between the seeds of two ranks: more than any run has steps."""
 
@@ -221,7 +223,8 @@ class EpochStage(StageRun):
     """A stage of epochs over the training images: the loop that training and the game share.
 
     Order, augmentation and attacks are functions of (seed, epoch, data index), so `done`, the meter and `state` are
-    all it takes to go on exactly. A checkpoint is written at the end of every epoch and as often as [checkpoint] says.
+    all it takes to go on exactly. A checkpoint is written as often as [checkpoint] says, and at the ends
+    of epochs unless it would take longer than is worth it.
     """
 
     def __init__(self, context: Context, stage_id: str, epochs: int, batch_size: int) -> None:
@@ -235,7 +238,7 @@ class EpochStage(StageRun):
         """Images of the batch at work on all ranks together; this one has its share of them."""
         self.ended = 0
         self.resume_file = context.run.checkpoints / f"{stage_id}.resume.pt"
-        self._saved = time.monotonic()
+        self._saved, self._saving = time.monotonic(), 0.0
 
     def run(self) -> Iterator[Event]:
         """Go on from `done` to the end."""
@@ -263,21 +266,24 @@ class EpochStage(StageRun):
                     yield self.scalars(values | {"images_per_second": speed}, self.done / self.steps_per_epoch)
                     images, since = 0, time.perf_counter()
                 yield Step(self.done)
-                if self._due():
+                if self.done % self.steps_per_epoch and self._due():
                     self.save()
             yield from self.end_epoch(epoch)
             self.ended += 1
-            self.save()
+            if self.ended == self.epochs or self._due() or distributed.of_first(self._worth_saving):
+                self.save()
         yield from self.finish()
 
     def _due(self) -> bool:
-        """Whether it is time for a checkpoint within an epoch; one follows at its end anyway."""
+        """Whether it is time for a checkpoint, by what the profile says."""
         wanted = self.context.profile.checkpoint
-        if self.done % self.steps_per_epoch == 0:
-            return False
         if wanted.every_steps is not None and self.done % wanted.every_steps == 0:
             return True
         return distributed.anywhere(time.monotonic() - self._saved >= 60 * wanted.every_minutes)
+
+    def _worth_saving(self) -> bool:
+        """Whether a checkpoint at the end of an epoch takes no more than its share of the time since the last one."""
+        return self._saving <= SAVING_SHARE * (time.monotonic() - self._saved)
 
     @property
     def epoch_share(self) -> float:
@@ -349,12 +355,14 @@ class EpochStage(StageRun):
 
     def save(self) -> None:
         """Weights and resume state of this moment."""
+        since = time.monotonic()
         self.save_weights()
         checkpoints.save_resume(
             self.resume_file,
             {"done": self.done, "ended": self.ended, "meter": self.meter.state(), "state": self.state()},
         )
         self._saved = time.monotonic()
+        self._saving = self._saved - since
 
     def clear(self) -> None:
         """The weights stay."""

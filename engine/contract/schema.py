@@ -190,7 +190,8 @@ class Compute(_Section):
 
 
 class Checkpoint(_Section):
-    """How often a stage keeps a state to go on from, besides at the end of every epoch and when it is stopped."""
+    """How often a stage keeps a state to go on from, besides when it is stopped and at the ends of epochs; but where
+    that would take more than a twentieth of the time since the one before, an epoch ends without."""
 
     every_minutes: Annotated[Positive, doc("minutes of work that a killed run loses at most")] = 10.0
     every_steps: Annotated[Count | None, doc("optimiser steps that it loses at most; default: the minutes decide")] = (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from engine import checkpoints
 from engine.attacks.balls import Ball
 from engine.contract.errors import CheckpointError, ProfileError
 from engine.contract.plan import plan
@@ -21,7 +24,7 @@ from engine.data import Batch, Images
 from engine.defences.train import Training, resized, side, triangular
 from engine.game.game import GameRun
 from engine.pipeline import make
-from engine.stage import Context, EpochStage, Event, Step
+from engine.stage import SAVING_SHARE, Context, EpochStage, Event, Step
 
 
 def test_the_resolution_rises_between_its_epochs_in_steps_of_32() -> None:
@@ -152,6 +155,31 @@ def test_a_stage_whose_checkpoints_are_all_damaged_starts_anew_and_says_so(
         "train: train.resume.pt and train.resume.previous.pt damaged; the stage goes on from its start"
     )
     assert again.done == 0
+
+
+@pytest.mark.parametrize(("override", "written"), [("seed=0", [1, 6]), ("checkpoint.every_steps=10", [1, 2, 4, 6])])
+def test_epochs_shorter_than_twenty_checkpoints_end_without_one(
+    quick_run: Callable[..., RunDir],
+    context_of: Callable[[RunDir], Context],
+    monkeypatch: pytest.MonkeyPatch,
+    override: str,
+    written: list[int],
+) -> None:
+    context = context_of(quick_run("stage.train.epochs=6", "stage.train.adversary.steps=1", override))
+    training = make(context, context.profile.stage[0])
+    assert isinstance(training, Training)
+    assert training.steps_per_epoch == 5
+    found = []
+
+    def slow(path: Path, state: dict[str, object]) -> None:
+        found.append(state["ended"])
+        time.sleep(0.5)
+
+    monkeypatch.setattr(checkpoints, "save_resume", slow)
+    began = time.monotonic()
+    _events(training)
+    assert time.monotonic() - began < 0.5 / SAVING_SHARE, "or an epoch was worth a checkpoint"
+    assert found == written
 
 
 def _same(a: object, b: object) -> bool:
