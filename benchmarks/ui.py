@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import Row, in_turn, main
+from common import REPEATS, Row, in_turn, main
 from fake_runs import Engine, finished_runs, long_run, values
 from terminals import Terminal
 
@@ -69,8 +69,9 @@ def drawing(count: int) -> list[Row]:
     """Time to draw curves of this length, and what each of their points costs from the first on."""
     curves, values = two_curves(count), losses(count)
     x, y = StepAxis(), ValueAxis()
-    (spent,) = in_turn(lambda: picture(curves, x, y))
-    (added,) = in_turn(lambda: curve_of(values, 1, 1.0))
+    repeats = max(REPEATS, 1_000_000 // count)
+    (spent,) = in_turn(lambda: picture(curves, x, y), repeats=repeats)
+    (added,) = in_turn(lambda: curve_of(values, 1, 1.0), repeats=repeats)
     return [
         Row(f"draw 2 x {count:,} points, against the limit", spent * 1e3, LIMITS[count], "ms", target=1.0),
         Row(f"add one of {count:,} points, against the limit", added / count * 1e6, APPEND_LIMIT, "us", target=1.0),
