@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -39,6 +40,10 @@ def home(
 ) -> None:
     """Train, attack, examine and inoculate image classifiers with CAFE, in the terminal."""
     if context.invoked_subcommand is not None:
+        if runs:  # before the verb: its own option, which comes after it, goes first
+            os.environ["CAFE_RUNS"] = str(runs)
+        if slow:
+            os.environ["CAFE_SLOW"] = "1"
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         print(context.get_help())

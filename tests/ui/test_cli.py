@@ -151,6 +151,9 @@ def test_ls_lists_filters_and_sorts(folder: Path) -> None:
     assert [row["id"][-4:] for row in rows] == ["k3f9", "zzzz"]
     assert "No runs in" in cafe("ls", "--runs", "elsewhere", cwd=folder).stdout
     assert cafe("ls", cwd=folder, CAFE_RUNS="elsewhere").stdout.startswith("No runs in elsewhere")
+    before = cafe("--runs", "nowhere", "ls", cwd=folder, CAFE_RUNS="elsewhere")
+    assert before.stdout.startswith("No runs in nowhere"), "an option before the verb counts as well"
+    assert cafe("--runs", "nowhere", "ls", "--runs", "here", cwd=folder).stdout.startswith("No runs in here")
 
 
 def test_ls_works_where_the_locale_is_ascii(folder: Path) -> None:
