@@ -190,6 +190,7 @@ def game_values(share: float, step: int) -> dict[str, float | str | None]:
         "ce_ac": 0.1,
         "ce_cf": 2.5,
         "ce_cc": 0.12,
+        "ce_adv": 1.1,
         "accuracy_adv": 66.4,
         "accuracy_cf": 66 - 26 * found + 10 * swing,
         "accuracy_cc": 50 + 48 * found,

@@ -44,8 +44,7 @@ class Accuracies(NamedTuple):
         values: dict[str, Tensor] = {}
         for name, logits in self._asdict().items():
             values[f"accuracy_{name}"] = 100.0 * (logits.argmax(1) == y)
-            if name != "adv":
-                values[f"ce_{name}"] = cross_entropy(logits, y)
+            values[f"ce_{name}"] = cross_entropy(logits, y)
         return values
 
 
