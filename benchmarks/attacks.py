@@ -43,7 +43,7 @@ from engine.contract.schema import Data, Evaluate
 from engine.data import Images
 from engine.device import Compute
 from engine.models import build
-from engine.models.folding import fold
+from engine.models.folding import folded
 
 CPU = Compute(torch.device("cpu"))
 EXCESS = 0.2
@@ -371,7 +371,7 @@ class Timed:
 def step(case: Case) -> Row:
     """One step of apgd-ce against a bare forward and backward pass of the fused network in the same shape."""
     batch = next(case.images.batches(case.batch, CPU))
-    fused = fold(case.model)
+    fused = folded(case.model, batch.x, channels_last=True)
     assert fused is not None, "these networks have BatchNorm"
     search = ATTACKS["apgd-ce"].search(Setting(Ball("linf", case.eps), case.stage, 0, 10))
     zeros = torch.zeros_like(batch.y)
