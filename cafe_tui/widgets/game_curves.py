@@ -56,7 +56,7 @@ CHARTS: Final[Mapping[str, Charts]] = {
             (("hypothesis_loss", "hypothesis"), ("test_function_loss", "test function")),
             (("psi", "psi"), ("regulariser", "regulariser")),
             (("accuracy_ac", "AC"), ("accuracy_cf", "CF"), ("accuracy_cc", "CC"), ("accuracy_adv", "Adv")),
-            (("ce_ac", "CE of AC"), ("ce_cf", "CE of CF"), ("ce_cc", "CE of CC"), ("ce_adv", "CE of Adv")),
+            (("ce_ac", "CE AC"), ("ce_cf", "CE CF"), ("ce_cc", "CE CC"), ("ce_adv", "CE Adv")),
             (("val_regret", "regret"),),
             (("val_treatment_distance", "g away from Z"), ("val_hypothesis_spread", "spread of h")),
         ),

@@ -510,7 +510,7 @@ async def test_a_run_shows_stages_curves_accuracies_table_and_log(tmp_path: Path
         assert all(stage in screen.query_one(StageBar).text() for stage in ("train", "[game]", "inoculate", "evaluate"))
         first, second, accuracies, errors = screen.query(Chart)
         assert "AC" in accuracies.text()
-        assert "CE of CF" in errors.text()
+        assert "CE CF" in errors.text()
         assert "hypothesis" in first.text()
         assert "test function" in first.text()
         assert "psi" in second.text()
@@ -749,9 +749,9 @@ async def test_a_small_screen_goes_through_the_curves_by_key(tmp_path: Path) -> 
         await pilot.press("1")
         texts = lambda: "\n".join(chart.text() for chart in screen.query(Chart) if chart.display)  # noqa: E731
         await until(pilot, lambda: "hypothesis" in texts())
-        assert "CE of AC" not in texts()
+        assert "CE AC" not in texts()
         await pilot.press("v")
-        await until(pilot, lambda: "CE of AC" in texts() and "hypothesis" not in texts())
+        await until(pilot, lambda: "CE AC" in texts() and "hypothesis" not in texts())
         await pilot.press("v")
         await until(pilot, lambda: "hypothesis" in texts())
 
