@@ -90,7 +90,7 @@ def test_runs_made_in_the_same_second_have_their_own_ids(runs: Path) -> None:
 
 def test_an_id_that_is_taken_is_drawn_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     letters = iter("aaaabbbbaaaabbbbcccc")
-    monkeypatch.setattr("secrets.choice", lambda _: next(letters))
+    monkeypatch.setattr("random.SystemRandom.choices", lambda _, alphabet, k: [next(letters) for _ in range(k)])
     monkeypatch.setattr("time.time", lambda: NOW)
     first = make(runs)
     unfinished = runs / f".new-{first.id[:-4]}bbbb"
