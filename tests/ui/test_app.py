@@ -768,6 +768,7 @@ async def test_copying_takes_what_the_focused_pane_shows(tmp_path: Path) -> None
 
 
 async def test_garbage_is_looked_for_again_once_the_ui_is_painted(tmp_path: Path) -> None:
+    usual = gc.get_threshold()
     gc.disable()  # as the command does, for a quicker start
     try:
         async with CafeApp(tmp_path).run_test() as pilot:
@@ -775,3 +776,4 @@ async def test_garbage_is_looked_for_again_once_the_ui_is_painted(tmp_path: Path
     finally:
         gc.enable()
         gc.unfreeze()
+        gc.set_threshold(*usual)
