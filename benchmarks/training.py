@@ -132,15 +132,16 @@ def step_time(network: str, batch: int, steps: int, repeats: int) -> list[Row]:
 
 
 def precisions(network: str, batch: int, steps: int, repeats: int) -> Row:
-    """A step in bf16 against one in fp32."""
-    with context_of(network, batch, (repeats + 2) * steps) as fp32, Recorder(fp32.run) as recorder:
+    """A step in bf16 against one in fp32, both in channels-last, which is the faster layout for either."""
+    with context_of(network, batch, (repeats + 2) * steps) as context, Recorder(context.run) as recorder:
+        fp32 = replace(context, compute=replace(context.compute, channels_last=True))
         bf16 = replace(fp32, compute=replace(fp32.compute, dtype=torch.bfloat16))
         one, other = Ours(bf16, recorder), Ours(fp32, recorder)
         one.steps(1)
         other.steps(1)
         mine, theirs = in_turn(lambda: one.steps(steps), lambda: other.steps(steps), repeats=repeats)
-    title = f"{network}, batch {batch}, PGD-{ADVERSARY}"
-    return Row(f"{title}: a step in bf16, against fp32", 1e3 * mine / steps, 1e3 * theirs / steps, "ms", 1 / FASTER)
+    title = f"{network}, batch {batch}, PGD-{ADVERSARY}, channels-last: a step in bf16, against fp32"
+    return Row(title, 1e3 * mine / steps, 1e3 * theirs / steps, "ms", 1 / FASTER)
 
 
 def recording(steps: int) -> Row:

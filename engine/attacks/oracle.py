@@ -113,7 +113,8 @@ def searching_oracle(model: nn.Module, stage: Evaluate, compute: Compute, sample
 def number_format(stage: Evaluate, compute: Compute) -> torch.dtype:
     """In which attacks of this stage search. `auto` takes bf16 where matrix units make it faster, and fp32 elsewhere.
 
-    A CPU with avx512_bf16 but without AMX is no such place: a VGG-16 takes longer there in bf16 than in fp32.
+    A CPU with avx512_bf16 but without AMX may be either: a VGG-16 in bf16 takes half the time of fp32 on an EPYC, and
+    longer than fp32 on a Xeon. There it is for the profile to say.
     """
     if stage.precision != "auto":
         return FORMATS[stage.precision]

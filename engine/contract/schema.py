@@ -345,7 +345,7 @@ class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
         Literal["auto", "fp32", "bf16", "fp16"],
         doc(
             "number format in which attacks search; whatever it is, an example counts as broken only if the fp32 "
-            "network says so; auto: bf16 where the hardware multiplies it faster"
+            "network says so; auto: bf16 (fp16 where it is lacking) on GPUs, bf16 on CPUs with AMX, fp32 on others"
         ),
     ] = "auto"
     continuation: Annotated[
