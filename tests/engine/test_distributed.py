@@ -25,18 +25,24 @@ TABLES: dict[str, object] = {
     "data": {"validation": 0.8},  # leaves 269 images: four batches of 64 and one of 13, which two ranks share unevenly
     "threat": {"eps": 0.1},
     "compute": {"threads": 1, "device": "cpu"},
-    "stage": [
-        {"kind": "train", "defence": "awp", "epochs": 1, "batch_size": 64, "adversary": {"steps": 1}, "ema": 0.5},
-        {"kind": "game", "epochs": 1, "batch_size": 64, "adversary": {"steps": 1}},
-        {
-            "kind": "inoculate",
-            "defence": "trades",
-            "epochs": 1,
-            "batch_size": 64,
-            "inversion_steps": 1,
-            "adversary": {"steps": 1},
-        },
-    ],
+}
+TRAIN: dict[str, object] = {
+    "kind": "train",
+    "defence": "awp",
+    "epochs": 1,
+    "batch_size": 64,
+    "adversary": {"steps": 1},
+    "ema": 0.5,
+}
+GAME: dict[str, object] = {"kind": "game", "epochs": 1, "batch_size": 64, "adversary": {"steps": 1}}
+INOCULATE: dict[str, object] = {
+    "kind": "inoculate",
+    "defence": "trades",
+    "game": "checkpoint",
+    "epochs": 1,
+    "batch_size": 64,
+    "inversion_steps": 1,
+    "adversary": {"steps": 1},
 }
 EVALUATE = {
     "kind": "evaluate",
@@ -61,7 +67,9 @@ def make(classes):
     assert os.environ["RANK"] == "0", "no room here"
     return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
 """
-TOLERANCE = 0.01
+# Sums are taken in another order; five steps of signs and normalised gradients let the difference grow.
+RECORDS_APART = 1e-4  # of their size; without a synchronised BatchNorm or gradient 5e-4 and more
+WEIGHTS_APART = 0.02  # found: 3e-3 in running statistics of AWP, from a random start
 
 Make = Callable[..., RunDir]
 
@@ -108,24 +116,37 @@ def together(run: RunDir, engines: list[subprocess.Popen[bytes]], timeout: float
     return engines[-1].wait(timeout)
 
 
+def learned(run: RunDir) -> dict[int, dict[str, float]]:
+    """The numbers of each step, but for the speed."""
+    steps: dict[int, dict[str, float]] = {}
+    for record in logged(run):
+        # The first record of a step is its own; those of the epoch come after it.
+        steps.setdefault(record.step, {k: v for k, v in record.numbers().items() if k != "images_per_second"})
+    return steps
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(quick_run: Make, engines: list[subprocess.Popen[bytes]]) -> None:
-    one = quick_run(tables=TABLES)
-    assert process.run(one) == 0
-    two = quick_run("compute.devices=cpu:2", tables=TABLES)
-    assert together(two, engines) == 0, two.log_file.read_text()
-    assert two.state().state == "finished"
-    # Sums are taken in another order; five steps of signs and normalised gradients let the difference grow.
-    for stage in ("train", "game", "inoculate"):
-        a, b = (load_file(run.checkpoints / f"{stage}.safetensors") for run in (one, two))
+    weights: dict[str, str] = {}
+    for stage, handed_on in ((TRAIN, "checkpoint"), (GAME, "hypothesis"), (INOCULATE, None)):
+        # All stages start from the weights of one process: what rounding left in them would grow in the next stage.
+        tables = TABLES | {"stage": [stage], "model": dict(weights)}
+        one, two = quick_run(tables=tables), quick_run("compute.devices=cpu:2", tables=tables)
+        assert process.run(one) == 0
+        assert together(two, engines) == 0, two.log_file.read_text()
+        assert two.state().state == "finished"
+        for mine, theirs in zip(logged(one), logged(two), strict=True):
+            assert (mine.step, mine.values.keys()) == (theirs.step, theirs.values.keys())
+        alone, shared = learned(one), learned(two)
+        for step in (1, 2, 3):  # before roundings can turn the signs of an attack
+            assert shared[step] == pytest.approx(alone[step], rel=RECORDS_APART), (stage["kind"], step)
+        final = f"{stage['kind']}.safetensors"
+        a, b = (load_file(run.checkpoints / final) for run in (one, two))
         assert a.keys() == b.keys()
         apart = {key: float((a[key].double() - b[key].double()).abs().max()) for key in a}
-        assert max(apart.values()) < TOLERANCE, (stage, apart)
-    for mine, theirs in zip(logged(one), logged(two), strict=True):
-        assert (mine.stage, mine.step, mine.values.keys()) == (theirs.stage, theirs.step, theirs.values.keys())
-        if mine.stage == "train":  # before a rounding can turn a sign
-            learned = {name: value for name, value in mine.numbers().items() if name != "images_per_second"}
-            assert learned == pytest.approx({name: theirs.numbers()[name] for name in learned}, rel=1e-4)
+        assert max(apart.values()) < WEIGHTS_APART, (stage["kind"], apart)
+        if handed_on is not None:
+            weights[handed_on] = str(one.checkpoints / final)
 
 
 @pytest.mark.slow
