@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -198,6 +200,45 @@ def test_killed_and_stopped_ranks_go_on(quick_run: Make, engines: list[subproces
     steps = [record.step for record in logged(run) if "lr" in record.values]
     assert steps[-1] == run.state().total_steps
     assert set(steps) == set(range(1, steps[-1] + 1)), "no step was left out"
+
+
+def node(run: RunDir, port: int, engines: list[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """An agent of one process, as a person starts one on each of two hosts."""
+    options = "--nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --local-addr 127.0.0.1 --max-restarts 3"
+    endpoint = ["--rdzv-endpoint", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *options.split(), *endpoint]
+    environment = {**local.environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
+    with run.log_file.open("ab") as log:
+        agent = subprocess.Popen(
+            [*command, "-m", "engine", "run", str(run.path)], stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
+    engines.append(agent)
+    return agent
+
+
+@pytest.mark.slow
+def test_two_nodes_are_one_run_and_one_of_them_can_be_lost(
+    quick_run: Make, engines: list[subprocess.Popen[bytes]]
+) -> None:
+    tables = TABLES | {"data": MANY, "stage": [LONG]}
+    one, two = quick_run(tables=tables), quick_run(tables=tables)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = node(two, port, engines)  # has to be the one that the others find at the port
+    wait_for(lambda: any(c.laddr[1:] == (port,) for c in psutil.Process(meeting.pid).net_connections("tcp")))
+    lost = node(two, port, engines)
+    wait_for(lambda: (two.checkpoints / "train.resume.pt").exists())
+    lost.kill()
+    again = node(two, port, engines)
+    assert process.run(one) == 0
+    assert [agent.wait(120) for agent in (meeting, again)] == [0, 0], two.log_file.read_text()
+    assert two.state().state == "finished"
+    assert changes(two) == ["started", "resumed", "finished"]
+    alone, shared = learned(one), learned(two)
+    assert alone.keys() == shared.keys(), "no step was left out"
+    for step in (1, 2, 3):
+        assert shared[step] == pytest.approx(alone[step], rel=RECORDS_APART), step
 
 
 @pytest.mark.slow
