@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def reference() -> str:
     for title, section in SECTIONS:
         info = inspect.type_info(section)
         assert isinstance(info, inspect.StructType)
-        parts += [f"## `{title}`", "", (section.__doc__ or "").strip(), ""]
+        parts += [f"## `{title}`", "", cleandoc(section.__doc__ or ""), ""]
         parts += ["| key | allowed | default | meaning |", "|:--|:--|:--|:--|"]
         parts += [_row(field) for field in info.fields if not _is_section(field.type)]
         parts.append("")

@@ -7,6 +7,7 @@ other keys are None here and filled by `profile.resolve`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import cleandoc
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -425,6 +426,9 @@ def json_schema() -> dict[str, Any]:
     as references between stages, only the loader can tell.
     """
     schema = msgspec.json.schema(Profile)
+    for section in schema["$defs"].values():  # releases of msgspec differ in what they make of a docstring's margin
+        if "description" in section:
+            section["description"] = cleandoc(section["description"])
     profile = schema["$defs"]["Profile"]
     profile["anyOf"] = [{"required": profile.pop("required")}, {"required": ["extends"]}]
     profile["properties"]["extends"] = {
