@@ -16,10 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from engine.contract.errors import CafeError, CheckpointError, UsageError
-from engine.contract.rundir import RunDir
-from engine.process import run
-
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends the preparation of a data set, in the same way."""
 INTERRUPTED = "cafe: interrupted; what was fetched is kept, nothing half made is; the same command goes on"
@@ -51,7 +47,15 @@ def main() -> int:
         return _prepare(arguments.name, arguments.path, arguments.size)
     if arguments.verb == "import":
         return _import(arguments)
-    directory = RunDir(arguments.directory.resolve())
+    return _run(arguments.directory)
+
+
+def _run(path: Path) -> int:
+    from engine.contract.errors import CafeError
+    from engine.contract.rundir import RunDir
+    from engine.process import run
+
+    directory = RunDir(path.resolve())
     if not directory.profile_file.is_file():
         print(f"not a run directory (no profile.toml): {directory.path}", file=sys.stderr)
         return 2
@@ -71,8 +75,10 @@ def _speed(folder: str) -> int:
 
 
 def _prepare(name: str, path: str | None, size: int | None) -> int:
-    from engine.contract.datasets import complete, fitting
-    from engine.contract.schema import Data
+    with _listening(_leave):
+        from engine.contract.datasets import complete, fitting
+        from engine.contract.errors import CafeError, UsageError
+        from engine.contract.schema import Data
 
     wanted = Data(name=name, path=path, size=size)
     try:
@@ -117,6 +123,7 @@ def _say(text: str) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    from engine.contract.errors import CafeError, CheckpointError
     from engine.importing import convert
 
     mean, std = (tuple(values) if values else None for values in (arguments.mean, arguments.std))
