@@ -24,6 +24,9 @@ def main() -> None:
     except CafeError as error:
         print(f"cafe: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before a verb that has an answer to it
+        print("cafe: interrupted", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output left; nothing more can be said, not even by the interpreter at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

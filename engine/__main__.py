@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
-from engine.contract.catalogue import HUGGING_FACE
-from engine.contract.errors import CafeError, CheckpointError, UsageError
-from engine.contract.rundir import RunDir
-from engine.process import run
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends the preparation of a data set, in the same way."""
+INTERRUPTED = "cafe: interrupted; what was fetched is kept, nothing half made is; the same command goes on"
 
 
 def main() -> int:
@@ -43,7 +47,15 @@ def main() -> int:
         return _prepare(arguments.name, arguments.path, arguments.size)
     if arguments.verb == "import":
         return _import(arguments)
-    directory = RunDir(arguments.directory.resolve())
+    return _run(arguments.directory)
+
+
+def _run(path: Path) -> int:
+    from engine.contract.errors import CafeError
+    from engine.contract.rundir import RunDir
+    from engine.process import run
+
+    directory = RunDir(path.resolve())
     if not directory.profile_file.is_file():
         print(f"not a run directory (no profile.toml): {directory.path}", file=sys.stderr)
         return 2
@@ -63,25 +75,55 @@ def _speed(folder: str) -> int:
 
 
 def _prepare(name: str, path: str | None, size: int | None) -> int:
-    from engine import data
-    from engine.contract.datasets import complete
-    from engine.contract.schema import Data
+    with _listening(_leave):
+        from engine.contract.datasets import complete, fitting
+        from engine.contract.errors import CafeError, UsageError
+        from engine.contract.schema import Data
 
+    wanted = Data(name=name, path=path, size=size)
     try:
-        wanted = Data(name=name, path=path, size=size)
-        if not name.startswith(HUGGING_FACE) and (problems := complete(wanted)):
-            raise UsageError("\n".join(problems))
-        data.prepare(wanted, lambda text: print(text, flush=True))
+        if problems := complete(wanted) if name == "folder" else fitting(wanted):
+            raise UsageError("\n".join(problem.replace("data.", "--", 1) for problem in problems))
+        with _listening(_leave):
+            from engine import data
+        with _listening(signal.default_int_handler):
+            data.prepare(wanted, _say)
     except CafeError as error:
         print(f"cafe: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("cafe: interrupted; nothing half made is left, the same command begins again", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
     return 0
 
 
+@contextmanager
+def _listening(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within this context the handler answers ENDINGS, but for those that are ignored, as under nohup."""
+    heard = [number for number in ENDINGS if signal.getsignal(number) != signal.SIG_IGN]
+    old = {number: signal.signal(number, handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, before in old.items():
+            signal.signal(number, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End at once: nothing is begun, and libraries that are interrupted while they are imported say many things."""
+    print(INTERRUPTED, file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has left; the data set is wanted all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _import(arguments: argparse.Namespace) -> int:
+    from engine.contract.errors import CafeError, CheckpointError
     from engine.importing import convert
 
     mean, std = (tuple(values) if values else None for values in (arguments.mean, arguments.std))

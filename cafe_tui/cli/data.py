@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,22 +18,33 @@ def register(app: typer.Typer) -> None:
 
 
 def list_data(json: Json = False) -> None:
-    """List the data sets that a profile can name: classes, image shape, sizes, and whether they are here."""
+    """List the data sets that a profile can name: classes, image shape, sizes, and whether they are here.
+
+    ImageNet, folders and sets of the Hugging Face hub have a line for each size that is prepared.
+    """
+    from cafe_tui.format import printable
     from engine.contract.catalogue import DATA_FACTS
-    from engine.contract.datasets import is_here
+    from engine.contract.datasets import is_here, prepared
     from engine.contract.schema import Data
 
-    here = {name: is_here(Data(name=name)) for name in DATA_FACTS}
+    mine = prepared()
+    rows: list[dict[str, Any]] = [
+        {"name": name, **vars(facts), "here": is_here(Data(name=name))}
+        for name, facts in DATA_FACTS.items()
+        if name not in {data.name for data, _ in mine}
+    ]
+    rows += [{"name": data.name, **vars(facts), "here": True, "path": data.path} for data, facts in mine]
     if json:
-        rows = [{"name": name, **vars(facts), "here": here[name]} for name, facts in DATA_FACTS.items()]
         print_json({"data": rows})
         return
-    width = max(map(len, DATA_FACTS))
+    width = max(len(row["name"]) for row in rows)
     print(f"{'name':<{width}}  {'classes':>7}  {'image':<9}  {'train':>9}  {'test':>6}  here")
-    for name, facts in DATA_FACTS.items():
-        shape = f"{facts.channels}x{facts.size}x{facts.size}"
-        line = f"{name:<{width}}  {facts.classes:>7,}  {shape:<9}  {facts.pool:>9,}  {facts.test:>6,}"
-        print(f"{line}  {'yes' if here[name] else 'no'}")
+    for row in rows:
+        shape = f"{row['channels']}x{row['size']}x{row['size']}"
+        line = (
+            f"{printable(row['name']):<{width}}  {row['classes']:>7,}  {shape:<9}  {row['pool']:>9,}  {row['test']:>6,}"
+        )
+        print(f"{line}  {'yes' if row['here'] else 'no'}{', of ' + printable(row['path']) if row.get('path') else ''}")
     print(f"{'folder':<{width}}  your own pictures: data.path with train/CLASS/PICTURE and test (or val), data.size")
     print(f"{'hf:NAME':<{width}}  a data set of the Hugging Face hub (pip install 'cafe-tui[hf]'), data.size")
 
@@ -49,8 +60,9 @@ def prepare(
 ) -> None:
     """Fetch a data set, check it, and convert it once. Says first how much it fetches and how much disk it needs.
 
-    Archives lie in $CAFE_DATA, or ~/.cache/cafe/data; one put there by hand is used as it is. On a data set that is
-    ready its checksums are verified.
+    Archives lie in $CAFE_DATA, or ~/.cache/cafe/data; one put there by hand is used as it is. What came of one before
+    the line broke is kept beside it as NAME.part, and gone on from. On a data set that is ready its checksums are
+    verified.
     """
     from msgspec import inspect
 

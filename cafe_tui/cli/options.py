@@ -70,13 +70,27 @@ def check_known(what: str, name: str, known: Collection[str]) -> None:
 
 
 def run_engine(*arguments: str) -> int:
-    """Let an engine process do something at once, in this terminal; returns its exit code."""
+    """Let an engine process do something at once, in this terminal; returns its exit code.
+
+    It gets the signals that would end this process. One that a signal ends gives the code of a shell, 130 for these.
+    """
+    import signal
     import subprocess
     import sys
+    from types import FrameType
 
     process = subprocess.Popen([sys.executable, "-m", "engine", *arguments])
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    endings = (signal.SIGTERM, signal.SIGHUP)
+    for number in endings:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, hand_on)
     while True:
         try:
-            return process.wait()
+            code = process.wait()
         except KeyboardInterrupt:  # the engine, in the same terminal, has got it too and says what it means
             continue
+        return code if code >= 0 else 130 if -code in (signal.SIGINT, *endings) else 128 - code

@@ -93,7 +93,12 @@ def environment() -> dict[str, str]:
     paths += [path for path in (os.environ.get("PYTHONPATH", ""),) if path]
     # GPUs are counted as the driver does, and so as every list of them that a person has seen.
     order = {"CUDA_DEVICE_ORDER": os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}
-    return {**os.environ, **order, "PYTHONUNBUFFERED": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
+    ours = {**os.environ, **order, "PYTHONUNBUFFERED": "1"}
+    if paths:
+        ours["PYTHONPATH"] = os.pathsep.join(paths)
+    if data := ours.get("CAFE_DATA"):  # relative to where the user is, not to the folder that an engine works in
+        ours["CAFE_DATA"] = os.path.abspath(os.path.expanduser(data))
+    return ours
 
 
 def check(profile: Profile) -> None:

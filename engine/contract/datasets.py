@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engine.contract.catalogue import DATA_FACTS, DataFacts
+from engine.contract.catalogue import DATA_FACTS, HUGGING_FACE, DataFacts
 from engine.contract.errors import UsageError
 from engine.contract.schema import Data
 
@@ -36,6 +38,7 @@ class Archive:
 
 Alternatives = tuple[tuple[Archive, ...], ...]
 """Sets of files, of which one must be there whole."""
+MEGABYTE = 1 << 20
 
 
 def _cifar(name: str, md5: str, size: int) -> tuple[Archive, ...]:
@@ -73,8 +76,15 @@ PUBLISHED: dict[str, Alternatives] = {
 
 
 def data_folder() -> Path:
-    """Where archives and caches lie: $CAFE_DATA, else ~/.cache/cafe/data."""
-    return Path(os.environ.get("CAFE_DATA") or Path.home() / ".cache" / "cafe" / "data").expanduser()
+    """Where archives and caches lie: $CAFE_DATA, else ~/.cache/cafe/data. Raises UsageError."""
+    given = os.environ.get("CAFE_DATA") or "~/.cache/cafe/data"
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:  # no such user, or no home
+        raise UsageError(
+            f"there is no folder for data: no home is known for {given}",
+            "Set CAFE_DATA to a folder, such as /data/cafe.",
+        ) from None
 
 
 def cache_folder(data: Data) -> Path:
@@ -109,11 +119,11 @@ def facts(data: Data) -> DataFacts:
 # --- checking --------------------------------------------------------------------------------------------------------
 
 
-def complete(data: Data) -> list[str]:
-    """Fill, in place, what is open in [data]; the result tells what cannot be."""
+def fitting(data: Data) -> list[str]:
+    """What [data] lacks, and what does not go with its name; makes its path absolute, in place."""
     problems = []
     if data.path is not None:
-        data.path = str(Path(data.path).expanduser().absolute())
+        data.path = str(Path(os.path.expanduser(data.path)).absolute())
     if data.name in DATA_FACTS:
         own = ("path", "size") if data.name == "imagenet" else ()
         for key in ("path", "size", *COUNTED):
@@ -128,7 +138,13 @@ def complete(data: Data) -> list[str]:
         problems.append("data.path: missing; needed: the folder that holds train and test (or val)")
     if data.name != "folder" and data.path is not None:
         problems.append(f"data.path: found {data.path!r}; {data.name} needs none, leave it out")
-    if problems or all(getattr(data, key) is not None for key in COUNTED):
+    return problems
+
+
+def complete(data: Data) -> list[str]:
+    """Fill, in place, what is open in [data]; the result tells what cannot be."""
+    problems = fitting(data)
+    if problems or data.name in DATA_FACTS or all(getattr(data, key) is not None for key in COUNTED):
         return problems
     try:
         found = _counted(str(data.path)) if data.name == "folder" else _prepared(data)
@@ -151,13 +167,25 @@ def check_here(data: Data) -> None:
                 "Install it with: pip install 'cafe-tui[mnist5k]'",
             )
     elif data.name in PUBLISHED:
-        if not is_cached(cache_folder(data)) and not archives_here(PUBLISHED[data.name]):
-            raise absent(data.name, PUBLISHED[data.name])
+        if not is_cached(cache_folder(data)):
+            published_here(data.name, PUBLISHED[data.name])
+            _check_writable(data)
     elif data.name == "folder":
         if not is_cached(cache_folder(data)):
             listing(Path(str(data.path)))
+            _check_writable(data)
     elif (data.name == "imagenet" or data.name not in DATA_FACTS) and not is_cached(cache_folder(data)):
         raise not_prepared(data)
+
+
+def _check_writable(data: Data) -> None:
+    folder = data_folder()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"{there} cannot be written, and the arrays of {data.name} are not made yet",
+            "Set CAFE_DATA to a folder that can, or let its owner run `cafe data prepare`.",
+        )
 
 
 def is_here(data: Data) -> bool:
@@ -169,22 +197,77 @@ def is_here(data: Data) -> bool:
     return True
 
 
-def archives_here(alternatives: Alternatives) -> list[Path]:
-    """The files of the first alternative that is there, whether they are right or not; none if none is."""
+def prepared() -> list[tuple[Data, DataFacts]]:
+    """The data sets with a size of their own, ImageNet and those of others, whose arrays are in the data folder."""
+    found = []
+    for file in sorted(data_folder().glob("*/facts.json")):
+        kind = file.parent.name.partition("-")[0]
+        if kind not in ("imagenet", "folder", HUGGING_FACE.rstrip(":")):
+            continue
+        try:
+            said = json.loads(file.read_text(encoding="utf-8"))
+            known = DataFacts(**{field.name: said[field.name] for field in fields(DataFacts)})
+            origin = str(said["from"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged: a run, and its preparation, tell how
+        hub = origin.startswith(HUGGING_FACE)
+        found.append((Data(name=origin if hub else kind, path=None if hub else origin, size=known.size), known))
+    return found
+
+
+def published_here(name: str, alternatives: Alternatives, say: Callable[[str], object] = str) -> list[Path]:
+    """The files of the first alternative that is there as it was published; what is wrong with others is said.
+
+    Raises UsageError, with what is wrong, where none is.
+    """
+    said: list[str] = []
     for alternative in alternatives:
         paths = [data_folder() / archive.name for archive in alternative]
-        if all(path.is_file() for path in paths):
+        verdicts = list(map(judge, paths, alternative))
+        if not any(verdicts):
             return paths
-    return []
-
-
-def absent(name: str, alternatives: Alternatives) -> UsageError:
-    """What to say where neither the cache nor the archives are."""
-    choices = ", or ".join(" and ".join(archive.name for archive in alternative) for alternative in alternatives)
-    return UsageError(
-        f"the data set {name} is not in {data_folder()}",
-        f"`cafe data prepare {name}` fetches it. Without a network, put {choices} there.",
+        for path, verdict in zip(paths, verdicts, strict=True):
+            if verdict and path.exists():
+                said.append(verdict)
+                say(verdict)
+    raise UsageError(
+        "; ".join([f"the data set {name} is not in {data_folder()}", *said]),
+        f"`cafe data prepare {name}` fetches it. {by_hand(alternatives)}",
     )
+
+
+def judge(path: Path, archive: Archive) -> str:
+    """What is wrong with a file that should be this archive; empty where nothing is."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return f"{path}: not a file"
+        if found.st_size != archive.size:
+            return f"{path}: not the published file: {found.st_size:,} of {archive.size:,} bytes"
+        md5 = _md5(path, found.st_size, found.st_mtime_ns)
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror}"
+    return "" if md5 == archive.md5 else f"{path}: not the published file: its MD5 is {md5}, not {archive.md5}"
+
+
+@lru_cache(maxsize=64)
+def _md5(path: Path, size: int, changed: int) -> str:
+    """Of a file of this size and time of change. Raises OSError."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(MEGABYTE):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def by_hand(alternatives: Alternatives) -> str:
+    """How to have archives without a network: all files that are missing, and where they are published."""
+    sets = []
+    for alternative in alternatives:
+        missing = [archive for archive in alternative if judge(data_folder() / archive.name, archive)]
+        told = [f"{archive.url} ({archive.size:,} bytes, MD5 {archive.md5})" for archive in missing]
+        sets.append(" and ".join(told))
+    return f"Without a network, put into {data_folder()}: {'; or '.join(sets)}"
 
 
 def not_prepared(data: Data) -> UsageError:
@@ -225,7 +308,10 @@ class Listing:
 
 
 def listing(root: Path) -> Listing:
-    """What lies in a folder train/CLASS/PICTURE and test (else val)/CLASS/PICTURE. Raises UsageError."""
+    """What lies in a folder train/CLASS/PICTURE and test (else val)/CLASS/PICTURE. Raises UsageError.
+
+    Pictures in folders of a class count as those of the class.
+    """
     parts: list[dict[str, tuple[str, ...]]] = []
     stamp = hashlib.sha256()
     wanted = "needed are train/CLASS/PICTURE and test/CLASS/PICTURE (or val)"
@@ -240,17 +326,12 @@ def listing(root: Path) -> Listing:
                 folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
             part: dict[str, tuple[str, ...]] = {}
             for folder in folders:
-                with os.scandir(root / name / folder) as entries:
-                    pictures = sorted(
-                        (f"{name}/{folder}/{entry.name}", entry.stat().st_size, entry.stat().st_mtime_ns)
-                        for entry in entries
-                        if os.path.splitext(entry.name)[1].lower() in SUFFIXES
-                    )
+                pictures = sorted(_pictures(root, f"{name}/{folder}"))
                 part[folder] = tuple(picture for picture, _, _ in pictures)
                 stamp.update(str(pictures).encode())
             parts.append(part)
     except OSError as error:
-        raise UsageError(f"{root}: cannot be read: {error.strerror}", wanted) from None
+        raise UsageError(f"{error.filename or root}: cannot be read: {error.strerror}", wanted) from None
     train, test = parts
     odd = sorted(set(train) ^ set(test))
     if odd or len(train) < 2:
@@ -263,6 +344,20 @@ def listing(root: Path) -> Listing:
                 f"{root}: {name}/{empty[0]} holds no picture", f"allowed are {', '.join(sorted(SUFFIXES))}"
             )
     return Listing(tuple(train), tuple(train.values()), tuple(test[name] for name in train), stamp.hexdigest())
+
+
+def _pictures(root: Path, folder: str) -> Iterator[tuple[str, int, int]]:
+    """Path within `root`, size and time of change of each picture below a folder, hidden ones aside. Raises OSError."""
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            inner = f"{folder}/{entry.name}"
+            if entry.name.startswith("."):  # as what macOS puts beside each file: ._NAME
+                continue
+            if entry.is_dir():
+                yield from _pictures(root, inner)
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                found = entry.stat()
+                yield inner, found.st_size, found.st_mtime_ns
 
 
 @lru_cache(maxsize=8)

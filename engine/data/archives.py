@@ -7,8 +7,6 @@ executed or unpacked to disk.
 
 from __future__ import annotations
 
-import hashlib
-import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +14,22 @@ from pathlib import Path
 from typing import IO
 
 from engine.contract.catalogue import DATA_FACTS
-from engine.contract.datasets import Alternatives, Archive, absent, archives_here, data_folder, is_cached
+from engine.contract.datasets import (
+    MEGABYTE,
+    Alternatives,
+    Archive,
+    by_hand,
+    data_folder,
+    is_cached,
+    judge,
+    published_here,
+)
 from engine.contract.errors import UsageError
 from engine.data import cache
 from engine.data.cache import Arrays, Say
+from engine.data.fetching import fetch, still_to_come
 from engine.data.source import Source
 
-MEGABYTE = 1 << 20
 LARGEST_MEMBER = 200 * MEGABYTE
 REMEDY = "Delete it and fetch it again."
 
@@ -42,7 +49,10 @@ def load(name: str, recipe: Recipe) -> Source:
     """The data set from its cache, which is made if there are archives. Raises UsageError, DiskError."""
     folder = data_folder() / name
     if not is_cached(folder):
-        _convert(name, recipe, _found(name, recipe), folder)
+        paths = published_here(name, recipe.alternatives)
+        with cache.alone(folder):
+            if not is_cached(folder):
+                _convert(name, recipe, paths, folder)
     return cache.load(folder)
 
 
@@ -52,100 +62,44 @@ def prepare(name: str, recipe: Recipe, say: Say = print) -> None:
     Raises UsageError, DiskError.
     """
     folder = data_folder() / name
-    if is_cached(folder):
-        cache.verify(folder)
-        say(f"{name} is ready in {folder}, its checksums are right")
-        return
+    if not is_cached(folder):
+        with cache.alone(folder, say):
+            if not is_cached(folder):
+                _make(name, recipe, folder, say)
+                say(f"{name} is ready in {folder}")
+                return
+    cache.verify(folder)
+    say(f"{name} is ready in {folder}, its checksums are right")
+
+
+def _make(name: str, recipe: Recipe, folder: Path, say: Say) -> None:
+    missing: list[Archive] = []
     try:
-        paths = _found(name, recipe)
-    except UsageError:
-        paths = _fetch(name, recipe.alternatives[0], say)
+        paths = published_here(name, recipe.alternatives, say)
+    except UsageError as error:
+        here = error.message
+        paths = [folder.parent / archive.name for archive in recipe.alternatives[0]]
+        missing = [a for a, path in zip(recipe.alternatives[0], paths, strict=True) if judge(path, a)]
+    fetched = sum(map(still_to_come, missing))
+    needed, free = cache.room(folder, DATA_FACTS[name], fetched)
+    say(
+        f"{name}: {f'{fetched / 1e6:,.0f} MB to fetch, ' * bool(missing)}{needed / 1e6:,.0f} MB for the cache, "
+        f"{free / 1e6:,.0f} MB free in {folder.parent}"
+    )
+    for archive in missing:
+        try:
+            fetch(archive, say)
+        except UsageError as error:
+            hints = filter(None, (error.hint, by_hand(recipe.alternatives)))
+            raise UsageError(f"{error.message}; {here}", " ".join(hints)) from None
     say(f"converting {', '.join(path.name for path in paths)}")
     _convert(name, recipe, paths, folder, say)
-    say(f"{name} is ready in {folder}")
 
 
 def _convert(name: str, recipe: Recipe, paths: Sequence[Path], folder: Path, say: Say = print) -> None:
     with cache.readable(str(paths[0]), REMEDY):
         train, test = recipe.read(paths)
     cache.write(folder, train, test, DATA_FACTS[name], origin=str(paths[0]), remedy=REMEDY, say=say)
-
-
-def _found(name: str, recipe: Recipe) -> list[Path]:
-    """The files of the first alternative that is there whole, verified."""
-    paths = archives_here(recipe.alternatives)
-    if not paths:
-        raise absent(name, recipe.alternatives)
-    known = {archive.name: archive for alternative in recipe.alternatives for archive in alternative}
-    for path in paths:
-        _verify(path, known[path.name])
-    return paths
-
-
-def _verify(path: Path, archive: Archive) -> None:
-    digest = hashlib.md5(usedforsecurity=False)
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(MEGABYTE):
-                digest.update(chunk)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    if digest.hexdigest() != archive.md5:
-        size = path.stat().st_size
-        short = f"; it has {size:,} of {archive.size:,} bytes" if size < archive.size else ""
-        raise UsageError(
-            f"{path}: not the published file (MD5 {digest.hexdigest()}, published {archive.md5}){short}",
-            REMEDY,
-        )
-
-
-def _fetch(name: str, archives: Sequence[Archive], say: Say) -> list[Path]:
-    import pooch  # 0.1 s that other data sets need not pay
-
-    pooch.get_logger().setLevel("ERROR")
-    base = data_folder()
-    total = sum(archive.size for archive in archives)
-    needed, free = cache.room(base / name, DATA_FACTS[name], total)
-    say(
-        f"{name}: {total / 1e6:.0f} MB to fetch, {needed / 1e6:.0f} MB for the cache, "
-        f"{free / 1e6:,.0f} MB free in {base}"
-    )
-    for archive in archives:
-        target = base / archive.name
-        if target.is_file() and target.stat().st_size != archive.size:
-            target.unlink()  # of an interrupted copy: fetched anew
-        say(f"fetching {archive.url}")
-        downloader = pooch.HTTPDownloader(progressbar=_Progress(say) if sys.stderr.isatty() else False, timeout=30)
-        try:
-            pooch.retrieve(archive.url, f"md5:{archive.md5}", archive.name, base, downloader=downloader)
-        except Exception as error:  # of requests, of the system, and pooch's own for a wrong checksum
-            raise UsageError(
-                f"{archive.url} cannot be fetched: {str(error).splitlines()[0][:200]}",
-                f"Without a network, put {archive.name} into {base}, then run this command again.",
-            ) from None
-    return [base / archive.name for archive in archives]
-
-
-class _Progress:
-    """What pooch tells of a download, as lines of ten percent."""
-
-    def __init__(self, say: Say) -> None:
-        self._say, self._done, self._told, self.total = say, 0, 0, 0
-
-    def update(self, count: int) -> None:
-        """So many bytes more."""
-        self._done += count
-        tenth = 10 * self._done // self.total if self.total else 0
-        if tenth > self._told:
-            self._told = tenth
-            self._say(f"{self._done / 1e6:.0f} of {self.total / 1e6:.0f} MB")
-
-    def reset(self) -> None:
-        """From the beginning."""
-        self._done = self._told = 0
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def members(path: Path, names: Sequence[str]) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -13,18 +14,18 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
 import psutil
 
 from engine.contract.catalogue import DataFacts
-from engine.contract.datasets import is_cached
 from engine.contract.errors import DiskError, UsageError
-from engine.data.pictures import BLOCK, Pictures
+from engine.data.pictures import BLOCK, BadPictures, Pictures
 from engine.data.source import Source
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -33,6 +34,12 @@ SLACK = 64 << 20
 SAY_FROM = 20_000
 """Images from which on their conversion takes long enough to be told of."""
 ELSEWHERE = "Free some, or set CAFE_DATA to another folder."
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REPLACED = ".replaced"
+LOCKS = ".locks"
+"""Where the files lie that `alone` locks: for good, as those who wait for one must not get another."""
+TOLD = 5
+"""How many pictures that cannot be read are told by name."""
 AGAIN = "Delete that folder; it is made again."
 
 DAMAGE = (
@@ -97,9 +104,7 @@ def room(folder: Path, facts: DataFacts, fetched: int = 0) -> tuple[int, int]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder.parent).free
     except OSError as error:
-        raise DiskError(
-            f"{folder.parent}: cannot be made: {error.strerror}", "Set CAFE_DATA to another folder."
-        ) from None
+        raise unwritable(folder.parent, error) from None
     if free < needed + fetched + SLACK:
         raise DiskError(
             f"{folder.parent}: not enough space: {(needed + fetched) / 1e6:,.0f} MB are needed, "
@@ -134,6 +139,8 @@ def write(
             found = f"labels from {labels.min()} to {labels.max()}"
             raise UsageError(f"{origin}: {found}; needed: 0 to {facts.classes - 1}")
     hidden = _hidden(folder)
+    replaced = hidden.with_name(f"{hidden.name}{REPLACED}")
+    bad: list[str] = []
     try:
         hidden.mkdir(parents=True)
         levels = np.zeros((facts.channels, 256), dtype=np.int64)
@@ -144,25 +151,66 @@ def write(
                 blocks = _told(blocks, len(array.names), say)
             if part == "train_images":
                 blocks = _counted(blocks, levels)
-            sums[part] = _save(hidden / f"{part}.npy", array, blocks)
+            try:
+                sums[part] = _save(hidden / f"{part}.npy", array, blocks)
+            except BadPictures as error:
+                bad += error.found
+        if bad:
+            more = f"; and {len(bad) - TOLD:,} more pictures" if len(bad) > TOLD else ""
+            raise damaged(origin, "; ".join(bad[:TOLD]) + more, remedy)
         mean, std = _statistics(levels)
         said = {**asdict(facts), "mean": mean, "std": std, "from": origin, "stamp": stamp, "sha256": sums}
         (hidden / "facts.json").write_text(json.dumps(said), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # one that is damaged, or of other pictures
+            folder.rename(replaced)
         hidden.rename(folder)
-    except BaseException as error:
-        shutil.rmtree(hidden, ignore_errors=True)
-        if not isinstance(error, OSError):
-            raise
-        if not is_cached(folder):  # unless another process was quicker
-            raise DiskError(f"{folder}: cannot be written: {error.strerror}", ELSEWHERE) from None
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    finally:
+        for left in (hidden, replaced):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def alone(folder: Path, say: Say = print) -> Iterator[None]:
+    """One process at a time makes a cache, and fetches what it is made of: the others wait, and find it made.
+
+    Raises DiskError.
+    """
+    import filelock  # 60 ms that a cache which is there need not pay
+
+    lock = filelock.FileLock(folder.parent / LOCKS / folder.name)
+    try:
+        (folder.parent / LOCKS).mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            say(f"another process is making {folder}; waiting for it")
+            lock.acquire()
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def unwritable(path: Path, error: OSError) -> DiskError:
+    """What to say where the system refuses to write."""
+    hint = ELSEWHERE if error.errno in FULL else "Set CAFE_DATA to a folder that can be written."
+    return DiskError(f"{path}: cannot be written: {error.strerror}", hint)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says, whole words of it."""
+    return shorten((str(error).splitlines() or [type(error).__name__])[0], 400, placeholder=" ...")
 
 
 def _hidden(folder: Path) -> Path:
     """Where this process makes a cache; what a process of this host that was killed left there is removed."""
     mine = f".{folder.name}.{socket.gethostname()}."
     for left in folder.parent.glob(f"{glob.escape(mine)}*"):
-        pid = left.name.removeprefix(mine)
+        pid = left.name.removeprefix(mine).removesuffix(REPLACED)
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
     return folder.with_name(f"{mine}{os.getpid()}")
@@ -206,10 +254,12 @@ def readable(origin: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        text = str(error).splitlines()[0][:200] if str(error) else ""
-        raise UsageError(
-            f"{origin}: damaged, or not what it should be ({type(error).__name__}: {text})", remedy
-        ) from None
+        raise damaged(origin, f"{type(error).__name__}: {first_line(error)}", remedy) from None
+
+
+def damaged(origin: str, how: str, remedy: str) -> UsageError:
+    """What to say of images that cannot be read."""
+    return UsageError(f"{origin}: damaged, or not what it should be ({how})", remedy)
 
 
 def _told(blocks: Iterator[np.ndarray], total: int, say: Say) -> Iterator[np.ndarray]:

@@ -25,8 +25,10 @@ def load(data: Data) -> Source:
     """
     folder = cache_folder(data)
     if data.name == "folder":
-        if not is_cached(folder) or _changed(folder, Path(str(data.path))):
-            convert(data)
+        if _is_stale(data, folder):
+            with cache.alone(folder):
+                if _is_stale(data, folder):
+                    convert(data)
     elif not is_cached(folder):
         raise not_prepared(data)
     return cache.load(folder)
@@ -35,25 +37,33 @@ def load(data: Data) -> Source:
 def prepare(data: Data, say: Say) -> None:
     """Make the cache of a folder, or verify it. Raises UsageError, DiskError."""
     folder = cache_folder(data)
-    if is_cached(folder) and not (data.name == "folder" and _changed(folder, Path(str(data.path)))):
-        cache.verify(folder)
-        say(f"{data.name} is ready in {folder}, its checksums are right")
-        return
-    if data.path is None:
-        raise UsageError(
-            f"{data.name} has to be read from its folder; which?",
-            f"Give --path FOLDER, which holds train/WNID and val/WNID; it cannot be fetched: `cafe data prepare "
-            f"{data.name} --path /data/ILSVRC`.",
-        )
-    needed, free = cache.room(folder, facts(data))
-    say(f"{data.name}: {needed / 1e6:,.0f} MB for the cache, {free / 1e6:,.0f} MB free in {folder.parent}")
-    convert(data, say)
-    say(f"{data.name} is ready in {folder}")
+    if _is_stale(data, folder):
+        if data.path is None:
+            raise UsageError(
+                f"{data.name} has to be read from its folder; which?",
+                f"Give --path FOLDER, which holds train/WNID and val/WNID; it cannot be fetched: `cafe data prepare "
+                f"{data.name} --path /data/ILSVRC`.",
+            )
+        with cache.alone(folder, say):
+            if _is_stale(data, folder):
+                needed, free = cache.room(folder, facts(data))
+                say(f"{data.name}: {needed / 1e6:,.0f} MB for the cache, {free / 1e6:,.0f} MB free in {folder.parent}")
+                convert(data, say)
+                say(f"{data.name} is ready in {folder}")
+                return
+    cache.verify(folder)
+    say(f"{data.name} is ready in {folder}, its checksums are right")
 
 
-def _changed(folder: Path, path: Path) -> bool:
-    """Whether the pictures are others than those that the cache was made of; not if they are no longer there."""
-    return path.is_dir() and listing(path).stamp != cache.stamp(folder)
+def _is_stale(data: Data, folder: Path) -> bool:
+    """Whether there is no cache, or it was made of other pictures than those there now, if they still are.
+
+    That of ImageNet, which takes long to list, is taken as it is.
+    """
+    if not is_cached(folder):
+        return True
+    path = Path(str(data.path))
+    return data.name == "folder" and path.is_dir() and listing(path).stamp != cache.stamp(folder)
 
 
 def convert(data: Data, say: Say = print) -> None:

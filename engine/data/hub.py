@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from engine.contract.catalogue import HUGGING_FACE, DataFacts
 from engine.contract.datasets import cache_folder, is_cached, not_prepared
-from engine.contract.errors import UsageError
+from engine.contract.errors import CafeError, UsageError
 from engine.contract.schema import Data
 from engine.data import cache
 from engine.data.cache import Arrays, Say
@@ -33,38 +34,69 @@ def load(data: Data) -> Source:
 def prepare(data: Data, say: Say) -> None:
     """Fetch the data set `hf:NAME` and make its cache, or verify it. Raises UsageError, DiskError."""
     folder = cache_folder(data)
-    if is_cached(folder):
-        cache.verify(folder)
-        say(f"{data.name} is ready in {folder}, its checksums are right")
-        return
+    if not is_cached(folder):
+        with cache.alone(folder, say):
+            if not is_cached(folder):
+                _make(data, folder, say)
+                say(f"{data.name} is ready in {folder}")
+                return
+    cache.verify(folder)
+    say(f"{data.name} is ready in {folder}, its checksums are right")
+
+
+def _make(data: Data, folder: Path, say: Say) -> None:
     if find_spec("datasets") is None:
         raise UsageError(
             f"{data.name} needs the library datasets of Hugging Face", "Install it with: pip install 'cafe-tui[hf]'"
         )
+    name, size = data.name.removeprefix(HUGGING_FACE), int(data.size or 0)
+    if Path(name).exists():
+        raise UsageError(
+            f"{data.name}: there is a {name} in this folder, which the library would read in place of the hub's",
+            "Give the command in another folder. A folder of pictures is prepared by `cafe data prepare folder`.",
+        )
     import datasets
 
-    name = data.name.removeprefix(HUGGING_FACE)
-    say(f"fetching {name} from the Hugging Face hub")
+    say(f"looking for {name} on the Hugging Face hub")
     try:
+        info = datasets.load_dataset_builder(name).info
+        _announce(data, info, folder, say)
         parts = datasets.load_dataset(name)
+    except CafeError:
+        raise
     except Exception as error:  # of the network, of the hub, of the library
         raise UsageError(
-            f"{data.name} cannot be fetched: {_first_line(error)}",
+            f"{data.name} cannot be fetched: {cache.first_line(error)}",
             "Without a network, copy the cache of Hugging Face (HF_HOME), or the folder "
             f"{folder}, from a host that has it.",
         ) from None
-    test = next((part for part in TESTS if part in parts), None)
+    test = _test_part(parts)
     if "train" not in parts or test is None:
         raise UsageError(
             f"{data.name} has the parts {', '.join(parts)}; needed are train and one of {', '.join(TESTS)}"
         )
     columns = _columns(data.name, parts["train"], datasets)
     with cache.readable(data.name, "Choose another data set."):
-        facts, train, held = _arrays(parts["train"], parts[test], columns, int(data.size or 0), datasets)
-    needed, free = cache.room(folder, facts)
-    say(f"{data.name}: {needed / 1e6:,.0f} MB for the cache, {free / 1e6:,.0f} MB free in {folder.parent}")
+        facts, train, held = _arrays(parts["train"], parts[test], columns, size, datasets)
     cache.write(folder, train, held, facts, origin=data.name, remedy="Choose another data set.", say=say)
-    say(f"{data.name} is ready in {folder}")
+
+
+def _announce(data: Data, info: Any, folder: Path, say: Say) -> None:
+    """Say, before it is fetched, what a data set takes, as far as the hub tells. Raises DiskError."""
+    parts = info.splits or {}
+    test = _test_part(parts)
+    fetched = f"{info.download_size / 1e6:,.0f}" if info.download_size else "the hub does not tell how many"
+    if "train" in parts and test is not None:
+        pool, held = int(parts["train"].num_examples or 0), int(parts[test].num_examples or 0)
+        needed, free = cache.room(folder, DataFacts(0, 3, int(data.size or 0), pool, held, flip=False))
+        cached = f"at most {needed / 1e6:,.0f} MB for the cache, {free / 1e6:,.0f} MB free in {folder.parent}"
+    else:
+        cached = "the hub does not tell how many for the cache"
+    say(f"{data.name}: {fetched} MB to fetch, {cached}")
+
+
+def _test_part(parts: Any) -> str | None:
+    return next((part for part in TESTS if part in parts), None)
 
 
 def _columns(name: str, part: Any, datasets: Any) -> tuple[str, str]:
@@ -111,7 +143,3 @@ def _arrays(
         for part, read in zip(raw, reads, strict=True)
     ]
     return facts, arrays[0], arrays[1]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

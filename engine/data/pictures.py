@@ -21,6 +21,14 @@ BLOCK = 512
 warnings.simplefilter("error", Image.DecompressionBombWarning)  # a small file that claims an enormous picture
 
 
+class BadPictures(Exception):
+    """Pictures that cannot be read: `found` has a name and a reason for each."""
+
+    def __init__(self, found: Sequence[str]) -> None:
+        super().__init__(f"{len(found)} pictures")
+        self.found = found
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Images (N, `channels`, `size`, `size`) uint8 that are still files: `read` gives the bytes of each name.
@@ -39,16 +47,23 @@ class Pictures:
         return (len(self.names), self.channels, self.size, self.size)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All of them in order, at most BLOCK at a time. Raises ValueError with the name of what cannot be read."""
+        """All of them in order, at most BLOCK at a time; all are tried before BadPictures is raised."""
+        bad: list[str] = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(self.names), BLOCK):
-                yield np.stack(list(pool.map(self._pixels, self.names[start : start + BLOCK])))
+                block = list(pool.map(self._pixels, self.names[start : start + BLOCK]))
+                bad += [pixels for pixels in block if isinstance(pixels, str)]
+                if not bad:
+                    yield np.stack(block)
+        if bad:
+            raise BadPictures(bad)
 
-    def _pixels(self, name: str) -> np.ndarray:
+    def _pixels(self, name: str) -> np.ndarray | str:
+        """Or what is wrong with it."""
         try:
             return decode(self.read(name), self.channels, self.size)
         except Exception as error:  # Pillow raises many kinds for one meaning
-            raise ValueError(f"{name}: {type(error).__name__}: {error}") from None
+            return f"{name}: {type(error).__name__}: {error}"
 
 
 def decode(data: bytes, channels: int, size: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -149,6 +149,56 @@ def test_keys_that_do_not_go_together_are_told(section: dict[str, Any], keys: li
     assert told == [key for key in keys if key != "data.size" or section["name"] != "hf:../b"]
 
 
+def test_pictures_in_folders_of_a_class_are_its_own_and_hidden_files_are_none(pets: Path) -> None:
+    (pets / "train" / "cat" / "more" / "still").mkdir(parents=True)
+    (pets / "train" / "cat" / "0.png").rename(pets / "train" / "cat" / "more" / "still" / "0.png")
+    for hidden in ("._1.png", ".hidden"):
+        (pets / "train" / "cat" / hidden).write_bytes(b"\x00\x05\x16\x07")  # as macOS puts beside each file
+    section = profile_of(name="folder", path="pets", size=16).data
+    assert section.train_images == 12
+    assert data.load(section, seed=0, compute=CPU).test.images.shape == (4, 3, 16, 16)
+    (pets / "val" / "dog" / "gone.png").symlink_to("nowhere")
+    datasets._counted.cache_clear()
+    with pytest.raises(ProfileError, match=r"val/dog/gone\.png: cannot be read: No such file"):
+        profile_of(name="folder", path="pets", size=16)
+
+
+def test_all_broken_pictures_are_told_at_once(pets: Path) -> None:
+    section = profile_of(name="folder", path="pets", size=16).data
+    broken = [*sorted((pets / "train" / "dog").glob("?.*"))[1:], *(pets / "val" / "cat").glob("0.*")]
+    for path in broken:
+        path.write_bytes(b"noise")
+    with pytest.raises(UsageError, match="and 1 more pictures") as caught:
+        data.load(section, seed=0, compute=CPU)
+    assert all(str(path.relative_to(pets)) in caught.value.message for path in broken[:-1])
+
+
+def test_two_processes_that_make_one_cache_both_have_it(pets: Path, tmp_path: Path) -> None:
+    program = (
+        "import os, sys\nfrom engine.contract.schema import Data\nfrom engine.data import folders\n"
+        "for i in range(12):\n"
+        "    os.environ['CAFE_DATA'] = f'{sys.argv[1]}/{i}'\n"
+        "    counted = {'classes': 2, 'channels': 3, 'train_images': 12, 'test_images': 4}\n"
+        "    folders.load(Data(name='folder', path='pets', size=16, **counted))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "many")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert len(list((tmp_path / "many").glob("*/folder-*/facts.json"))) == 12
+
+
+def test_a_reader_that_leaves_does_not_end_the_preparation(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as nobody:
+        monkeypatch.setattr("sys.stdout", nobody)
+        assert _prepare("folder", str(pets), 16) == 0
+    assert list((tmp_path / "cache").glob("folder-*/facts.json"))
+
+
 @pytest.mark.parametrize("content", [b"", b"noise" * 50, "cut"], ids=["empty", "noise", "cut"])
 def test_a_broken_picture_is_named_and_nothing_is_left(content: bytes | str, pets: Path, tmp_path: Path) -> None:
     section = profile_of(name="folder", path="pets", size=16).data
@@ -157,7 +207,7 @@ def test_a_broken_picture_is_named_and_nothing_is_left(content: bytes | str, pet
     with pytest.raises(UsageError, match=r"pets: damaged.*train/dog/4\.png") as caught:
         data.load(section, seed=0, compute=CPU)
     assert "replace that picture" in caught.value.hint
-    assert not list((tmp_path / "cache").iterdir())
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".locks"]
 
 
 def test_imagenet_is_prepared_from_its_folder(
@@ -226,12 +276,17 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Part]:
     library.__spec__ = type(sys.__spec__)("datasets", None)
 
     def load_dataset(name: str) -> dict[str, Part]:
-        if name != "lab/signs":
-            raise FileNotFoundError(f"no {name}\non the hub")
         return parts
 
-    for name, value in {"Image": HubImage, "ClassLabel": ClassLabel, "load_dataset": load_dataset}.items():
-        setattr(library, name, value)
+    def load_dataset_builder(name: str) -> SimpleNamespace:
+        if name != "lab/signs":
+            raise FileNotFoundError(f"no {name}\non the hub")
+        splits = {part: SimpleNamespace(num_examples=len(rows)) for part, rows in parts.items()}
+        return SimpleNamespace(info=SimpleNamespace(download_size=7_000_000, splits=splits))
+
+    library.__dict__.update(
+        Image=HubImage, ClassLabel=ClassLabel, load_dataset=load_dataset, load_dataset_builder=load_dataset_builder
+    )
     monkeypatch.setitem(sys.modules, "datasets", library)
     return parts
 
@@ -249,7 +304,42 @@ def test_a_set_of_the_hub_is_prepared_and_then_needs_the_library_no_more(
     assert splits.train.images.shape == (3, 1, 9, 9)
     assert splits.test.labels.tolist() == [0, 1]
     assert _prepare("hf:lab/signs", None, 9) == 0
-    assert "checksums are right" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.index("7 MB to fetch, at most 0 MB for the cache") < said.index("is ready")
+    assert "checksums are right" in said
+    assert [row.name for row, _ in datasets.prepared()] == ["hf:lab/signs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("hf:lab/signs", None, None), "--size: missing"),
+        (("hf:lab/signs", "pets", 9), "--path: found"),
+        (("cifar10", "pets", 16), "--path: found"),
+        (("digits", None, 16), "--size: found 16; digits needs none"),
+        (("folder", None, 16), "--path: missing"),
+    ],
+)
+def test_options_that_do_not_go_with_the_name_are_refused_first(
+    arguments: tuple[str, str | None, int | None],
+    said: str,
+    hub: dict[str, Part],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    assert _prepare(*arguments) == 2
+    answer = capsys.readouterr()
+    assert said in answer.err
+    assert not answer.out
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_folder_is_not_taken_for_a_set_of_the_hub(
+    hub: dict[str, Part], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "lab" / "signs").mkdir(parents=True)
+    assert _prepare("hf:lab/signs", None, 9) == 2
+    assert "there is a lab/signs in this folder" in capsys.readouterr().err
 
 
 def test_a_set_of_the_hub_that_cannot_be_used_is_one_message(
@@ -266,7 +356,7 @@ def test_a_set_of_the_hub_that_cannot_be_used_is_one_message(
     del hub["test"]
     assert _prepare("hf:lab/signs", None, 9) == 2
     assert "has the parts train; needed" in capsys.readouterr().err
-    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".locks"]
 
 
 def test_what_a_run_lacks_is_said_before_the_run_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,14 +388,18 @@ def test_what_a_killed_conversion_left_is_removed_and_that_of_a_living_one_is_no
     for left in (dead, living, other):
         left.mkdir(parents=True)
     data.load(section, seed=0, compute=CPU)
-    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([folder.name, living.name, other.name])
+    left_over = {path.name for path in folder.parent.iterdir()}
+    assert left_over == {folder.name, living.name, other.name, ".locks"}
 
 
 def test_the_command_lists_data_sets_and_refuses_what_is_none(pets: Path) -> None:
     def cafe(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "cafe_tui", "data", *arguments], capture_output=True, text=True)
 
+    assert _prepare("folder", str(pets), 16) == 0
     rows = {row["name"]: row for row in json.loads(cafe("ls", "--json").stdout)["data"]}
+    assert (rows["folder"].pop("path"), rows.pop("folder")["size"]) == (str(pets), 16)
+    assert f"yes, of {pets}\n" in cafe("ls").stdout
     assert rows.keys() == DATA_FACTS.keys()
     assert (rows["digits"]["here"], rows["cifar10"]["here"]) == (True, False)
     assert rows["tiny-imagenet"]["classes"] == 200
