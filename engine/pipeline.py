@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 import torch
 
 from engine import checkpoints, data, distributed
 from engine.contract import profile as profiles
+from engine.contract import weights
 from engine.contract.errors import Stopped
 from engine.contract.plan import StagePlan, columns, plan
 from engine.contract.records import Message, RecordReader, StageChange
 from engine.contract.results import Results
 from engine.contract.rundir import RunDir
 from engine.contract.schema import Evaluate, Game, Profile, Stage
+from engine.contract.settings import Settings, cell_settings, changed, settings
 from engine.defences.train import Training
 from engine.device import Compute, prepare
-from engine.evaluation.outcomes import outcomes_file
+from engine.evaluation.outcomes import load, outcomes_file, partial_file
 from engine.evaluation.table import Evaluation
 from engine.game.game import GameRun
 from engine.process import Brake
 from engine.record import Recorder
-from engine.stage import Context, EpochStage, StageRun, Step
+from engine.stage import Context, EpochStage, StageRun, Step, another_profile
 
 
 def execute(directory: RunDir, recorder: Recorder, brake: Brake) -> None:
@@ -44,6 +47,7 @@ def _execute(profile: Profile, directory: RunDir, compute: Compute, recorder: Re
     if splits.streamed:
         recorder.write(Message(text=f"the images stay on the host and are streamed to {compute.device}"))
     context = Context(profile, directory, compute, splits)
+    distributed.of_first(partial(refuse_others, context))
     done = distributed.of_first(partial(_look_back, directory))
     recorder.state("running")
     stages = plan(profile)
@@ -123,6 +127,33 @@ def _look_back(directory: RunDir) -> set[str]:
     while records := reader.read():
         found |= {r.stage for r in records if isinstance(r, StageChange) and r.state == "finished"}
     return found
+
+
+def refuse_others(context: Context) -> None:
+    """Raise CheckpointError, before more is made, if files of the run were made under another profile."""
+    apart = {path: words for path, then, now in _made_under(context) if (words := changed(then, now))}
+    if apart:
+        raise another_profile(list(apart), next(iter(apart.values())))
+
+
+def _made_under(context: Context) -> Iterator[tuple[Path, Settings, Settings]]:
+    """The files that stages have left, what each was made under, and what that is now."""
+    profile, run = context.profile, context.run
+    for stage in profile.stage:
+        name = str(stage.id)
+        if isinstance(stage, Evaluate):
+            for model, column in product(stage.models or (), columns(profile, stage)):
+                now = cell_settings(profile, name, model, column)
+                finished, at_work = outcomes_file(run, name, model, column.name), partial_file(run, name)
+                for path, cell in ((finished, ""), (at_work, f"{model}-{column.name}")):
+                    if outcomes := load(path, cell):
+                        yield path, outcomes.settings, now
+            continue
+        made = [path for label in ("last", "best") if (path := context.weights_file(name, label)).is_file()]
+        for path in made:
+            then = (weights.read_facts(path) or {}).get("settings", {})
+            for file in (path, *run.checkpoints.glob(f"{name}.resume*")):
+                yield file, then, settings(profile, name)
 
 
 def finished(context: Context, stage: Stage) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from engine.attacks.oracle import Effort
 from engine.contract.records import Cell, Part
 from engine.contract.results import Paired, make_cell, paired
 from engine.contract.rundir import RunDir, write_atomically
+from engine.contract.settings import Settings
 from engine.evaluation.sharing import COUNTS
 
 
@@ -37,11 +39,13 @@ class Facts(msgspec.Struct, kw_only=True):
 class Outcomes:
     """One column for one network: which examples are still right (N,) bool, and what it took.
 
-    `found` is the attack at work while the column is not finished.
+    `settings` is what it depends on, empty in a file of an earlier release; `found` the attack at work while the column
+    is not finished.
     """
 
     right: np.ndarray
     facts: Facts = field(default_factory=Facts)
+    settings: Settings = field(default_factory=dict)
     found: Found | None = None
 
 
@@ -64,6 +68,7 @@ def save(path: Path, outcomes: Outcomes, labels: np.ndarray, column: str = "") -
         "right": outcomes.right,
         "labels": labels,
         "facts": np.array(msgspec.json.encode(outcomes.facts).decode()),
+        "settings": np.array(json.dumps(outcomes.settings)),
         "column": np.array(column),
     }
     if outcomes.found is not None:
@@ -84,7 +89,7 @@ def load(path: Path, column: str = "") -> Outcomes | None:
             if str(saved.get("column", "")) != column:
                 return None
             facts = msgspec.json.decode(str(saved["facts"]), type=Facts)
-            outcomes = Outcomes(saved["right"], facts)
+            outcomes = Outcomes(saved["right"], facts, json.loads(str(saved.get("settings", "{}"))))
             if "robust" in saved:
                 counts = dict(zip(COUNTS, saved["counts"].tolist(), strict=True))
                 effort = Effort(**dict(zip(_EFFORT, saved["effort"].tolist(), strict=True)))

@@ -20,6 +20,7 @@ from engine.contract.plan import Column, columns, evaluation_cost, parts
 from engine.contract.records import Cell, Part, Progress, Record
 from engine.contract.results import Results, headline, table
 from engine.contract.schema import Evaluate
+from engine.contract.settings import cell_settings
 from engine.evaluation import checks
 from engine.evaluation.outcomes import Outcomes, cell_of, compare, load, outcomes_file, partial_file, save
 from engine.evaluation.samples import write_samples
@@ -160,7 +161,8 @@ class Evaluation(StageRun):
         cell = f"{name}-{column.name}"
         outcomes = distributed.of_first(partial(load, partial_file(self.context.run, self.id), cell))
         if outcomes is None:
-            outcomes = Outcomes(tested.clean.right.copy())
+            settings = cell_settings(self.context.profile, self.id, name, column)
+            outcomes = Outcomes(tested.clean.right.copy(), settings=settings)
             outcomes.facts.norm, outcomes.facts.eps = column.norm, column.eps
             outcomes.facts.source = self.stage.source or ""
             outcomes.facts.how = "fp32" if column.attack == "clean" else tested.search.how

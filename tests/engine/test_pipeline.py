@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from engine import pipeline, process
+from engine.contract import profile as profiles
 from engine.contract.errors import UsageError
 from engine.contract.records import (
     AnyRecord,
@@ -25,6 +26,8 @@ from engine.contract.records import (
     StageChange,
 )
 from engine.contract.rundir import RunDir
+from engine.record import Recorder
+from tests.engine.conftest import QUICK
 
 
 def records(run: RunDir) -> list[AnyRecord]:
@@ -214,3 +217,53 @@ def test_files_of_a_run_are_readable_with_ordinary_tools(quick_run: Callable[...
     for path in (run.info_file, run.state_file, run.results_file):
         assert isinstance(msgspec.json.decode(path.read_bytes()), dict)
     assert not [name for name in os.listdir(run.path) if name.startswith(".")]
+
+
+def test_an_edited_profile_is_refused_until_it_is_put_back(
+    quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [QUICK["stage"][0] | {"epochs": 1}, QUICK["stage"][3] | {"samples": 0}]  # type: ignore[index]
+    run = quick_run(tables=QUICK | {"stage": stages})
+    told = run.profile_file.read_text()
+
+    def edit(*overrides: str) -> None:
+        run.profile_file.write_text(profiles.dumps(profiles.load(str(run.profile_file), overrides).profile))
+
+    def refused(*overrides: str) -> str:
+        edit(*overrides)
+        assert process.run(run) == 1
+        run.profile_file.write_text(told)
+        return f"{run.state().error} {run.state().hint}"
+
+    def stopped_in(stage: str, step: int) -> None:
+        progress = Recorder.progress
+
+        def stopping(recorder: Recorder, at: str, done: int, total_steps: int, share: float) -> None:
+            progress(recorder, at, done, total_steps, share)
+            if at == stage and done >= step:
+                run.request_stop()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "progress", stopping)
+            patch.setattr(process, "STOP_POLL_SECONDS", 0)
+            assert process.run(run) == 130
+
+    stopped_in("train", 3)
+    before = {path: path.read_bytes() for path in run.checkpoints.iterdir()}
+    assert "train.safetensors: made under another profile: stage.train.batch_size was 64 and is 16" in refused(
+        "stage.train.batch_size=16"
+    )
+    assert "seed was 0 and is 5" in refused("seed=5")
+    (run.checkpoints / "train.safetensors").unlink()
+    assert "train.resume.pt: made under another profile: stage.train.lr was 0.1 and is 0.2" in refused(
+        "stage.train.lr=0.2"
+    )
+    assert {path: path.read_bytes() for path in run.checkpoints.iterdir()}.items() <= before.items()
+    stopped_in("evaluate", 70)
+    told_of_all = refused("stage.train.momentum=0.8")
+    assert "delete checkpoints/train.safetensors, checkpoints/train.best.safetensors, outcomes/" in told_of_all
+    assert "evaluate-train-clean.npz: made under another profile: stage.evaluate.limit was 60" in refused(
+        "stage.evaluate.limit=50"
+    )
+    edit("compute.devices=cpu:1", "compute.threads=2", "checkpoint.every_steps=1", "stage.evaluate.batch_size=32")
+    assert process.run(run) == 0
