@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -102,7 +103,7 @@ def save_resume(path: Path, state: dict[str, Any]) -> None:
         return
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    beside = path.with_name(f".{path.name}.next")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.next")
     write_atomically(beside, buffer.getvalue())
     try:
         with suppress(FileNotFoundError):
@@ -113,22 +114,40 @@ def save_resume(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_resume(path: Path) -> Resumed:
-    """The newest resume state that is whole. Never unpickles code, never raises for what a file holds.
+    """The newest resume state that is whole. Never unpickles code.
 
     A state that had to be taken from the file before becomes the newest, so that the next one written cannot push it
-    out in favour of the damaged one.
+    out in favour of the damaged one. Raises DiskError when a file cannot be read now, and CheckpointError when there
+    are files and none is whole: to begin at the start would write over what is left of a long training.
     """
     damaged: list[Path] = []
     for file in (path, before(path)):
-        if not file.exists():
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
             continue
-        state = _whole(file)
+        except OSError as error:
+            raise unreadable(file, error) from error
+        state = _whole(data)
         if state is not None:
             if file != path:
                 file.replace(path)
             return Resumed(state, tuple(damaged))
         damaged.append(file)
-    return Resumed(None, tuple(damaged))
+    if damaged:
+        names = " and ".join(file.name for file in damaged)
+        raise CheckpointError(
+            f"{path.parent}: {names} damaged, and there is no other state to go on from",
+            f"Put back a copy of {path.name}, or delete {names} to run the stage anew from its start.",
+        )
+    return Resumed(None)
+
+
+def unreadable(path: Path, error: OSError) -> DiskError:
+    """A file that is there and may be whole cannot be read now."""
+    return DiskError(
+        f"cannot read {path}: {error.strerror}", "Nothing was changed; `cafe resume` goes on when the disk does."
+    )
 
 
 def remove_resume(path: Path) -> None:
@@ -140,16 +159,20 @@ def remove_resume(path: Path) -> None:
         raise DiskError(f"cannot remove {path}: {error.strerror}") from error
 
 
-def _whole(path: Path) -> dict[str, Any] | None:
-    """The state in a file, None if a bit of it is not as it was written.
+def _whole(data: bytes) -> dict[str, Any] | None:
+    """The state in the bytes of a file, None if a bit of it is not as it was written.
 
     torch writes the checksums of a zip file but does not look at them when it reads.
     """
     try:
-        with zipfile.ZipFile(path) as members:
+        with zipfile.ZipFile(io.BytesIO(data)) as members:
             if members.testzip() is not None:
                 return None
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # zipfile and torch raise many kinds for one meaning: the file is not what it should be
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile and torch raise many kinds for one meaning: the file is not what it should be
+        if "DefaultCPUAllocator" in str(error):  # but for torch's own word for no memory
+            raise MemoryError from error
         return None
     return state if isinstance(state, dict) else None

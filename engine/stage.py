@@ -387,7 +387,8 @@ class EpochStage(StageRun):
     def resume(self) -> list[WarningNote]:
         """Go back to the newest checkpoint that is whole, if there is one, and tell of those that are damaged.
 
-        Raises CheckpointError when it was written under another profile.
+        Raises CheckpointError when it was written under another profile or none is whole, DiskError when one cannot be
+        read.
         """
         saved, damaged = distributed.of_first(partial(checkpoints.load_resume, self.resume_file))
         if saved is not None:
@@ -403,8 +404,8 @@ class EpochStage(StageRun):
         if not damaged:
             return []
         files = " and ".join(file.name for file in damaged)
-        where = f"from the one before it, after step {self.done}" if saved else "from its start"
-        return [WarningNote(stage=self.id, text=f"{self.id}: {files} damaged; the stage goes on {where}")]
+        text = f"{self.id}: {files} damaged; the stage goes on from the one before it, after step {self.done}"
+        return [WarningNote(stage=self.id, text=text)]
 
     def facts(self, label: str, **more: Any) -> dict[str, Any]:
         """Metadata of the stage's checkpoint; `finished` tells a later engine that there is nothing left to do."""

@@ -77,9 +77,12 @@ def test_resume_state_comes_back_and_hostile_files_run_nothing(tmp_path: Path) -
 
     for bad in (pickle.dumps(Bomb()), b"", path.read_bytes()[:100]):
         path.write_bytes(bad)
-        assert checkpoints.load_resume(path) == (None, (path,))
+        with pytest.raises(CheckpointError, match="no other state to go on from"):
+            checkpoints.load_resume(path)
+        assert path.read_bytes() == bad
     torch.save(Bomb(), path)
-    assert checkpoints.load_resume(path) == (None, (path,))
+    with pytest.raises(CheckpointError, match=r"x.resume.pt damaged"):
+        checkpoints.load_resume(path)
     assert not (tmp_path / "exploded").exists()
 
 
@@ -91,11 +94,14 @@ def test_a_resume_state_with_any_bit_turned_over_is_noticed(tmp_path: Path) -> N
         spoiled = bytearray(whole)
         spoiled[random.randrange(len(whole))] ^= 1 << random.randrange(8)
         path.write_bytes(spoiled)
-        state, damaged = checkpoints.load_resume(path)
-        refused += bool(damaged)
-        if state is not None:  # padding, or a date
-            assert (state["done"], state["state"]["best"]) == (3, (1.0, 2.0))
-            assert torch.equal(state["state"]["w"], torch.arange(3))
+        try:
+            state, _ = checkpoints.load_resume(path)
+        except CheckpointError:
+            refused += 1
+            continue
+        assert state is not None, "padding, or a date"
+        assert (state["done"], state["state"]["best"]) == (3, (1.0, 2.0))
+        assert torch.equal(state["state"]["w"], torch.arange(3))
     assert refused > 40
 
 
@@ -124,6 +130,26 @@ def test_the_state_before_is_kept_until_a_newer_one_is_whole(tmp_path: Path, mon
     assert newest() == (5, 0)
     checkpoints.remove_resume(path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), PermissionError(13, "Permission denied")])
+def test_a_state_that_cannot_be_read_now_is_not_called_damaged(
+    error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.resume.pt"
+    for done in (1, 2):
+        checkpoints.save_resume(path, {"done": done})
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda _: (_ for _ in ()).throw(error))
+        with pytest.raises(DiskError, match=r"cannot read .*x.resume.pt: "):
+            checkpoints.load_resume(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            checkpoints.load_resume(path)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert checkpoints.load_resume(path) == ({"done": 2}, ())
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
