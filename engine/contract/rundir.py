@@ -1,7 +1,7 @@
 """A run is a directory: paths, creation, listing, lookup, state.
 
 One process writes it (the engine's rank 0), any number read it, also over NFS: state is replaced by rename, records
-are appended, nothing is locked. While a run is `queued`, and then only, its queue writes state.json. Whether a run is
+are appended, readers lock nothing. While a run is `queued`, and then only, its queue writes state.json. Whether a run is
 still alive is the reader's judgement, see `RunDir.status`.
 """
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from filelock import FileLock
 
 from engine import pipeline, process
 from engine.contract import profile as profiles
@@ -121,6 +122,40 @@ def test_a_running_run_is_not_started_twice(quick_run: Callable[..., RunDir]) ->
     finally:
         first.send_signal(signal.SIGINT)
         assert first.wait(30) == 130
+
+
+def test_of_two_engines_started_at_once_one_has_the_run(quick_run: Callable[..., RunDir]) -> None:
+    run = quick_run("stage.train.epochs=500", "checkpoint.every_steps=1")
+    first = engine(run)
+    wait_for(lambda: (run.checkpoints / "train.resume.pt").exists())
+    first.kill()
+    first.wait()
+    both = [engine(run), engine(run)]
+    try:
+        wait_for(lambda: any(each.poll() is not None for each in both) and run.state().state == "running")
+        (other,) = [each for each in both if each.poll() is not None]
+        (at_work,) = [each for each in both if each is not other]
+        assert other.returncode == 2
+        assert run.state().pid == at_work.pid
+        assert run.log_file.read_text().count("is already running") == 1
+        assert "Traceback" not in run.log_file.read_text()
+        wait_for(lambda: stage_changes(run) == [("train", "started"), ("train", "resumed")])
+        assert not [record for record in records(run) if isinstance(record, ErrorNote)]
+    finally:
+        for each in both:
+            each.terminate()
+        assert sorted(each.wait(30) for each in both) == [2, 130]
+
+
+def test_a_held_run_is_waited_for_and_then_refused_untouched(
+    quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = quick_run()
+    before = (run.state_file.read_bytes(), run.records_file.read_bytes())
+    monkeypatch.setattr(process, "WAIT_SECONDS", 0.3)
+    with FileLock(run.control / "engine.lock"), pytest.raises(UsageError, match="another engine still holds"):
+        process.run(run)
+    assert (run.state_file.read_bytes(), run.records_file.read_bytes()) == before
 
 
 @pytest.mark.parametrize("ask", ["file", "signal"])
