@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.attacks.live import Found
 from engine.attacks.oracle import Effort
+from engine.checkpoints import unreadable
 from engine.contract.records import Cell, Part
 from engine.contract.results import Paired, make_cell, paired
 from engine.contract.rundir import RunDir, write_atomically
@@ -83,9 +84,18 @@ def save(path: Path, outcomes: Outcomes, labels: np.ndarray, column: str = "") -
 
 
 def load(path: Path, column: str = "") -> Outcomes | None:
-    """The inverse of `save`; None if there is nothing for this column, or nothing that can be read."""
+    """The inverse of `save`; None if there is nothing for this column, or what there is is damaged.
+
+    Raises DiskError when it cannot be read now.
+    """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as saved:
             if str(saved.get("column", "")) != column:
                 return None
             facts = msgspec.json.decode(str(saved["facts"]), type=Facts)

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from filelock import FileLock
 
-from engine import pipeline, process
+from engine import checkpoints, pipeline, process
 from engine.contract import profile as profiles
 from engine.contract.errors import UsageError
 from engine.contract.records import (
@@ -25,6 +25,7 @@ from engine.contract.records import (
     RecordReader,
     Scalars,
     StageChange,
+    WarningNote,
 )
 from engine.contract.rundir import RunDir
 from engine.record import Recorder
@@ -184,12 +185,35 @@ def test_a_device_that_is_not_there(quick_run: Callable[..., RunDir], capfd: pyt
     assert "Traceback" in capfd.readouterr().err
 
 
-def test_a_corrupt_checkpoint_of_an_earlier_stage(quick_run: Callable[..., RunDir]) -> None:
-    run = quick_run("stage.train.epochs=1", "stage.game.epochs=1")
-    assert process.run(run) == 0
+def test_what_a_finished_stage_left_and_is_damaged_is_made_again(quick_run: Callable[..., RunDir]) -> None:
+    overrides = ("stage.train.epochs=1", "stage.game.epochs=1", "stage.evaluate.samples=0", 'stage.train.select="best"')
+    run, whole = quick_run(*overrides), quick_run(*overrides)
+    assert process.run(run) == process.run(whole) == 0
     assert not list(run.checkpoints.glob("*.resume*")), "only needed until a stage is finished"
-    (run.checkpoints / "train.safetensors").write_bytes(b"not a checkpoint")
-    assert "corrupt" in failed(run)
+
+    def again(path: Path, damaged: bytes) -> list[str]:
+        """The stages that are run again after a file was damaged."""
+        before = len(records(run))
+        path.write_bytes(damaged)
+        assert process.run(run) == 0
+        assert outcome(run) == outcome(whole)
+        fresh = records(run)[before:]
+        warned = [record.text for record in fresh if isinstance(record, WarningNote) and "run again" in record.text]
+        changed = [record.stage for record in fresh if isinstance(record, StageChange) and record.state == "started"]
+        assert [text.split(":")[0] for text in warned] == changed
+        assert all(path.name in text for text in warned)
+        return changed
+
+    best = run.checkpoints / "train.best.safetensors"
+    flipped = bytearray(best.read_bytes())
+    flipped[-5] ^= 64
+    assert again(best, bytes(flipped)) == ["train"]
+    assert again(run.checkpoints / "game.safetensors", b"not a checkpoint") == ["game"]
+    assert again(run.results_file, run.results_file.read_bytes()[:-20]) == ["evaluate"]
+    assert again(run.outcomes / "evaluate-train-pgd.npz", b"PK") == ["evaluate"]
+    (run.path / ".state.json.1").touch()  # of an engine that was killed
+    assert again(run.results_file, run.results_file.read_bytes()) == []
+    assert not list(run.path.glob(".*"))
 
 
 def test_a_defect_is_told_as_one(quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,3 +326,28 @@ def test_an_edited_profile_is_refused_until_it_is_put_back(
     )
     edit("compute.devices=cpu:1", "compute.threads=2", "checkpoint.every_steps=1", "stage.evaluate.batch_size=32")
     assert process.run(run) == 0
+
+
+def test_the_end_of_a_stage_outlasts_a_power_cut(
+    quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stage could go on from is removed only when its end is on the disk."""
+    run = quick_run("stage.train.epochs=1", tables=QUICK | {"stage": QUICK["stage"][:1]})  # type: ignore[index]
+    order: list[str] = []
+    fsync, remove = os.fsync, checkpoints.remove_resume
+
+    def synced(file: int) -> None:
+        order.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+        fsync(file)
+
+    def removed(path: Path) -> None:
+        assert stage_changes(run)[-1] == ("train", "finished")
+        assert [name for name in order if not name.startswith(".state")][-1] == "records.jsonl"
+        order.append("removed")
+        remove(path)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(checkpoints, "remove_resume", removed)
+    assert process.run(run) == 0
+    assert "removed" in order
+    assert "checkpoints" in order, "its names too"
