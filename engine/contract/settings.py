@@ -53,7 +53,7 @@ def _settings(profile: Profile, wanted: list[str]) -> Settings:
 
 
 def _flat(path: str, table: Settings, free: tuple[str, ...]) -> Settings:
-    found = {}
+    found: Settings = {}
     for key, value in table.items():
         if isinstance(value, dict):
             found |= _flat(f"{path}.{key}", value, ())

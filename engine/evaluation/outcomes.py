@@ -13,13 +13,11 @@ import msgspec
 import numpy as np
 
 from engine.attacks.live import Found
-from engine.attacks.oracle import Effort
 from engine.checkpoints import unreadable
 from engine.contract.records import Cell, Part
 from engine.contract.results import Paired, make_cell, paired
 from engine.contract.rundir import RunDir, write_atomically
 from engine.contract.settings import Settings
-from engine.evaluation.sharing import COUNTS
 
 
 class Facts(msgspec.Struct, kw_only=True):
@@ -60,9 +58,6 @@ def partial_file(run: RunDir, stage: str) -> Path:
     return run.outcomes / f"{stage}.partial.npz"
 
 
-_EFFORT = ("gradient_steps", "forwards")
-
-
 def save(path: Path, outcomes: Outcomes, labels: np.ndarray, column: str = "") -> None:
     """Write them; with the work of an unfinished part, and the `column` it belongs to, if there is any."""
     values: dict[str, np.ndarray] = {
@@ -74,10 +69,8 @@ def save(path: Path, outcomes: Outcomes, labels: np.ndarray, column: str = "") -
     }
     if outcomes.found is not None:
         found = outcomes.found
-        counts = np.array([getattr(found, name) for name in COUNTS])
-        effort = np.array([getattr(found.effort, name) for name in _EFFORT])
-        values |= {"robust": found.robust, "tried": found.tried}
-        values |= {"counts": counts, "effort": effort, "seconds": np.array(found.seconds)}
+        values |= {"robust": found.robust, "tried": found.tried, "fell": found.fell, "counted": found.counted}
+        values["seconds"] = np.array(found.seconds)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **values)  # type: ignore[arg-type]  # the stub takes a name for allow_pickle
     write_atomically(path, buffer.getvalue())
@@ -101,10 +94,8 @@ def load(path: Path, column: str = "") -> Outcomes | None:
             facts = msgspec.json.decode(str(saved["facts"]), type=Facts)
             outcomes = Outcomes(saved["right"], facts, json.loads(str(saved.get("settings", "{}"))))
             if "robust" in saved:
-                counts = dict(zip(COUNTS, saved["counts"].tolist(), strict=True))
-                effort = Effort(**dict(zip(_EFFORT, saved["effort"].tolist(), strict=True)))
-                seconds = float(saved["seconds"])
-                outcomes.found = Found(saved["robust"], saved["tried"], **counts, seconds=seconds, effort=effort)
+                arrays = {name: saved[name] for name in ("robust", "tried", "fell", "counted")}
+                outcomes.found = Found(**arrays, seconds=float(saved["seconds"]))
             return outcomes
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error, msgspec.MsgspecError):
         return None  # RuntimeError: a zip file that claims to be encrypted, or compressed by a method that is none

@@ -71,7 +71,7 @@ class Evaluation(StageRun):
         if self._open:
             cell, outcomes = self._open
             if self._own is not None and outcomes.found is not None:
-                outcomes = replace(outcomes, found=united(outcomes.found, self._own))
+                outcomes = replace(outcomes, found=united(self._own))
             if distributed.first():
                 save(partial_file(self.context.run, self.id), outcomes, self._labels, cell)
 
@@ -207,7 +207,7 @@ class Evaluation(StageRun):
         if column.attack.startswith("rand"):
             exact, oracle = exact.repeated(stage.eot), oracle.repeated(stage.eot)
         if outcomes.found is None:
-            outcomes.found = Found(outcomes.right.copy(), np.zeros((len(self.images), search.attempts), dtype=bool))
+            outcomes.found = Found.nothing(outcomes.right, search.attempts)
         self._own = found = share_of(outcomes.found)
         live = LiveExamples(
             search,
@@ -236,7 +236,7 @@ class Evaluation(StageRun):
                 saved = reached.seconds
                 self.save()
             yield Step(self.done + int(share * len(self.images)), self._share(column, share))
-        found = united(outcomes.found, found)
+        found = united(found)
         outcomes.right, outcomes.found, self._own = found.robust, None, None
         effort, left = found.effort, int(found.robust.sum())
         facts.parts.append(
