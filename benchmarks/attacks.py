@@ -171,7 +171,7 @@ def ours(case: Case, name: str, oracle: Oracle, alive: np.ndarray | None = None,
     exact = exact_oracle(case.model, CPU)
     clean = answer_clean(exact, case.images, CPU, case.batch, case.stage.targets + 1)
     robust = clean.right.copy() if alive is None else clean.right & alive
-    found = Found(robust, np.zeros((len(robust), search.attempts), dtype=bool))
+    found = Found.nothing(robust, search.attempts)
     for _ in LiveExamples(search, oracle, exact, case.images, clean, found, CPU, case.batch).run():
         pass
     return found
@@ -405,7 +405,7 @@ def memory(examples: int) -> Row:
     search = ATTACKS["pgd"].search(Setting(Ball("linf", case.eps), case.stage, 0, 10))
     exact = exact_oracle(model, CPU)
     clean = answer_clean(exact, case.images, CPU, case.batch, 2)
-    found = Found(clean.right.copy(), np.zeros((examples, 1), dtype=bool))
+    found = Found.nothing(clean.right, 1)
     for decided in LiveExamples(search, exact, exact, case.images, clean, found, CPU, case.batch).run():
         if decided >= examples // 10:
             sizes.append(psutil.Process().memory_info().rss / 1e6)

@@ -298,6 +298,8 @@ def _follow(
             ended = view.status.final and (process is None or view.state.pid == process.pid)
             if code is not None and not ended and not follower.fresh:
                 reason = f"the engine ended with code {code} without saying why; see {run.log_file}"
+                if not view.status.final:
+                    reason = f"another engine was at work on it already; `cafe watch {run.id}` follows it"
                 view, ended = replace(view, status=Status("lost", reason), error=reason), True
             if ended and not follower.fresh:
                 sink.end(view, run)

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 
 import torch
 
 from engine import checkpoints, data, distributed
 from engine.contract import profile as profiles
-from engine.contract.errors import Stopped
+from engine.contract import weights
+from engine.contract.errors import CheckpointError, Stopped
 from engine.contract.plan import StagePlan, columns, plan
-from engine.contract.records import Message, RecordReader, StageChange
+from engine.contract.records import Message, RecordReader, StageChange, WarningNote
 from engine.contract.results import Results
 from engine.contract.rundir import RunDir
 from engine.contract.schema import Evaluate, Game, Profile, Stage
+from engine.contract.settings import Settings, cell_settings, changed, settings
 from engine.defences.train import Training
 from engine.device import Compute, prepare
-from engine.evaluation.outcomes import outcomes_file
+from engine.evaluation.outcomes import load, outcomes_file, partial_file
 from engine.evaluation.table import Evaluation
 from engine.game.game import GameRun
 from engine.process import Brake
 from engine.record import Recorder
-from engine.stage import Context, EpochStage, StageRun, Step
+from engine.stage import Context, EpochStage, StageRun, Step, another_profile
 
 
 def execute(directory: RunDir, recorder: Recorder, brake: Brake) -> None:
@@ -44,13 +48,17 @@ def _execute(profile: Profile, directory: RunDir, compute: Compute, recorder: Re
     if splits.streamed:
         recorder.write(Message(text=f"the images stay on the host and are streamed to {compute.device}"))
     context = Context(profile, directory, compute, splits)
+    distributed.of_first(partial(refuse_others, context))
     done = distributed.of_first(partial(_look_back, directory))
     recorder.state("running")
     stages = plan(profile)
     for i, (stage, planned) in enumerate(zip(profile.stage, stages, strict=True)):
         if brake.wanted():
             raise Stopped(f"stopped before stage {planned.id}")
-        if stage.id not in done or not distributed.of_first(partial(finished, context, stage)):
+        gone = distributed.of_first(partial(lost, context, stage)) if planned.id in done else ""
+        if gone:
+            recorder.write(WarningNote(stage=planned.id, text=f"{planned.id}: {gone}; the stage is run again"))
+        if gone or planned.id not in done:
             _run_stage(context, stage, planned, recorder, brake, _share(stages, i))
 
 
@@ -116,26 +124,67 @@ def _look_back(directory: RunDir) -> set[str]:
 
     That is the last thing that an engine tells of a stage.
     """
-    for half_written in (*directory.checkpoints.glob(".*.*"), *directory.outcomes.glob(".*.*")):
-        with suppress(OSError):
-            half_written.unlink()
+    left = [path for name in ("state", "results") for path in directory.path.glob(f".{name}.json.*")]
+    for folder in (directory.checkpoints, directory.outcomes, directory.samples):
+        left += folder.glob(".*.*")
+    for half_written in left:
+        if not half_written.name.endswith(f".{os.getpid()}"):  # our heart is writing its own
+            with suppress(OSError):
+                half_written.unlink()
     found, reader = set(), RecordReader(directory.records_file)
     while records := reader.read():
         found |= {r.stage for r in records if isinstance(r, StageChange) and r.state == "finished"}
     return found
 
 
-def finished(context: Context, stage: Stage) -> bool:
-    """Whether the files that this stage leaves are there."""
+def refuse_others(context: Context) -> None:
+    """Raise CheckpointError, before more is made, if files of the run were made under another profile."""
+    apart = {path: words for path, then, now in _made_under(context) if (words := changed(then, now))}
+    if apart:
+        raise another_profile(list(apart), next(iter(apart.values())))
+
+
+def _made_under(context: Context) -> Iterator[tuple[Path, Settings, Settings]]:
+    """The files that stages have left, what each was made under, and what that is now."""
+    profile, run = context.profile, context.run
+    for stage in profile.stage:
+        name = str(stage.id)
+        if isinstance(stage, Evaluate):
+            for model, column in product(stage.models or (), columns(profile, stage)):
+                now = cell_settings(profile, name, model, column)
+                finished, at_work = outcomes_file(run, name, model, column.name), partial_file(run, name)
+                for path, cell in ((finished, ""), (at_work, f"{model}-{column.name}")):
+                    if outcomes := load(path, cell):
+                        yield path, outcomes.settings, now
+            continue
+        made = [path for label in ("last", "best") if (path := context.weights_file(name, label)).is_file()]
+        for path in made:
+            then = (weights.read_facts(path) or {}).get("settings", {})
+            for file in (path, *run.checkpoints.glob(f"{name}.resume*")):
+                yield file, then, settings(profile, name)
+
+
+def lost(context: Context, stage: Stage) -> str:
+    """What later stages need of a finished one and is damaged or gone, in words; empty if nothing is.
+
+    Raises DiskError where something cannot be read now.
+    """
+    run, name = context.run, str(stage.id)
     if isinstance(stage, Evaluate):
-        wanted = [
-            outcomes_file(context.run, str(stage.id), model, column.name)
-            for model in stage.models or []
-            for column in columns(context.profile, stage)
-        ]
-        return context.run.results_file.exists() and all(path.exists() for path in wanted)
-    path = context.weights_file(str(stage.id))
-    return path.exists() and bool(checkpoints.read_facts(path).get("finished"))
+        cells = [(model, column.name) for model in stage.models or () for column in columns(context.profile, stage)]
+        for model, column in cells:
+            if load(path := outcomes_file(run, name, model, column)) is None:
+                return f"{path.name} is damaged or gone"
+        results = run.results()
+        told = {(cell.model, cell.attack) for cell in results.cells} if results else set()
+        return "" if told.issuperset(cells) else "results.json is damaged or gone"
+    try:
+        if not checkpoints.read_facts(context.weights_file(name)).get("finished"):
+            return f"{context.weights_file(name).name} is not of its end"
+        checkpoints.check_weights(context.weights_file(name, "last" if isinstance(stage, Game) else stage.select))
+    except CheckpointError as error:
+        return error.message
+    return ""
 
 
 def versions() -> dict[str, str]:

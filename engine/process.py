@@ -24,6 +24,8 @@ from engine.contract.rundir import FINAL, RunDir, write_atomically
 from engine.record import Recorder, Silent
 
 STOP_POLL_SECONDS = 0.25
+WAIT_SECONDS = 30.0
+"""How long an engine waits for one before it that is ending: freeing the memory of GPUs takes a while."""
 
 
 class Brake:
@@ -63,25 +65,69 @@ def run(directory: RunDir) -> int:
     UsageError if another engine is at work, and DiskError if not even the first sign of life can be written.
     """
     if not distributed.elastic():
-        _begin(directory)
-        processes = _processes(directory)
-        return _supervise(directory, processes) if processes > 1 else _work(directory)
+        with _alone(directory):
+            _begin(directory)
+            processes = _processes(directory)
+            if processes == 1:
+                return _work(directory)
+            with Recorder(directory):  # a sign of life and a pid, before torch is there and any rank
+                pass
+        return _supervise(directory, processes)
     distributed.die_with_agent()
-    if distributed.restarted():
-        if directory.state().state in FINAL or _last_words(directory).exists():
-            return 0  # the last attempt was not cut short, it has told its end: nothing to do again
-    elif distributed.first() and directory.state().pid != distributed.engine_pid():
-        _begin(directory)
-    return _work(directory)
+    if distributed.restarted() and (directory.state().state in FINAL or _last_words(directory).exists()):
+        return 0  # the last attempt was not cut short, it has told its end: nothing to do again
+    if not distributed.first():
+        return _work(directory)
+    with _alone(directory):
+        if directory.state().pid != distributed.engine_pid():
+            _begin(directory)
+        return _work(directory)
+
+
+@contextmanager
+def _alone(directory: RunDir) -> Iterator[None]:
+    """Within this context no other engine writes the run. Raises UsageError where one is at work.
+
+    The kernel, or the NFS server, lets go of the lock when the process that holds it ends, however it ends. On a file
+    system without locks the state of the run alone keeps a second engine away.
+    """
+    from filelock import FileLock, Timeout  # 80 ms, which those who only read the run need not pay
+
+    deadline = time.monotonic() + WAIT_SECONDS
+    with suppress(OSError):
+        directory.control.mkdir(exist_ok=True)
+    lock = FileLock(directory.control / "engine.lock", timeout=0, fallback_to_soft=False)
+    while True:
+        try:
+            lock.acquire()
+        except Timeout:  # by one that is beginning, or one that has told its end or was killed, and is about to be gone
+            _refuse_second(directory)
+            if time.monotonic() > deadline:
+                raise UsageError(
+                    f"{directory.id}: another engine still holds {lock.lock_file}", "Find and end its process."
+                ) from None
+            time.sleep(STOP_POLL_SECONDS)
+            continue
+        except OSError:
+            pass
+        break
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_second(directory: RunDir) -> None:
+    state = directory.state()
+    others = state.pid not in (None, distributed.engine_pid()) and state.state != "queued"  # that is a queue's pid
+    if others and not directory.status(state).final:
+        raise UsageError(f"{directory.id} is already running", "`cafe watch` follows it.")
 
 
 def _begin(directory: RunDir) -> None:
     """Refuse where another engine is at work, and clear away what was meant for an earlier one."""
-    before = directory.state()
-    status = directory.status(before)
-    if before.pid is not None and not status.final and before.state != "queued":  # that is the pid of the queue
-        raise UsageError(f"{directory.id} is already running", "`cafe watch` follows it.")
-    if status.final:  # a request that an earlier engine has obeyed, or did not live to obey
+    _refuse_second(directory)
+    if directory.status().final:  # a request that an earlier engine has obeyed, or did not live to obey
         directory.stop_file.unlink(missing_ok=True)
     _last_words(directory).unlink(missing_ok=True)
 
@@ -95,12 +141,10 @@ def _processes(directory: RunDir) -> int:
 
 def _supervise(directory: RunDir, processes: int) -> int:
     """Let torchrun run the ranks, and say how it ended where none of them could."""
-    with Recorder(directory):  # a sign of life and a pid, before torch is there and any rank
-        pass
     distributed.launch(directory.path, processes)
     state = directory.state()
     if state.state not in FINAL:
-        with Recorder(directory) as recorder:
+        with _alone(directory), Recorder(directory) as recorder:
             words = _read_last_words(directory) or Words(
                 message=f"a process of the run was killed, {distributed.RESTARTS + 1} times in a row",
                 hint="See engine.log; `cafe resume` goes on from the last checkpoint.",

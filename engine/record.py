@@ -15,7 +15,7 @@ import msgspec
 
 from engine import distributed
 from engine.contract.errors import DiskError
-from engine.contract.records import Record, encode, to_json
+from engine.contract.records import Record, StageChange, encode, to_json
 from engine.contract.results import Results
 from engine.contract.rundir import (
     HEARTBEAT_SECONDS,
@@ -88,6 +88,8 @@ class Recorder:
             self._torn = written != len(line)
             if self._torn:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if isinstance(record, StageChange):  # what a finished stage could go on from is removed after this
+                os.fsync(self._file)
         except OSError as error:
             raise DiskError(
                 f"cannot write {self.run.records_file}: {error.strerror}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from engine.contract.records import CheckpointWritten, Record, Scalars, WarningN
 from engine.contract.results import Results
 from engine.contract.rundir import RunDir
 from engine.contract.schema import Game, Inoculate, Profile, Train
+from engine.contract.settings import changed, settings
 from engine.data import Batch, Splits, augment, epoch_order
 from engine.device import Compute
 from engine.game.networks import build_treatment
@@ -148,6 +149,15 @@ class Context:
             "run": self.run.id,
             **more,
         }
+
+
+def another_profile(files: Sequence[Path], apart: str) -> CheckpointError:
+    """What `files` say of their making is not what the profile says now."""
+    return CheckpointError(
+        f"{files[0]}: made under another profile: {apart}",
+        "Put back the profile that the run was started with; `cafe run` makes a new run of another. To do these stages "
+        f"of this run anew, delete {', '.join(f'{file.parent.name}/{file.name}' for file in files)}.",
+    )
 
 
 class Meter:
@@ -359,7 +369,13 @@ class EpochStage(StageRun):
         self.save_weights()
         checkpoints.save_resume(
             self.resume_file,
-            {"done": self.done, "ended": self.ended, "meter": self.meter.state(), "state": self.state()},
+            {
+                "settings": settings(self.context.profile, self.id),
+                "done": self.done,
+                "ended": self.ended,
+                "meter": self.meter.state(),
+                "state": self.state(),
+            },
         )
         self._saved = time.monotonic()
         self._saving = self._saved - since
@@ -371,29 +387,33 @@ class EpochStage(StageRun):
     def resume(self) -> list[WarningNote]:
         """Go back to the newest checkpoint that is whole, if there is one, and tell of those that are damaged.
 
-        Raises CheckpointError when it was written under another profile.
+        Raises CheckpointError when it was written under another profile or none is whole, DiskError when one cannot be
+        read.
         """
         saved, damaged = distributed.of_first(partial(checkpoints.load_resume, self.resume_file))
         if saved is not None:
+            if apart := changed(saved.get("settings", {}), settings(self.context.profile, self.id)):
+                raise another_profile([self.resume_file, checkpoints.before(self.resume_file)], apart)
             try:
                 self.restore(saved["state"])
                 self.meter.restore(saved["meter"], self.context.compute.device)
                 self.done, self.ended = int(saved["done"]), int(saved["ended"])
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
-                raise CheckpointError(
-                    f"{self.resume_file}: made under another profile ({str(error).splitlines()[0]})",
-                    "Put back the profile that the run was started with, or delete the file to run the stage anew.",
-                ) from None
+                apart = str(error).splitlines()[0]
+                raise another_profile([self.resume_file, checkpoints.before(self.resume_file)], apart) from None
         if not damaged:
             return []
         files = " and ".join(file.name for file in damaged)
-        where = f"from the one before it, after step {self.done}" if saved else "from its start"
-        return [WarningNote(stage=self.id, text=f"{self.id}: {files} damaged; the stage goes on {where}")]
+        text = f"{self.id}: {files} damaged; the stage goes on from the one before it, after step {self.done}"
+        return [WarningNote(stage=self.id, text=text)]
 
     def facts(self, label: str, **more: Any) -> dict[str, Any]:
         """Metadata of the stage's checkpoint; `finished` tells a later engine that there is nothing left to do."""
         finished = label == "last" and self.ended == self.epochs
-        return self.context.facts(stage=self.id, step=self.done, label=label, finished=finished, **more)
+        made_under = settings(self.context.profile, self.id)
+        return self.context.facts(
+            stage=self.id, step=self.done, label=label, finished=finished, settings=made_under, **more
+        )
 
     def checkpoint_record(self, path: Path, label: str) -> CheckpointWritten:
         """The record of a checkpoint just written."""

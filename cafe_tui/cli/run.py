@@ -184,9 +184,12 @@ def resume(
     With a tag, such as that of a sweep: with all its runs that are not finished, one after another.
     """
     from cafe_tui.launch import local
+    from engine.contract.errors import UsageError
 
     found = find_runs(runs, run)
     if len(found) > 1:
+        if devices is not None:
+            raise UsageError(f"--devices is for one run, and {len(found)} are tagged {run}", "Resume them one by one.")
         _resume_all(run, found, parallel, detach=detach, plain=plain)
         return
     directory = found[0]

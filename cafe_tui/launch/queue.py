@@ -27,7 +27,7 @@ from engine.contract import rundir
 from engine.contract.errors import CafeError, DiskError, UsageError
 from engine.contract.profile import Loaded
 from engine.contract.rundir import RunDir, StateName
-from engine.contract.schema import Profile
+from engine.contract.schema import Compute, Profile
 from engine.contract.sweeps import Sweep
 
 POLL_SECONDS = 0.25
@@ -54,8 +54,10 @@ def runs_of(runs: Path, sweep: Sweep[Loaded]) -> list[RunDir | None]:
 
 
 def _essence(profile: Profile) -> Profile:
-    """What two profiles must share to be the same experiment."""
-    return replace(profile, description="")
+    """What two profiles must share to be the same experiment: not where, which `cafe resume --devices` may change."""
+    where = Compute()
+    compute = replace(profile.compute, device=where.device, devices=where.devices, threads=where.threads)
+    return replace(profile, description="", compute=compute)
 
 
 def start(

@@ -22,6 +22,9 @@ from engine.device import Compute
 
 T = TypeVar("T")
 
+COUNTS = ("gradient_steps", "forwards", "outside", "not_finite", "mute", "unconfirmed")
+"""What is counted of every attempt, see Found."""
+
 PATIENCE = 10
 """Steps after which a point that the search calls broken is judged, even if few others wait."""
 
@@ -84,22 +87,52 @@ def _fill(value: Tensor, slots: int) -> Tensor:
 
 @dataclass
 class Found:
-    """What an attack has found so far: who withstands it (N,) bool, which attempts (N,A) bool are behind, and counts.
+    """What an attack has found so far: who withstands it (N,) bool, which attempts (N,A) bool are behind, and what each
+    of these took and met, `counted` (N,A,6), by the names in COUNTS.
 
     `outside` points left the ball or the box and were not counted; of `not_finite` points the answer was no number;
-    `mute` first gradients were zero or not finite, out of `begun` attempts; `unconfirmed` points fooled the network
-    that searched, but not the exact one. `effort` and `seconds` are what it took.
+    `mute` first gradients were zero or not finite; `unconfirmed` points fooled the network that searched, but not the
+    exact one. Counted are the attempts up to the first that broke the example, where `fell` (N,A) bool: attempts in
+    flight, and those that were begun because a slot was free, depend on where an engine was stopped.
     """
 
     robust: np.ndarray
     tried: np.ndarray
-    outside: int = 0
-    not_finite: int = 0
-    mute: int = 0
-    begun: int = 0
-    unconfirmed: int = 0
+    fell: np.ndarray
+    counted: np.ndarray
     seconds: float = 0.0
-    effort: Effort = field(default_factory=Effort)
+
+    @classmethod
+    def nothing(cls, right: np.ndarray, attempts: int) -> Found:
+        """Before the attack on the examples that are `right` (N,) bool."""
+        no = np.zeros((len(right), attempts), dtype=bool)
+        return cls(right.copy(), no, no.copy(), np.zeros((*no.shape, len(COUNTS)), dtype=np.int32))
+
+    @property
+    def effort(self) -> Effort:
+        """What was asked of the networks."""
+        return Effort(self.count("gradient_steps"), self.count("forwards"))
+
+    @property
+    def begun(self) -> int:
+        """Attempts that count."""
+        return int(self._counting.sum())
+
+    def count(self, name: str) -> int:
+        """The sum of one of COUNTS."""
+        return int(self.counted[self._counting, COUNTS.index(name)].sum(dtype=np.int64))
+
+    def moot(self, example: np.ndarray, attempt: np.ndarray) -> np.ndarray:
+        """Whether an attempt (K,) at an example (K,) counts no more, because an earlier one broke it: (K,) bool."""
+        fell = self.fell[example]
+        moot: np.ndarray = fell.any(1) & (fell.argmax(1) < attempt)
+        return moot
+
+    @property
+    def _counting(self) -> np.ndarray:
+        earlier = np.cumsum(self.fell, axis=1) - self.fell > 0
+        counting: np.ndarray = self.tried & ~earlier
+        return counting
 
     @property
     def share(self) -> float:
@@ -120,6 +153,7 @@ class _Ended:
     example: list[int] = field(default_factory=list)
     attempt: list[int] = field(default_factory=list)
     claimed: list[bool] = field(default_factory=list)
+    counted: list[np.ndarray] = field(default_factory=list)
     points: list[Tensor] = field(default_factory=list)
     since: int = 0
 
@@ -153,7 +187,8 @@ class LiveExamples:
         keep: bool = False,
     ) -> None:
         self.search, self.oracle, self.exact = search, oracle, exact
-        oracle.effort = exact.effort = found.effort
+        self._effort = oracle.effort = exact.effort = Effort()
+        self._seen = np.zeros(2, dtype=np.int64)  # of it, gradient steps and forwards that have been laid to examples
         self.images, self.clean, self.found = images, clean, found
         self._compute, self._slots = compute, slots
         self._lossy, self._continuation, self._transfer = lossy, continuation, transfer
@@ -164,6 +199,7 @@ class LiveExamples:
         self._example = np.full(slots, -1)  # -1: the slot is free
         self._attempt = np.zeros(slots, dtype=np.int64)
         self._age = np.zeros(slots, dtype=np.int64)
+        self._counted = np.zeros((slots, len(COUNTS)), dtype=np.int32)  # of the attempts at work
         self._state: State = {}
 
     def run(self) -> Iterator[int]:
@@ -185,10 +221,15 @@ class LiveExamples:
             yield self.found.decided
 
     def _jobs(self) -> Iterator[tuple[int, int]]:
-        """First attempts first, so that examples that fall early cost no later ones."""
+        """First attempts first, so that examples that fall early cost no later ones.
+
+        An attempt that was in flight when a later one broke the example is made all the same: it counts.
+        """
+        found = self.found
+        stood = found.robust | found.fell.any(1)
         for attempt in range(self.search.attempts):
-            for example in np.flatnonzero(self.found.robust & ~self.found.tried[:, attempt]):
-                if self.found.robust[example]:
+            for example in np.flatnonzero(stood & ~found.tried[:, attempt]):
+                if not found.fell[example, :attempt].any():
                     yield int(example), attempt
 
     def _admit(self, jobs: Iterator[tuple[int, int]]) -> None:
@@ -200,8 +241,9 @@ class LiveExamples:
         slots = free[: len(taken)]
         self._example[slots], self._attempt[slots] = zip(*taken, strict=True)
         self._age[slots] = 0
-        self.found.begun += len(taken)
+        self._counted[slots] = 0
         begun = self.search.begin(self._given(self._example[slots], self._attempt[slots]))
+        self._counted[slots, :2] += self._asked(len(slots))
         if not self._state:
             self._state = {name: _fill(value, self._slots).clone() for name, value in begun.items()}
             return
@@ -228,10 +270,11 @@ class LiveExamples:
     def _advance(self, busy: np.ndarray, ended: _Ended, round_: int) -> None:
         self.oracle.live = int(busy.sum())
         self._state = self.search.advance(self._state, self.oracle)
+        self._counted[busy, :2] += self._asked(self.oracle.live)
         self._age += 1
         first = busy & (self._age == 1)
         if first.any():
-            self.found.mute += int((self._state["mute"].cpu().numpy() & first).sum())
+            self._counted[first, COUNTS.index("mute")] += self._state["mute"].cpu().numpy()[first]
         done = self._state["done"].cpu().numpy() & busy
         if not done.any():
             return
@@ -242,6 +285,7 @@ class LiveExamples:
         ended.example += self._example[slots].tolist()
         ended.attempt += self._attempt[slots].tolist()
         ended.claimed += self._state["broken"][rows].cpu().tolist()
+        ended.counted.append(self._counted[slots])
         ended.points.append(self._state["best"][rows])
         self._example[slots] = -1
 
@@ -249,54 +293,74 @@ class LiveExamples:
         """Judge what has ended, by compute shapes, and free the slots of what is broken."""
         points = torch.cat(ended.points)
         example, attempt = np.array(ended.example), np.array(ended.attempt)
-        claimed = np.array(ended.claimed)
+        claimed, counted = np.array(ended.claimed), np.concatenate(ended.counted)
         for start in range(0, len(example), self._slots):
             part = slice(start, start + self._slots)
-            self._decide_part(example[part], attempt[part], claimed[part], points[part])
-        gone = (self._example >= 0) & ~self.found.robust[self._example]
-        self._example[gone] = -1
+            self._decide_part(example[part], attempt[part], claimed[part], counted[part], points[part])
+        self._example[(self._example >= 0) & self.found.moot(self._example, self._attempt)] = -1
 
-    def _decide_part(self, example: np.ndarray, attempt: np.ndarray, claimed: np.ndarray, points: Tensor) -> None:
-        right = self._judge(example, points)
+    def _decide_part(
+        self, example: np.ndarray, attempt: np.ndarray, claimed: np.ndarray, counted: np.ndarray, points: Tensor
+    ) -> None:
+        right, met = self._judge(example, points)
+        counted += met
         if not self._transfer:
             doubtful = right & claimed
-            self.found.unconfirmed += int(doubtful.sum())
-            again = np.flatnonzero((doubtful | (right & self._lossy)) & self.found.robust[example])
+            counted[:, COUNTS.index("unconfirmed")] += doubtful
+            again = np.flatnonzero((doubtful | (right & self._lossy)) & ~self.found.moot(example, attempt))
             steps = ceil(self._continuation * self.search.steps)
             if len(again) and steps:
                 rows = torch.from_numpy(again).to(points.device)
-                points[rows] = self._go_on(example[again], attempt[again], points[rows], steps)
-                right[again] = self._judge(example[again], points[rows])
+                points[rows], asked = self._go_on(example[again], attempt[again], points[rows], steps)
+                right[again], met = self._judge(example[again], points[rows])
+                counted[again] += asked + met
         if self.points is not None:
             news = torch.from_numpy(np.flatnonzero(self.found.robust[example]))
             self.points[torch.from_numpy(example)[news]] = points[news]
         self.found.tried[example, attempt] = True
+        self.found.counted[example, attempt] = counted
+        self.found.fell[example, attempt] = ~right
         self.found.robust[example[~right]] = False
 
-    def _judge(self, example: np.ndarray, points: Tensor) -> np.ndarray:
-        """Whether the exact network still withstands at these points: right there, or they are not allowed."""
+    def _asked(self, examples: int) -> np.ndarray:
+        """Gradient steps and forwards (2,) of each of so many examples, all asked alike, since the last look."""
+        now = np.array([self._effort.gradient_steps, self._effort.forwards])
+        asked: np.ndarray = (now - self._seen) // examples
+        self._seen = now
+        return asked
+
+    def _judge(self, example: np.ndarray, points: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Whether the exact network still withstands at these points (N,), and what to count (N,6).
+
+        It does where it is right, or where they are not allowed.
+        """
         batch = self.images.take(torch.from_numpy(example).to(points.device), self._compute)
         z = padded(self.exact, points, self._slots)
         inside = self.search.ball.contains(points, batch.x)
-        self.found.outside += int((~inside).sum())
-        self.found.not_finite += int((~z.isfinite().all(1)).sum())
-        right: np.ndarray = (~wrong(z, batch.y) | ~inside).cpu().numpy()
-        return right
+        met = np.zeros((len(example), len(COUNTS)), dtype=np.int32)
+        met[:, :2] = self._asked(len(example))
+        met[:, COUNTS.index("outside")] = (~inside).cpu().numpy()
+        met[:, COUNTS.index("not_finite")] = (~z.isfinite().all(1)).cpu().numpy()
+        return (~wrong(z, batch.y) | ~inside).cpu().numpy(), met
 
-    def _go_on(self, example: np.ndarray, attempt: np.ndarray, points: Tensor, steps: int) -> Tensor:
-        """Where a finer search by the exact network ends, from these points on."""
+    def _go_on(self, example: np.ndarray, attempt: np.ndarray, points: Tensor, steps: int) -> tuple[Tensor, np.ndarray]:
+        """Where a finer search by the exact network ends, from these points (N,C,H,W) on, and what to count (N,6)."""
+        counted = np.zeros((len(example), len(COUNTS)), dtype=np.int32)
         search = self.search.continued(steps)
         state = search.begin(self._given(example, attempt) | {"start": points})
+        counted[:, :2] += self._asked(len(example))
         state = {name: _fill(value, self._slots) for name, value in state.items()}
         handed = state["best"]
         settled = torch.zeros_like(state["done"])
         while not bool(settled[: len(points)].all()):
-            self.exact.live = int((~settled[: len(points)]).sum())
+            going = (~settled[: len(points)]).cpu().numpy()
+            self.exact.live = int(going.sum())
             state = search.advance(state, self.exact)
+            counted[going, :2] += self._asked(self.exact.live)
             newly = state["done"] & ~settled
             handed = torch.where(newly.view(-1, *([1] * (handed.dim() - 1))), state["best"], handed)
             settled = settled | state["done"]
-        return handed[: len(points)]
+        return handed[: len(points)], counted
 
 
 def striking(
@@ -308,7 +372,7 @@ def striking(
     """
     exact = exact_oracle(model, compute)
     clean = yield from answering_clean(exact, images, compute, slots, search.attempts + 1)
-    found = Found(clean.right.copy(), np.zeros((len(images), search.attempts), dtype=bool))
+    found = Found.nothing(clean.right, search.attempts)
     live = LiveExamples(
         search, oracle or exact, exact, images, clean, found, compute, slots, continuation=CONTINUATION, keep=True
     )

@@ -1,8 +1,8 @@
 """A run is a directory: paths, creation, listing, lookup, state.
 
 One process writes it (the engine's rank 0), any number read it, also over NFS: state is replaced by rename, records
-are appended, nothing is locked. While a run is `queued`, and then only, its queue writes state.json. Whether a run is
-still alive is the reader's judgement, see `RunDir.status`.
+are appended, readers lock nothing. While a run is `queued`, and then only, its queue writes state.json. Whether a run
+is still alive is the reader's judgement, see `RunDir.status`.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class RunDir:
 
     def write_state(self, state: State) -> None:
         """Replace state.json; raises DiskError when the disk refuses."""
-        write_atomically(self.state_file, to_json(state))
+        write_atomically(self.state_file, to_json(state), lasting=False)  # a heartbeat soon renews it
 
     def status(self, state: State | None = None, now: float | None = None) -> Status:
         """The state as written, unless the engine is gone: then `lost`, with the reason.
@@ -210,8 +210,11 @@ def process_started(pid: int) -> float:
     return float(psutil.Process(pid).create_time())
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, flush to disk, rename: a reader sees the old file or the new one. Raises DiskError."""
+def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Write beside, flush to disk, rename: a reader sees the old file or the new one. Raises DiskError.
+
+    What is `lasting` is still the new one after a power cut.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
@@ -219,12 +222,24 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+        if lasting:
+            settle(path.parent)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
         raise DiskError(
             f"cannot write {path}: {error.strerror}", "Free some space or choose another --runs folder."
         ) from error
+
+
+def settle(folder: Path) -> None:
+    """Flush to disk which files a folder has. Where a file system cannot, a power cut may bring old names back."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def create(

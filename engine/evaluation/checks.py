@@ -113,13 +113,13 @@ def of_images(asked: int | None, images: int) -> list[str]:
 def of_search(found: Found) -> list[str]:
     """What the search itself noticed."""
     notes = []
-    if found.not_finite:
-        notes.append(f"{found.not_finite} answers of the network were not finite; they count as wrong")
-    if found.outside:
-        notes.append(f"{found.outside} points left the ball or the box and were not counted")
-    if found.mute:
+    if not_finite := found.count("not_finite"):
+        notes.append(f"{not_finite} answers of the network were not finite; they count as wrong")
+    if outside := found.count("outside"):
+        notes.append(f"{outside} points left the ball or the box and were not counted")
+    if mute := found.count("mute"):
         notes.append(
-            f"the first gradient was zero or not finite in {found.mute} of {found.begun} attempts: "
+            f"the first gradient was zero or not finite in {mute} of {found.begun} attempts: "
             "gradients may be masked, look at square"
         )
     return notes
@@ -180,7 +180,7 @@ def hopeless(
     stage = structs.replace(setting.stage, apgd_steps=HOPELESS_STEPS, apgd_restarts=1)
     search = ATTACKS[name].search(replace(setting, ball=everything, stage=stage))
     few, right = images.first(count), clean.right[:count]
-    found = Found(right.copy(), np.zeros((count, search.attempts), dtype=bool))
+    found = Found.nothing(right, search.attempts)
     part = Clean(right, clean.ranking[:count])
     for _ in LiveExamples(search, oracle, exact, few, part, found, compute, slots).run():
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,11 @@ import msgspec
 import numpy as np
 
 from engine.attacks.live import Found
-from engine.attacks.oracle import Effort
+from engine.checkpoints import unreadable
 from engine.contract.records import Cell, Part
 from engine.contract.results import Paired, make_cell, paired
 from engine.contract.rundir import RunDir, write_atomically
-from engine.evaluation.sharing import COUNTS
+from engine.contract.settings import Settings
 
 
 class Facts(msgspec.Struct, kw_only=True):
@@ -37,11 +38,13 @@ class Facts(msgspec.Struct, kw_only=True):
 class Outcomes:
     """One column for one network: which examples are still right (N,) bool, and what it took.
 
-    `found` is the attack at work while the column is not finished.
+    `settings` is what it depends on, empty in a file of an earlier release; `found` the attack at work while the column
+    is not finished.
     """
 
     right: np.ndarray
     facts: Facts = field(default_factory=Facts)
+    settings: Settings = field(default_factory=dict)
     found: Found | None = None
 
 
@@ -55,41 +58,44 @@ def partial_file(run: RunDir, stage: str) -> Path:
     return run.outcomes / f"{stage}.partial.npz"
 
 
-_EFFORT = ("gradient_steps", "forwards")
-
-
 def save(path: Path, outcomes: Outcomes, labels: np.ndarray, column: str = "") -> None:
     """Write them; with the work of an unfinished part, and the `column` it belongs to, if there is any."""
     values: dict[str, np.ndarray] = {
         "right": outcomes.right,
         "labels": labels,
         "facts": np.array(msgspec.json.encode(outcomes.facts).decode()),
+        "settings": np.array(json.dumps(outcomes.settings)),
         "column": np.array(column),
     }
     if outcomes.found is not None:
         found = outcomes.found
-        counts = np.array([getattr(found, name) for name in COUNTS])
-        effort = np.array([getattr(found.effort, name) for name in _EFFORT])
-        values |= {"robust": found.robust, "tried": found.tried}
-        values |= {"counts": counts, "effort": effort, "seconds": np.array(found.seconds)}
+        values |= {"robust": found.robust, "tried": found.tried, "fell": found.fell, "counted": found.counted}
+        values["seconds"] = np.array(found.seconds)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **values)  # type: ignore[arg-type]  # the stub takes a name for allow_pickle
     write_atomically(path, buffer.getvalue())
 
 
 def load(path: Path, column: str = "") -> Outcomes | None:
-    """The inverse of `save`; None if there is nothing for this column, or nothing that can be read."""
+    """The inverse of `save`; None if there is nothing for this column, or what there is is damaged.
+
+    Raises DiskError when it cannot be read now.
+    """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as saved:
             if str(saved.get("column", "")) != column:
                 return None
             facts = msgspec.json.decode(str(saved["facts"]), type=Facts)
-            outcomes = Outcomes(saved["right"], facts)
+            outcomes = Outcomes(saved["right"], facts, json.loads(str(saved.get("settings", "{}"))))
             if "robust" in saved:
-                counts = dict(zip(COUNTS, saved["counts"].tolist(), strict=True))
-                effort = Effort(**dict(zip(_EFFORT, saved["effort"].tolist(), strict=True)))
-                seconds = float(saved["seconds"])
-                outcomes.found = Found(saved["robust"], saved["tried"], **counts, seconds=seconds, effort=effort)
+                arrays = {name: saved[name] for name in ("robust", "tried", "fell", "counted")}
+                outcomes.found = Found(**arrays, seconds=float(saved["seconds"]))
             return outcomes
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error, msgspec.MsgspecError):
         return None  # RuntimeError: a zip file that claims to be encrypted, or compressed by a method that is none

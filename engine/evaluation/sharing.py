@@ -10,9 +10,6 @@ import numpy as np
 
 from engine import distributed
 from engine.attacks.live import Found
-from engine.attacks.oracle import Effort
-
-COUNTS = ("outside", "not_finite", "mute", "begun", "unconfirmed")
 
 
 class Reached(NamedTuple):
@@ -28,28 +25,25 @@ class Reached(NamedTuple):
 
 
 def share_of(found: Found) -> Found:
-    """What is this rank's to do, with counts from 0: the examples (N,) of the others are none that stand."""
+    """What is this rank's to do: of the examples (N,) of the others none stands and nothing was counted."""
     if distributed.world() == 1:
         return found
     own = np.arange(len(found.robust)) % distributed.world() == distributed.rank()
-    return Found(found.robust & own, found.tried.copy(), seconds=found.seconds)
+    mine = own[:, None]
+    return Found(
+        found.robust & own, found.tried & mine, found.fell & mine, found.counted * mine[..., None], found.seconds
+    )
 
 
-def united(found: Found, own: Found) -> Found:
-    """What was known at the beginning, and since then found by the ranks, each of which has its `own`."""
+def united(own: Found) -> Found:
+    """What the ranks have found, each of which has its `own`."""
     if distributed.world() == 1:
         return own
     parts = distributed.of_all(own)
-    everything = [found, *parts]
-    return Found(
-        np.logical_or.reduce([part.robust for part in parts]),
-        np.logical_or.reduce([part.tried for part in everything]),
-        **{name: sum(getattr(part, name) for part in everything) for name in COUNTS},
-        seconds=parts[0].seconds,
-        effort=Effort(
-            sum(part.effort.gradient_steps for part in everything), sum(part.effort.forwards for part in everything)
-        ),
+    robust, tried, fell = (
+        np.logical_or.reduce([getattr(part, name) for part in parts]) for name in ("robust", "tried", "fell")
     )
+    return Found(robust, tried, fell, np.sum([part.counted for part in parts], axis=0), parts[0].seconds)
 
 
 def in_step(work: Iterator[int], own: Found) -> Iterator[Reached]:

@@ -20,6 +20,7 @@ from engine.contract.plan import Column, columns, evaluation_cost, parts
 from engine.contract.records import Cell, Part, Progress, Record
 from engine.contract.results import Results, headline, table
 from engine.contract.schema import Evaluate
+from engine.contract.settings import cell_settings
 from engine.evaluation import checks
 from engine.evaluation.outcomes import Outcomes, cell_of, compare, load, outcomes_file, partial_file, save
 from engine.evaluation.samples import write_samples
@@ -70,7 +71,7 @@ class Evaluation(StageRun):
         if self._open:
             cell, outcomes = self._open
             if self._own is not None and outcomes.found is not None:
-                outcomes = replace(outcomes, found=united(outcomes.found, self._own))
+                outcomes = replace(outcomes, found=united(self._own))
             if distributed.first():
                 save(partial_file(self.context.run, self.id), outcomes, self._labels, cell)
 
@@ -160,7 +161,8 @@ class Evaluation(StageRun):
         cell = f"{name}-{column.name}"
         outcomes = distributed.of_first(partial(load, partial_file(self.context.run, self.id), cell))
         if outcomes is None:
-            outcomes = Outcomes(tested.clean.right.copy())
+            settings = cell_settings(self.context.profile, self.id, name, column)
+            outcomes = Outcomes(tested.clean.right.copy(), settings=settings)
             outcomes.facts.norm, outcomes.facts.eps = column.norm, column.eps
             outcomes.facts.source = self.stage.source or ""
             outcomes.facts.how = "fp32" if column.attack == "clean" else tested.search.how
@@ -205,7 +207,7 @@ class Evaluation(StageRun):
         if column.attack.startswith("rand"):
             exact, oracle = exact.repeated(stage.eot), oracle.repeated(stage.eot)
         if outcomes.found is None:
-            outcomes.found = Found(outcomes.right.copy(), np.zeros((len(self.images), search.attempts), dtype=bool))
+            outcomes.found = Found.nothing(outcomes.right, search.attempts)
         self._own = found = share_of(outcomes.found)
         live = LiveExamples(
             search,
@@ -234,7 +236,7 @@ class Evaluation(StageRun):
                 saved = reached.seconds
                 self.save()
             yield Step(self.done + int(share * len(self.images)), self._share(column, share))
-        found = united(outcomes.found, found)
+        found = united(found)
         outcomes.right, outcomes.found, self._own = found.robust, None, None
         effort, left = found.effort, int(found.robust.sum())
         facts.parts.append(

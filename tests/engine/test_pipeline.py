@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from filelock import FileLock
 
-from engine import pipeline, process
+from engine import checkpoints, pipeline, process
+from engine.contract import profile as profiles
 from engine.contract.errors import UsageError
 from engine.contract.records import (
     AnyRecord,
@@ -23,8 +25,11 @@ from engine.contract.records import (
     RecordReader,
     Scalars,
     StageChange,
+    WarningNote,
 )
 from engine.contract.rundir import RunDir
+from engine.record import Recorder
+from tests.engine.conftest import QUICK
 
 
 def records(run: RunDir) -> list[AnyRecord]:
@@ -120,6 +125,40 @@ def test_a_running_run_is_not_started_twice(quick_run: Callable[..., RunDir]) ->
         assert first.wait(30) == 130
 
 
+def test_of_two_engines_started_at_once_one_has_the_run(quick_run: Callable[..., RunDir]) -> None:
+    run = quick_run("stage.train.epochs=500", "checkpoint.every_steps=1")
+    first = engine(run)
+    wait_for(lambda: (run.checkpoints / "train.resume.pt").exists())
+    first.kill()
+    first.wait()
+    both = [engine(run), engine(run)]
+    try:
+        wait_for(lambda: any(each.poll() is not None for each in both) and run.state().state == "running")
+        (other,) = [each for each in both if each.poll() is not None]
+        (at_work,) = [each for each in both if each is not other]
+        assert other.returncode == 2
+        assert run.state().pid == at_work.pid
+        assert run.log_file.read_text().count("is already running") == 1
+        assert "Traceback" not in run.log_file.read_text()
+        wait_for(lambda: stage_changes(run) == [("train", "started"), ("train", "resumed")])
+        assert not [record for record in records(run) if isinstance(record, ErrorNote)]
+    finally:
+        for each in both:
+            each.terminate()
+        assert sorted(each.wait(30) for each in both) == [2, 130]
+
+
+def test_a_held_run_is_waited_for_and_then_refused_untouched(
+    quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = quick_run()
+    before = (run.state_file.read_bytes(), run.records_file.read_bytes())
+    monkeypatch.setattr(process, "WAIT_SECONDS", 0.3)
+    with FileLock(run.control / "engine.lock"), pytest.raises(UsageError, match="another engine still holds"):
+        process.run(run)
+    assert (run.state_file.read_bytes(), run.records_file.read_bytes()) == before
+
+
 @pytest.mark.parametrize("ask", ["file", "signal"])
 def test_a_stop_asked_for_while_the_engine_starts_is_obeyed(ask: str, quick_run: Callable[..., RunDir]) -> None:
     run = quick_run("stage.train.epochs=500")
@@ -146,12 +185,35 @@ def test_a_device_that_is_not_there(quick_run: Callable[..., RunDir], capfd: pyt
     assert "Traceback" in capfd.readouterr().err
 
 
-def test_a_corrupt_checkpoint_of_an_earlier_stage(quick_run: Callable[..., RunDir]) -> None:
-    run = quick_run("stage.train.epochs=1", "stage.game.epochs=1")
-    assert process.run(run) == 0
+def test_what_a_finished_stage_left_and_is_damaged_is_made_again(quick_run: Callable[..., RunDir]) -> None:
+    overrides = ("stage.train.epochs=1", "stage.game.epochs=1", "stage.evaluate.samples=0", 'stage.train.select="best"')
+    run, whole = quick_run(*overrides), quick_run(*overrides)
+    assert process.run(run) == process.run(whole) == 0
     assert not list(run.checkpoints.glob("*.resume*")), "only needed until a stage is finished"
-    (run.checkpoints / "train.safetensors").write_bytes(b"not a checkpoint")
-    assert "corrupt" in failed(run)
+
+    def again(path: Path, damaged: bytes) -> list[str]:
+        """The stages that are run again after a file was damaged."""
+        before = len(records(run))
+        path.write_bytes(damaged)
+        assert process.run(run) == 0
+        assert outcome(run) == outcome(whole)
+        fresh = records(run)[before:]
+        warned = [record.text for record in fresh if isinstance(record, WarningNote) and "run again" in record.text]
+        changed = [record.stage for record in fresh if isinstance(record, StageChange) and record.state == "started"]
+        assert [text.split(":")[0] for text in warned] == changed
+        assert all(path.name in text for text in warned)
+        return changed
+
+    best = run.checkpoints / "train.best.safetensors"
+    flipped = bytearray(best.read_bytes())
+    flipped[-5] ^= 64
+    assert again(best, bytes(flipped)) == ["train"]
+    assert again(run.checkpoints / "game.safetensors", b"not a checkpoint") == ["game"]
+    assert again(run.results_file, run.results_file.read_bytes()[:-20]) == ["evaluate"]
+    assert again(run.outcomes / "evaluate-train-pgd.npz", b"PK") == ["evaluate"]
+    (run.path / ".state.json.1").touch()  # of an engine that was killed
+    assert again(run.results_file, run.results_file.read_bytes()) == []
+    assert not list(run.path.glob(".*"))
 
 
 def test_a_defect_is_told_as_one(quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,3 +276,78 @@ def test_files_of_a_run_are_readable_with_ordinary_tools(quick_run: Callable[...
     for path in (run.info_file, run.state_file, run.results_file):
         assert isinstance(msgspec.json.decode(path.read_bytes()), dict)
     assert not [name for name in os.listdir(run.path) if name.startswith(".")]
+
+
+def test_an_edited_profile_is_refused_until_it_is_put_back(
+    quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [QUICK["stage"][0] | {"epochs": 1}, QUICK["stage"][3] | {"samples": 0}]  # type: ignore[index]
+    run = quick_run(tables=QUICK | {"stage": stages})
+    told = run.profile_file.read_text()
+
+    def edit(*overrides: str) -> None:
+        run.profile_file.write_text(profiles.dumps(profiles.load(str(run.profile_file), overrides).profile))
+
+    def refused(*overrides: str) -> str:
+        edit(*overrides)
+        assert process.run(run) == 1
+        run.profile_file.write_text(told)
+        return f"{run.state().error} {run.state().hint}"
+
+    def stopped_in(stage: str, step: int) -> None:
+        progress = Recorder.progress
+
+        def stopping(recorder: Recorder, at: str, done: int, total_steps: int, share: float) -> None:
+            progress(recorder, at, done, total_steps, share)
+            if at == stage and done >= step:
+                run.request_stop()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "progress", stopping)
+            patch.setattr(process, "STOP_POLL_SECONDS", 0)
+            assert process.run(run) == 130
+
+    stopped_in("train", 3)
+    before = {path: path.read_bytes() for path in run.checkpoints.iterdir()}
+    assert "train.safetensors: made under another profile: stage.train.batch_size was 64 and is 16" in refused(
+        "stage.train.batch_size=16"
+    )
+    assert "seed was 0 and is 5" in refused("seed=5")
+    (run.checkpoints / "train.safetensors").unlink()
+    assert "train.resume.pt: made under another profile: stage.train.lr was 0.1 and is 0.2" in refused(
+        "stage.train.lr=0.2"
+    )
+    assert {path: path.read_bytes() for path in run.checkpoints.iterdir()}.items() <= before.items()
+    stopped_in("evaluate", 70)
+    told_of_all = refused("stage.train.momentum=0.8")
+    assert "delete checkpoints/train.safetensors, checkpoints/train.best.safetensors, outcomes/" in told_of_all
+    assert "evaluate-train-clean.npz: made under another profile: stage.evaluate.limit was 60" in refused(
+        "stage.evaluate.limit=50"
+    )
+    edit("compute.devices=cpu:1", "compute.threads=2", "checkpoint.every_steps=1", "stage.evaluate.batch_size=32")
+    assert process.run(run) == 0
+
+
+def test_the_end_of_a_stage_outlasts_a_power_cut(
+    quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stage could go on from is removed only when its end is on the disk."""
+    run = quick_run("stage.train.epochs=1", tables=QUICK | {"stage": QUICK["stage"][:1]})  # type: ignore[index]
+    order: list[str] = []
+    fsync, remove = os.fsync, checkpoints.remove_resume
+
+    def synced(file: int) -> None:
+        order.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+        fsync(file)
+
+    def removed(path: Path) -> None:
+        assert stage_changes(run)[-1] == ("train", "finished")
+        assert [name for name in order if not name.startswith(".state")][-1] == "records.jsonl"
+        order.append("removed")
+        remove(path)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(checkpoints, "remove_resume", removed)
+    assert process.run(run) == 0
+    assert "removed" in order
+    assert "checkpoints" in order, "its names too"

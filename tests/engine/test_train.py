@@ -133,7 +133,7 @@ def test_a_stage_stopped_anywhere_goes_on_exactly(
     assert _same(whole.state(), resumed.state())
 
 
-def test_a_stage_whose_checkpoints_are_all_damaged_starts_anew_and_says_so(
+def test_a_stage_whose_checkpoints_are_all_damaged_is_left_as_it_is(
     quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
 ) -> None:
     context = context_of(quick_run())
@@ -150,11 +150,12 @@ def test_a_stage_whose_checkpoints_are_all_damaged_starts_anew_and_says_so(
         path.write_bytes(path.read_bytes()[:-1])
     again = make(context, context.profile.stage[0])
     assert isinstance(again, Training)
-    (warning,) = again.resume()
-    assert warning.text == (
-        "train: train.resume.pt and train.resume.previous.pt damaged; the stage goes on from its start"
-    )
-    assert again.done == 0
+    with pytest.raises(CheckpointError, match=r"train.resume.pt and train.resume.previous.pt damaged") as refused:
+        again.resume()
+    assert "delete train.resume.pt and train.resume.previous.pt to run the stage anew" in refused.value.hint
+    for path in context.run.checkpoints.glob("train.resume*"):
+        path.unlink()
+    assert again.resume() == []
 
 
 @pytest.mark.parametrize(("override", "written"), [("seed=0", [1, 6]), ("checkpoint.every_steps=10", [1, 2, 4, 6])])

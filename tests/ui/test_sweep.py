@@ -21,6 +21,7 @@ from engine.contract.rundir import State
 from engine.contract.schema import Profile
 from engine.contract.sweeps import Sweep
 from tests.recorded import record_run
+from tests.ui.test_cli import cafe
 
 
 def test_a_line_for_each_run_around_those_at_work(tmp_path: Path) -> None:
@@ -110,3 +111,18 @@ def test_a_run_of_a_sweep_is_held_against_its_own_point(tmp_path: Path) -> None:
     point = sweep.points[-1].profile
     run = rundir.create(tmp_path, point.name, profiles.dumps(point), command=["cafe", "run", "reproduction"])
     assert resolved(run).remark == "as in reproduction"
+
+
+def test_a_run_of_a_sweep_that_went_on_elsewhere_is_still_of_it(tmp_path: Path) -> None:
+    sweep = profiles.load_sweep("quickstart", ["sweep.seed=[0,1]", "sweep.compute.threads=[1,2]"])
+    assert sweep is not None
+    made = [
+        rundir.create(tmp_path, point.profile.name, profiles.dumps(point.profile), tags=[sweep.tag])
+        for point in sweep.points
+    ]
+    elsewhere = profiles.load(str(made[0].profile_file), ["compute.device=cpu", 'compute.devices="cpu:2"']).profile
+    made[0].profile_file.write_text(profiles.dumps(elsewhere))
+    assert [run.id if run else None for run in queue.runs_of(tmp_path, sweep)] == [run.id for run in made]
+    answer = cafe("resume", sweep.tag, "--devices", "cpu:2", "--runs", str(tmp_path), cwd=tmp_path)
+    assert answer.returncode == 2
+    assert f"--devices is for one run, and 4 are tagged {sweep.tag}" in answer.stderr
