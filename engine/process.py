@@ -5,8 +5,10 @@ torch is imported inside, after the heartbeat has begun and signals are listened
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -24,6 +26,9 @@ from engine.contract.rundir import FINAL, RunDir, write_atomically
 from engine.record import Recorder, Silent
 
 STOP_POLL_SECONDS = 0.25
+END_POLL_SECONDS = 1.0
+END_GRACE_SECONDS = 5.0
+"""How long after the last words of a run each of its processes may take to end by itself."""
 
 
 class Brake:
@@ -68,11 +73,29 @@ def run(directory: RunDir) -> int:
         return _supervise(directory, processes) if processes > 1 else _work(directory)
     distributed.die_with_agent()
     if distributed.restarted():
-        if directory.state().state in FINAL or _last_words(directory).exists():
+        if _ended(directory):
             return 0  # the last attempt was not cut short, it has told its end: nothing to do again
     elif distributed.first() and directory.state().pid != distributed.engine_pid():
         _begin(directory)
+    if distributed.on_one_host():
+        threading.Thread(target=_end_in_time, args=(directory,), daemon=True).start()
     return _work(directory)
+
+
+def _ended(directory: RunDir) -> bool:
+    """Whether a rank has told how the run ended."""
+    return directory.state().state in FINAL or _last_words(directory).exists()
+
+
+def _end_in_time(directory: RunDir) -> None:
+    """Follow the ranks that have told the end of the run: one that waits for them, or for a GPU, hears no signal.
+
+    On one host alone: over NFS the end of an earlier engine may still be seen.
+    """
+    while not _ended(directory):
+        time.sleep(END_POLL_SECONDS)
+    time.sleep(END_GRACE_SECONDS)
+    os._exit(0)
 
 
 def _begin(directory: RunDir) -> None:
@@ -97,12 +120,15 @@ def _supervise(directory: RunDir, processes: int) -> int:
     """Let torchrun run the ranks, and say how it ended where none of them could."""
     with Recorder(directory):  # a sign of life and a pid, before torch is there and any rank
         pass
-    distributed.launch(directory.path, processes)
+    lost = distributed.launch(directory.path, processes)
     state = directory.state()
     if state.state not in FINAL:
         with Recorder(directory) as recorder:
+            again = f"{distributed.RESTARTS + 1} times in a row"
             words = _read_last_words(directory) or Words(
-                message=f"a process of the run was killed, {distributed.RESTARTS + 1} times in a row",
+                message=f"the processes of the run lost each other, {again}; the last time: {lost}"
+                if lost
+                else f"a process of the run was killed, {again}",
                 hint="See engine.log; `cafe resume` goes on from the last checkpoint.",
             )
             _tell(recorder, words)
@@ -124,7 +150,7 @@ def _work(directory: RunDir) -> int:
             recorder.state("stopped")
             return 0 if distributed.elastic() else Stopped.exit_code  # torchrun would start again what ends otherwise
         except distributed.RankLost as error:
-            print(error, file=sys.stderr, flush=True)
+            distributed.tell_loss(str(error))
             words = _read_last_words(directory) if distributed.first() else None
             if words:
                 _tell(recorder, words)
