@@ -330,11 +330,12 @@ def test_convolutions_of_small_maps_are_those_of_torch(
 
 
 @pytest.mark.parametrize("shape", [*MAPS, (9, 7)], ids=str)
-def test_a_deconvolution_of_constant_maps_is_that_of_torch(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("count", [4, 0])
+def test_a_deconvolution_of_constant_maps_is_that_of_torch(shape: tuple[int, int], count: int) -> None:
     layer = smallmaps.Deconv3x3(3, 5).double()
     stock = nn.ConvTranspose2d(3, 5, 3, padding=1).double()
     stock.load_state_dict(layer.state_dict())
-    summary = torch.randn(4, 3, dtype=torch.double, requires_grad=True)
+    summary = torch.randn(count, 3, dtype=torch.double, requires_grad=True)
     found, expected = layer.of_constant(summary, *shape), stock(summary[:, :, None, None].expand(-1, -1, *shape))
     torch.testing.assert_close(found, expected)
     slopes = torch.autograd.grad(found.square().sum(), [summary, layer.weight])
