@@ -187,19 +187,20 @@ class GameRun(EpochStage):
             F_nat, F_adv = self._held_out_features(batch)
             seen.append(saddle.HeldOut(F_nat, F_adv - F_nat, batch.y))
         held_out = saddle.HeldOut(*map(torch.cat, zip(*seen, strict=True)))
-        found = {}
         with self.context.compute.autocast():
             found = saddle.shape_of_play(self.h, self.g, held_out.Z)
-            if stage.regret_steps:
-                found["regret"] = saddle.regret(
-                    self.model.head,
-                    self.h,
-                    self.g,
-                    self.optimizer_g,
-                    held_out,
-                    lambda_=stage.lambda_,
-                    steps=stage.regret_steps,
-                )
+        if stage.regret_steps:
+            found["regret"] = saddle.regret(
+                self.model.head,
+                self.h,
+                self.g,
+                self.optimizer_g,
+                self.scaler,
+                held_out,
+                self.context.compute,
+                lambda_=stage.lambda_,
+                steps=stage.regret_steps,
+            )
         return {f"val_{name}": value for name, value in found.items()}
 
     def end_epoch(self, epoch: int) -> Iterator[Event]:
