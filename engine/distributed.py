@@ -4,8 +4,8 @@ torchrun starts the processes and starts all of them again when one is killed; t
 variables. In a process that torchrun did not start there is one rank, and everything here is free of charge. torch is
 imported inside, because the life of a process begins before torch is there.
 
-Whoever reaches a store of torch, or a connection of gloo, can run code here: both carry pickles and ask for no password.
-On one host, the ranks therefore meet in files that their user alone can open, and listen on loopback.
+Whoever reaches a store of torch, or a connection of gloo, can run code here: both carry pickles and ask for no
+password. On one host, the ranks therefore meet in files that their user alone can open, and listen on loopback.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from engine.contract.errors import RunFailed
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from torch.distributed import ProcessGroup, Store
+    from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
 
@@ -173,7 +173,7 @@ def joined(device: torch.device) -> Iterator[None]:
 
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, store=_store(), rank=rank(), world_size=world(), timeout=PATIENCE)
+        dist.init_process_group(backend, _place(), rank=rank(), world_size=world(), timeout=PATIENCE)
         _host = dist.new_group(backend="gloo", timeout=PATIENCE)
         there = torch.ones(1, device=device)
         dist.all_reduce(there)  # nccl connects at the first exchange
@@ -195,14 +195,10 @@ def joined(device: torch.device) -> Iterator[None]:
         _host = None
 
 
-def _store() -> Store | None:
-    """Where the ranks of one host find each other, anew in every attempt; None for what torchrun offers."""
-    from torch.distributed import FileStore
-
-    if not on_one_host():
-        return None
+def _place() -> str:
+    """Where the ranks of one host find each other, anew in every attempt; otherwise what torchrun offers."""
     attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]  # the file of another one has the keys of the dead
-    return FileStore(str(Path(os.environ[MEETING], f"ranks-{attempt}")), world())
+    return f"file://{os.environ[MEETING]}/ranks-{attempt}" if on_one_host() else "env://"
 
 
 @contextmanager
