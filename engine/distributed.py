@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psutil
 
 from engine.contract.errors import RunFailed
+from engine.memory import out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -179,6 +180,8 @@ def joined(device: torch.device) -> Iterator[None]:
         dist.all_reduce(there)  # nccl connects at the first exchange
         there.item()
     except (RuntimeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
         if restarted():  # the ranks were connected before: one of them may be gone again
             raise _lost(error) from error
         raise RunFailed(
@@ -206,6 +209,8 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # what torch raises for a peer that is gone or late
+        if out_of_memory(error):
+            raise
         raise _lost(error) from error
 
 

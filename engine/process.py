@@ -23,6 +23,7 @@ from engine.contract import profile as profiles
 from engine.contract.errors import CafeError, DiskError, RunFailed, Stopped, UsageError
 from engine.contract.records import ErrorNote, Message, to_json
 from engine.contract.rundir import FINAL, RunDir, write_atomically
+from engine.memory import out_of_memory
 from engine.record import Recorder, Silent
 
 STOP_POLL_SECONDS = 0.25
@@ -164,7 +165,7 @@ def _work(directory: RunDir) -> int:
 def _fail(recorder: Recorder, error: Exception) -> int:
     """Tell why, as far as the disk still lets us, and return the exit code."""
     traceback.print_exc(file=sys.stderr)
-    known = _known(error)
+    known = _known(error, recorder.run.state().stage)
     words = Words(message=known.message, hint=known.hint, exit_code=known.exit_code)
     if distributed.first():
         _tell(recorder, words)
@@ -205,13 +206,13 @@ def _tell(recorder: Recorder, words: Words) -> None:
             print(also, file=sys.stderr)
 
 
-def _known(error: Exception) -> CafeError:
+def _known(error: Exception, stage: str) -> CafeError:
     if isinstance(error, CafeError):
         return error
-    if (
-        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    ):  # torch's, which is not loaded here
-        return RunFailed("out of memory", "Use smaller batches, such as --set stage.train.batch_size=64.")
+    if out_of_memory(error):
+        return RunFailed(
+            "out of memory", f"Use smaller batches: --set stage.{stage or 'train'}.batch_size=32, or fewer."
+        )
     return RunFailed(
         f"internal error: {type(error).__name__}: {error}", "This is a defect; its traceback is in engine.log."
     )

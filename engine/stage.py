@@ -30,6 +30,7 @@ from engine.data import Batch, Splits, augment, epoch_order
 from engine.device import Compute
 from engine.game.networks import build_treatment
 from engine.importing import load_foreign
+from engine.memory import out_of_memory
 from engine.models import build, smallmaps
 from engine.models.base import Classifier
 from engine.models.synced import synchronised
@@ -380,6 +381,8 @@ class EpochStage(StageRun):
                 self.meter.restore(saved["meter"], self.context.compute.device)
                 self.done, self.ended = int(saved["done"]), int(saved["ended"])
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                if out_of_memory(error):
+                    raise
                 raise CheckpointError(
                     f"{self.resume_file}: made under another profile ({str(error).splitlines()[0]})",
                     "Put back the profile that the run was started with, or delete the file to run the stage anew.",

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 
 from engine import pipeline, process
+from engine.contract.catalogue import NO_WEIGHTS
 from engine.contract.errors import UsageError
 from engine.contract.records import (
     AnyRecord,
@@ -25,6 +27,8 @@ from engine.contract.records import (
     StageChange,
 )
 from engine.contract.rundir import RunDir
+from engine.models.base import Classifier
+from tests.engine.conftest import QUICK
 
 
 def records(run: RunDir) -> list[AnyRecord]:
@@ -162,12 +166,30 @@ def test_a_defect_is_told_as_one(quick_run: Callable[..., RunDir], monkeypatch: 
     assert "internal error: ZeroDivisionError: nobody expected this" in failed(quick_run())
 
 
-def test_out_of_memory_says_what_to_do(quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling")]
+)
+def test_out_of_memory_says_what_to_do(
+    error: Exception, quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def hungry(*_: object, **__: object) -> None:
-        raise MemoryError
+        raise error
 
+    run = quick_run(tables={**QUICK, "stage": [{"kind": "train", "id": "first"}]})
     monkeypatch.setattr(pipeline, "make", hungry)
-    assert "batch_size" in failed(quick_run())
+    assert failed(run).startswith("out of memory\nUse smaller batches: --set stage.first.batch_size=")
+
+
+def test_a_network_that_finds_no_memory_is_not_told_as_one_that_does_not_fit(
+    quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hungry(*_: object) -> None:
+        torch.empty(1 << 60)
+
+    evaluate = {"kind": "evaluate", "attacks": ["clean"]}
+    run = quick_run(tables={**QUICK, "model": {"checkpoint": NO_WEIGHTS}, "stage": [evaluate]})
+    monkeypatch.setattr(Classifier, "forward", hungry)
+    assert failed(run).startswith("out of memory\nUse smaller batches: --set stage.evaluate.batch_size=")
 
 
 def test_a_full_disk_stops_the_run_and_leaves_it_readable(quick_run: Callable[..., RunDir]) -> None:
