@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import pytest
 import torch
@@ -432,3 +434,22 @@ def test_causal_logits_in_train_mode_use_the_statistics_of_the_batch() -> None:
     assert torch.allclose(moved, model.train()(x_adv), atol=1e-5)
     assert not torch.allclose(moved, frozen, atol=1e-2)
     assert not moved.requires_grad
+
+
+def test_answers_that_the_next_one_overwrites_are_kept() -> None:
+    """As those of a CUDA graph are."""
+    answer, gradient, numbers = torch.zeros(4, 3), torch.zeros(4, 1, 2, 2), count(1.0)
+
+    class Graph(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return answer.fill_(next(numbers)).detach()
+
+        @staticmethod
+        def backward(ctx: object, *slopes: Tensor) -> Tensor:
+            return gradient.fill_(float(answer[0, 0])).detach()
+
+    oracle = Oracle(Graph.apply, Compute(torch.device("cpu")), repeats=2)
+    assert oracle.logits(torch.zeros(4, 1, 2, 2)).unique().tolist() == [1.5]
+    slope = oracle.slope(torch.zeros(4, 1, 2, 2), lambda z: z.sum(1))
+    assert [part.unique().tolist() for part in slope] == [[3.5], [10.5], [3.5]]
