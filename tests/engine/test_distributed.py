@@ -288,6 +288,28 @@ def test_ranks_that_lose_each_other_again_and_again_say_how(
     assert run.state().error == f"the processes of the run lost each other, 4 times in a row; the last time: {told}"
 
 
+FOLLOWING = """
+import sys, threading, time
+from pathlib import Path
+from engine import process
+from engine.contract.rundir import RunDir
+process.END_POLL_SECONDS = process.END_GRACE_SECONDS = 0.05
+threading.Thread(target=process._end_in_time, args=(RunDir(Path(sys.argv[1])),), daemon=True).start()
+time.sleep(60)
+"""
+
+
+def test_a_rank_that_hangs_ends_after_the_one_that_has_failed(
+    quick_run: Make, engines: list[subprocess.Popen[bytes]]
+) -> None:
+    run = quick_run(tables=TABLES | {"stage": [TRAIN]})
+    engines.append(subprocess.Popen([sys.executable, "-c", FOLLOWING, str(run.path)]))
+    with pytest.raises(subprocess.TimeoutExpired):
+        engines[0].wait(1.5)
+    process._last_words(run).touch()
+    assert engines[0].wait(20) == 0
+
+
 @pytest.mark.slow
 def test_a_failing_rank_is_heard(quick_run: Make, engines: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
     (tmp_path / "failing_model.py").write_text(FAILING_MODEL)
