@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import checkpoints
+from engine import checkpoints, distributed
 from engine.contract import profile as profiles
 from engine.contract.errors import DiskError, ProfileError, RunFailed
 from engine.contract.plan import plan
@@ -120,6 +120,23 @@ def test_a_game_stopped_within_a_draw_goes_on_to_the_same_bits(games: Callable[.
             assert all(map(torch.equal, mine.state_dict().values(), theirs.state_dict().values()))
         assert [curve.values for curve in rest] == [curve.values for curve in curves if curve.step > stop]
         again.resume_file.unlink()
+
+
+def test_a_rank_keeps_the_features_of_its_own_images(
+    games: Callable[..., Callable[[], GameRun]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = games(reuse_epochs=3)
+    monkeypatch.setattr(distributed, "world", lambda: 3)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(saddle, "IMAGES", 4)
+    game = make()
+    data = game.context.data
+    assert game.bank is not None
+    rows = game.share(torch.randperm(len(data.train)))
+    assert torch.equal(game.bank.index, data.train.index[rows.sort().values])
+    assert torch.equal(game.held_out.index[:5], data.validation.index[[0, 1, 2, 3, 4]])
+    assert set(data.validation.share().index.tolist()) <= set(game.held_out.index.tolist())
+    assert len(game.held_out.index) == len(data.validation) // 3 + 1 + 3
 
 
 def test_one_draw_serves_as_many_epochs_as_it_should(games: Callable[..., Callable[[], GameRun]]) -> None:
