@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -80,6 +81,10 @@ def prepare(wanted: schema.Compute) -> Compute:
         torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+        # Kernels without atomic sums, chosen by shape and not by a race. A forward pass has no other; gradients of
+        # weights may take longer. The workspace is as large as what cuBLAS takes on an H100 anyway.
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product of matrices
     if wanted.threads is not None:
         torch.set_num_threads(wanted.threads)
     return Compute(device, _DTYPES[wanted.precision], wanted.channels_last)

@@ -3,6 +3,9 @@
 torchrun starts the processes and starts all of them again when one is killed; they find each other by its environment
 variables. In a process that torchrun did not start there is one rank, and everything here is free of charge. torch is
 imported inside, because the life of a process begins before torch is there.
+
+Whoever reaches a store of torch, or a connection of gloo, can run code here: both carry pickles and ask for no
+password. On one host, the ranks therefore meet in files that their user alone can open, and listen on loopback.
 """
 
 from __future__ import annotations
@@ -11,11 +14,17 @@ import ctypes
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import psutil
+
+from engine.contract.errors import RunFailed
+from engine.memory import out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +37,8 @@ RESTARTS = 3
 """How often all ranks of a run are started again when one was killed."""
 PATIENCE = timedelta(minutes=10)
 """How long a rank waits for the others, which may be writing a checkpoint or loading data."""
+MEETING = "CAFE_MEETING"
+"""Environment variable with the folder in which the ranks of one host meet."""
 _PR_SET_PDEATHSIG = 1
 
 _host: ProcessGroup | None = None  # on gloo, for numbers that the host knows: never waits for a GPU
@@ -67,38 +78,72 @@ def restarted() -> bool:
     return elastic() and int(os.environ["TORCHELASTIC_RESTART_COUNT"]) > 0
 
 
+def on_one_host() -> bool:
+    """Whether `launch` started this process, and with it all ranks."""
+    return MEETING in os.environ
+
+
 def engine_pid() -> int:
     """The process whose end is the end of the run on this host: torchrun's agent where there is one."""
     return os.getppid() if elastic() else os.getpid()
 
 
-def launch(directory: Path, processes: int) -> None:
-    """Be the agent of torchrun for `processes` ranks on this host, on loopback, until the last attempt has ended.
+def launch(directory: Path, processes: int) -> str:
+    """Be the agent of torchrun for `processes` ranks on this host until the last attempt has ended.
 
-    Returns normally however it ended: what became of the run is in its directory.
+    Returns normally however it ended: what became of the run is in its directory. Where ranks lost each other, the
+    result is what the last of them said.
     """
-    # Otherwise the store of the first attempt serves the later ones, whose ranks then meet keys of the dead.
+    # Otherwise the agent opens a store for its ranks, and on all interfaces.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = _loopback()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=directory.name,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
-        max_restarts=RESTARTS,
-        monitor_interval=0.1,
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "engine", "run", str(directory))
-    except (ChildFailedError, SignalException) as error:
-        print(f"torchrun: {str(error).strip().splitlines()[0]}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="cafe-", ignore_cleanup_errors=True) as folder:  # ours alone: mode 0700
+        os.environ[MEETING] = folder
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=directory.name,
+            rdzv_backend="c10d",
+            rdzv_endpoint=f"{folder}/agent",
+            # The file only ever grows, by every sign of life; and nobody waits for those of a single agent.
+            rdzv_configs={"store_type": "file", "keep_alive_interval": 24 * 3600},
+            local_addr="127.0.0.1",
+            max_restarts=RESTARTS,
+            monitor_interval=0.1,
+            logs_specs=DefaultLogsSpecs(log_dir=f"{folder}/log"),
+        )
+        try:
+            elastic_launch(config, sys.executable)("-m", "engine", "run", str(directory))
+        except (ChildFailedError, SignalException) as error:
+            print(f"torchrun: {str(error).strip().splitlines()[0]}", file=sys.stderr, flush=True)
+        with suppress(OSError):
+            return _lost_file(folder).read_text(encoding="utf-8")
+    return ""
+
+
+def _loopback() -> str:
+    """The name of this host's interface to itself."""
+    there = psutil.net_if_addrs().items()
+    return next((name for name, known in there if any(each.address == "127.0.0.1" for each in known)), "lo")
+
+
+def _lost_file(meeting: str) -> Path:
+    """Where ranks of one host say that they lost another, for the agent to tell when it gives up."""
+    return Path(meeting, "lost")
+
+
+def tell_loss(words: str) -> None:
+    """Say that this rank has lost another."""
+    print(words, file=sys.stderr, flush=True)
+    if on_one_host():
+        with suppress(OSError):
+            _lost_file(os.environ[MEETING]).write_text(words, encoding="utf-8")
 
 
 def die_with_agent() -> None:
@@ -116,16 +161,33 @@ def die_with_agent() -> None:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Within this context the ranks are connected: by nccl between GPUs, by gloo between CPUs."""
+    """Within this context the ranks are connected: by nccl between GPUs, by gloo between CPUs.
+
+    Raises RunFailed where they cannot be.
+    """
     global _host
     if world() == 1:
         yield
         return
+    import torch
     import torch.distributed as dist
 
-    with _together():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, _place(), rank=rank(), world_size=world(), timeout=PATIENCE)
         _host = dist.new_group(backend="gloo", timeout=PATIENCE)
+        there = torch.ones(1, device=device)
+        dist.all_reduce(there)  # nccl connects at the first exchange
+        there.item()
+    except (RuntimeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
+        if restarted():  # the ranks were connected before: one of them may be gone again
+            raise _lost(error) from error
+        raise RunFailed(
+            f"the processes of the run cannot be connected by {backend}: {_told(error)}",
+            "engine.log has all that torch said.",
+        ) from error
     try:
         yield
     except BaseException:
@@ -136,12 +198,29 @@ def joined(device: torch.device) -> Iterator[None]:
         _host = None
 
 
+def _place() -> str:
+    """Where the ranks of one host find each other, anew in every attempt; otherwise what torchrun offers."""
+    attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]  # the file of another one has the keys of the dead
+    return f"file://{os.environ[MEETING]}/ranks-{attempt}" if on_one_host() else "env://"
+
+
 @contextmanager
 def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # what torch raises for a peer that is gone or late
-        raise RankLost(f"rank {rank()} waited for a rank that is gone: {str(error).splitlines()[0]}") from error
+        if out_of_memory(error):
+            raise
+        raise _lost(error) from error
+
+
+def _lost(error: Exception) -> RankLost:
+    return RankLost(f"rank {rank()} waited for a rank that is gone: {_told(error)}")
+
+
+def _told(error: Exception) -> str:
+    """What torch says, in one line, without the place in its sources."""
+    return " ".join(str(error).split("Exception raised from")[0].split()) or type(error).__name__
 
 
 def sum_up(tensors: Sequence[Tensor]) -> None:

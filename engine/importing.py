@@ -9,6 +9,8 @@ not in the file.
 from __future__ import annotations
 
 import argparse
+import warnings
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from engine import data
 from engine.checkpoints import save_weights
 from engine.contract.catalogue import DATA_FACTS
-from engine.contract.errors import CheckpointError, UsageError
+from engine.contract.errors import CheckpointError, DiskError, UsageError
 from engine.contract.weights import read_facts
 from engine.game.networks import Treatment, build_treatment
 from engine.models import build
@@ -77,6 +79,7 @@ def load_foreign(path: Path, network: nn.Module, *, data_name: str = "", player:
         missing = [key for key in expected if key not in candidate and not key.endswith((".mean", ".std"))]
         wrong = [key for key in candidate if key not in expected or candidate[key].shape != expected[key].shape]
         if not missing and not wrong:
+            _check_formats(path, candidate, expected)
             network.load_state_dict(candidate, strict=False)
             recognised.normalised = any(key.endswith(".mean") for key in candidate)
             recognised.words.append(f"{len(candidate)} tensors with the names of the network")
@@ -120,6 +123,8 @@ def convert(
         raise UsageError("--mean and --std go together", "Give one value a channel for both.")
     if out.exists():
         raise UsageError(f"{out} exists", "Name another file with --out.")
+    if not out.parent.is_dir():
+        raise UsageError(f"{out}: there is no folder {out.parent}", "Make it, or name another file with --out.")
     if path.is_file() and read_facts(path) is not None:
         raise UsageError(f"{path} is a checkpoint of ours already", f"`cafe attack {path}` takes it as it is.")
     images = DATA_FACTS[data_name]
@@ -150,7 +155,7 @@ def convert(
         normalise = next((m for m in built.modules() if isinstance(m, Normalise)), None)
         if normalise is not None:
             facts |= {"mean": normalise.mean.flatten().tolist(), "std": normalise.std.flatten().tolist()}
-        save_weights(out, {"classifier": built}, facts)
+        _write(out, {"classifier": built}, facts)
         return [*words, f"written: {out}", f'next: cafe attack {out}    or in a profile: [model] checkpoint = "{out}"']
     if not isinstance(built, Classifier):
         raise UsageError(f"{model} is not cut into features and head, so that no game is played on it")
@@ -164,12 +169,19 @@ def convert(
             _check(path, networks[player].eval()(features), features.shape)
     shape = "x".join(map(str, built.feature_shape))
     words.append(f"forward pass: finite, features of {shape} to features of {shape}")
-    save_weights(out, dict(networks), facts | {"features": list(built.feature_shape), "readings": {}})
+    _write(out, dict(networks), facts | {"features": list(built.feature_shape), "readings": {}})
     return [
         *words,
         f"written: {out}",
         *([f'next: [model] hypothesis = "{out}" in a profile that inoculates'] if "hypothesis" in networks else []),
     ]
+
+
+def _write(out: Path, networks: dict[str, nn.Module], facts: dict[str, Any]) -> None:
+    try:
+        save_weights(out, networks, facts)
+    except DiskError as error:
+        raise DiskError(error.message, "Free some space, or name a file in another folder with --out.") from None
 
 
 def _classifier(
@@ -213,14 +225,30 @@ def _opened(path: Path) -> tuple[Any, bool]:
     except (SafetensorError, OSError):
         pass
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # a bag of values, which runs nothing
+        _check_sums(path)
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
+            # a Namespace is a bag of values, which runs nothing; torch warns of files that are no checkpoints
             return torch.load(path, map_location="cpu", weights_only=True), True
+    except CheckpointError:
+        raise
     except Exception as error:  # torch raises many kinds for one meaning
         raise CheckpointError(
             f"{path}: neither a safetensors file nor a state dict that can be read without running code "
             f"({type(error).__name__})",
             "Save the weights alone: torch.save(network.state_dict(), FILE).",
         ) from None
+
+
+def _check_sums(path: Path) -> None:
+    """Raise CheckpointError where a part of a zip file, as torch writes, is not as it was written.
+
+    torch writes the checksums but does not look at them when it reads.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as members:
+            damaged = members.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"{path}: damaged: the checksum of {damaged} in it is wrong", "Fetch it again.")
 
 
 def _weights(path: Path, key: str = "") -> Weights:
@@ -237,6 +265,12 @@ def _weights(path: Path, key: str = "") -> Weights:
         raise CheckpointError(
             f"{path}: holds no weights", f"Looked for a state dict, also under {', '.join(WRAPPERS)}."
         )
+    for name, value in tensors.items():
+        if value.layout != torch.strided or value.is_meta:
+            kind = "a shape without values" if value.is_meta else f"{value.layout}".removeprefix("torch.")
+            raise CheckpointError(
+                f"{path}: {name} is {kind}; needed: plain tensors", "Save the values themselves, dense."
+            )
     return Weights(tensors, key, ordered)
 
 
@@ -251,6 +285,17 @@ def _kind(path: Path) -> str:
             "Say which it is: --kind hypothesis or --kind test_function.",
         )
     return "classifier"
+
+
+def _check_formats(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise CheckpointError where whole or complex numbers are found for floating ones. (Counters may be floating.)"""
+    for name, value in found.items():
+        if expected[name].is_floating_point() and not value.is_floating_point():
+            kinds = (f"{tensor.dtype}".removeprefix("torch.") for tensor in (value, expected[name]))
+            raise CheckpointError(
+                f"{path}: holds {' where the network has '.join(kinds)}: {name}",
+                "Save the weights as floating numbers.",
+            )
 
 
 # --- matching --------------------------------------------------------------------------------------------------------
@@ -293,6 +338,7 @@ def _fill_in_order(path: Path, found: Weights, network: nn.Module) -> list[str]:
                 path, f"{name} has {_told(shapes)} where the network has {own_name} with {_told(own_shapes)}"
             )
         filled |= {f"{own_name}.{key}": value for key, value in layer.items()}
+    _check_formats(path, filled, network.state_dict())
     network.load_state_dict(filled, strict=False)
     words = [f"{len(ours)} layers with weights, the same as those of the network, in order, from {next(iter(theirs))}"]
     if moved:

@@ -5,8 +5,10 @@ torch is imported inside, after the heartbeat has begun and signals are listened
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -21,11 +23,15 @@ from engine.contract import profile as profiles
 from engine.contract.errors import CafeError, DiskError, RunFailed, Stopped, UsageError
 from engine.contract.records import ErrorNote, Message, to_json
 from engine.contract.rundir import FINAL, RunDir, write_atomically
+from engine.memory import out_of_memory
 from engine.record import Recorder, Silent
 
 STOP_POLL_SECONDS = 0.25
 WAIT_SECONDS = 30.0
 """How long an engine waits for one before it that is ending: freeing the memory of GPUs takes a while."""
+END_POLL_SECONDS = 1.0
+END_GRACE_SECONDS = 5.0
+"""How long after the last words of a run each of its processes may take to end by itself."""
 
 
 class Brake:
@@ -74,8 +80,10 @@ def run(directory: RunDir) -> int:
                 pass
         return _supervise(directory, processes)
     distributed.die_with_agent()
-    if distributed.restarted() and (directory.state().state in FINAL or _last_words(directory).exists()):
+    if distributed.restarted() and _ended(directory):
         return 0  # the last attempt was not cut short, it has told its end: nothing to do again
+    if distributed.on_one_host():
+        threading.Thread(target=_end_in_time, args=(directory,), daemon=True).start()
     if not distributed.first():
         return _work(directory)
     with _alone(directory):
@@ -124,6 +132,22 @@ def _refuse_second(directory: RunDir) -> None:
         raise UsageError(f"{directory.id} is already running", "`cafe watch` follows it.")
 
 
+def _ended(directory: RunDir) -> bool:
+    """Whether a rank has told how the run ended."""
+    return directory.state().state in FINAL or _last_words(directory).exists()
+
+
+def _end_in_time(directory: RunDir) -> None:
+    """Follow the ranks that have told the end of the run: one that waits for them, or for a GPU, hears no signal.
+
+    On one host alone: over NFS the end of an earlier engine may still be seen.
+    """
+    while not _ended(directory):
+        time.sleep(END_POLL_SECONDS)
+    time.sleep(END_GRACE_SECONDS)
+    os._exit(0)
+
+
 def _begin(directory: RunDir) -> None:
     """Refuse where another engine is at work, and clear away what was meant for an earlier one."""
     _refuse_second(directory)
@@ -141,12 +165,15 @@ def _processes(directory: RunDir) -> int:
 
 def _supervise(directory: RunDir, processes: int) -> int:
     """Let torchrun run the ranks, and say how it ended where none of them could."""
-    distributed.launch(directory.path, processes)
+    lost = distributed.launch(directory.path, processes)
     state = directory.state()
     if state.state not in FINAL:
         with _alone(directory), Recorder(directory) as recorder:
+            again = f"{distributed.RESTARTS + 1} times in a row"
             words = _read_last_words(directory) or Words(
-                message=f"a process of the run was killed, {distributed.RESTARTS + 1} times in a row",
+                message=f"the processes of the run lost each other, {again}; the last time: {lost}"
+                if lost
+                else f"a process of the run was killed, {again}",
                 hint="See engine.log; `cafe resume` goes on from the last checkpoint.",
             )
             _tell(recorder, words)
@@ -168,7 +195,7 @@ def _work(directory: RunDir) -> int:
             recorder.state("stopped")
             return 0 if distributed.elastic() else Stopped.exit_code  # torchrun would start again what ends otherwise
         except distributed.RankLost as error:
-            print(error, file=sys.stderr, flush=True)
+            distributed.tell_loss(str(error))
             words = _read_last_words(directory) if distributed.first() else None
             if words:
                 _tell(recorder, words)
@@ -182,7 +209,7 @@ def _work(directory: RunDir) -> int:
 def _fail(recorder: Recorder, error: Exception) -> int:
     """Tell why, as far as the disk still lets us, and return the exit code."""
     traceback.print_exc(file=sys.stderr)
-    known = _known(error)
+    known = _known(error, recorder.run.state().stage)
     words = Words(message=known.message, hint=known.hint, exit_code=known.exit_code)
     if distributed.first():
         _tell(recorder, words)
@@ -223,13 +250,13 @@ def _tell(recorder: Recorder, words: Words) -> None:
             print(also, file=sys.stderr)
 
 
-def _known(error: Exception) -> CafeError:
+def _known(error: Exception, stage: str) -> CafeError:
     if isinstance(error, CafeError):
         return error
-    if (
-        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    ):  # torch's, which is not loaded here
-        return RunFailed("out of memory", "Use smaller batches, such as --set stage.train.batch_size=64.")
+    if out_of_memory(error):
+        return RunFailed(
+            "out of memory", f"Use smaller batches: --set stage.{stage or 'train'}.batch_size=32, or fewer."
+        )
     return RunFailed(
         f"internal error: {type(error).__name__}: {error}", "This is a defect; its traceback is in engine.log."
     )

@@ -31,6 +31,7 @@ from engine.data import Batch, Splits, augment, epoch_order
 from engine.device import Compute
 from engine.game.networks import build_treatment
 from engine.importing import load_foreign
+from engine.memory import out_of_memory
 from engine.models import build, smallmaps
 from engine.models.base import Classifier
 from engine.models.synced import synchronised
@@ -399,6 +400,8 @@ class EpochStage(StageRun):
                 self.meter.restore(saved["meter"], self.context.compute.device)
                 self.done, self.ended = int(saved["done"]), int(saved["ended"])
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                if out_of_memory(error):
+                    raise
                 apart = str(error).splitlines()[0]
                 raise another_profile([self.resume_file, checkpoints.before(self.resume_file)], apart) from None
         if not damaged:

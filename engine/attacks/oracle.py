@@ -54,8 +54,8 @@ class Oracle:
         """The answer to images x (N,C,H,W) fp32: logits (N,K) fp32."""
         self.effort.forwards += self.live * self.repeats
         with torch.inference_mode():
-            answers = [self._ask(x) for _ in range(self.repeats)]
-        return torch.stack(answers).mean(0) if self.repeats > 1 else answers[0].clone()
+            answers = [self._ask(x).clone() for _ in range(self.repeats)]
+        return torch.stack(answers).mean(0)
 
     def slope(self, x: Tensor, loss: LogitLoss) -> Slope:
         """Gradient (N,C,H,W), value (N,) and logits (N,K) of a loss at images x."""
@@ -71,9 +71,10 @@ class Oracle:
             z = self._ask(x)
             value = loss(z)
             (gradient,) = torch.autograd.grad(value, x, torch.full_like(value, FP16_SCALE))
-        return Slope(gradient, value.detach(), z.detach())
+        return Slope(gradient.clone(), value.detach(), z.detach().clone())
 
     def _ask(self, x: Tensor) -> Tensor:
+        """The answer, to be copied: a compiled network is a CUDA graph, which writes its next one over it."""
         with self._compute.autocast():
             return self._network(self._compute.layout(x)).float()
 

@@ -51,6 +51,7 @@ def resolve(profile: Profile) -> list[str]:
         given = getattr(profile.model, key)
         if given not in (None, NO_WEIGHTS):  # the engine works in the folder of the run
             setattr(profile.model, key, str(Path(given).expanduser().absolute()))
+    problems += _check_devices(profile)
     unknown = datasets.complete(profile.data)
     problems += unknown or _resolve_threat(profile)
     for i, stage in enumerate(profile.stage):
@@ -80,6 +81,20 @@ def resolve(profile: Profile) -> list[str]:
             problems += _resolve_inoculation(stage, f"stage.{i}", earlier, profile)
         else:
             problems += _resolve_evaluation(stage, f"stage.{i}", earlier, profile)
+    return problems
+
+
+def _check_devices(profile: Profile) -> list[str]:
+    found, places = f'compute.devices: found "{profile.compute.devices}"', profile.compute.places
+    problems = []
+    if places[0] != "cpu" and len(set(places)) < len(places):
+        problems.append(f"{found}; allowed: each GPU once")
+    sizes = [(s.batch_size, f"stage.{i}") for i, s in enumerate(profile.stage) if not isinstance(s, Evaluate)]
+    if sizes and len(places) > min(sizes)[0]:
+        least, stage = min(sizes)
+        problems.append(
+            f"{found}; allowed: at most {stage}.batch_size = {least} processes, each with an image of the batch"
+        )
     return problems
 
 

@@ -59,7 +59,7 @@ DeviceText = Annotated[str, _texts(r"^(auto|cpu|cuda(:[0-9]+)?)$", "auto, cpu, c
 DevicesText = Annotated[
     str,
     _texts(
-        r"^(cpu:[1-9][0-9]*|[0-9]+(,[0-9]+)*)$",
+        r"^(cpu:[1-9][0-9]{0,3}|[0-9]+(,[0-9]+)*)$",
         "GPUs by index, such as 0 or 0,1, or cpu:N for N processes on the CPU, such as cpu:2",
     ),
 ]

@@ -22,6 +22,7 @@ from engine.attacks.oracle import Oracle
 from engine.contract.errors import UsageError
 from engine.data import Images
 from engine.device import Compute
+from engine.memory import out_of_memory
 
 GAIN, LEAST_GAIN = 0.2, 3
 """Points (AutoAttack's threshold) and examples by which a weaker attack must beat stronger ones to be no accident."""
@@ -57,6 +58,8 @@ def refuse(model: nn.Module, images: Images, classes: int, compute: Compute) -> 
         with torch.no_grad():
             z = model(batch.x)
     except (RuntimeError, TypeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
         shape = "x".join(map(str, batch.x.shape[1:]))
         raise UsageError(f"the network does not take images of {shape}: {str(error).splitlines()[0]}") from None
     if not isinstance(z, Tensor) or z.shape != (1, classes):

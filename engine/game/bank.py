@@ -41,7 +41,7 @@ class FeatureBank:
     """
 
     def __init__(self, index: Tensor, views: int, place: BankPlace) -> None:
-        self._index = index
+        self.index = index
         self._views = views
         self._wanted = place
         self._held: Tensor | None = None  # (views, 2, M, C, H, W)
@@ -57,14 +57,14 @@ class FeatureBank:
     def forget(self) -> None:
         """Begin a new draw."""
         self._there.zero_()
-        self._missing = [len(self._index)] * self._views
+        self._missing = [len(self.index)] * self._views
 
     def features(self, view: int, index: Tensor, make: Callable[[], Features]) -> Features:
         """F_nat and F_adv (N,C,H,W) of the examples `index` (N,) in a view; `make` is asked where one is missing.
 
         Raises DiskError or RunFailed when there is no room for a bank.
         """
-        rows = torch.searchsorted(self._index, index)
+        rows = torch.searchsorted(self.index, index)
         if self._missing[view] and not bool(self._there[view, rows].all()):
             found = make()
             self._keep(view, rows, found)
@@ -79,13 +79,13 @@ class FeatureBank:
         for part, features in zip(self._held[view], found, strict=True):
             part[rows.to(part.device)] = features.to(part.device)
         self._there[view, rows] = True
-        self._missing[view] = len(self._index) - int(self._there[view].sum())
+        self._missing[view] = len(self.index) - int(self._there[view].sum())
 
     def _room(self, features: Tensor) -> Tensor:
         """Storage for all features of the dtype and shape (N,C,H,W) of these."""
-        size = bank_bytes(len(self._index), self._views, features.shape[1:], features.element_size())
+        size = bank_bytes(len(self.index), self._views, features.shape[1:], features.element_size())
         self.place = self._wanted if self._wanted != "auto" else self._roomy(size)
-        shape = (self._views, 2, len(self._index), *features.shape[1:])
+        shape = (self._views, 2, len(self.index), *features.shape[1:])
         if self.place == "disk":
             return _on_disk(size, shape, features.dtype)
         try:
@@ -97,7 +97,7 @@ class FeatureBank:
             ) from error
 
     def _device(self, place: BankPlace) -> torch.device:
-        return self._index.device if place == "device" else torch.device("cpu")
+        return self.index.device if place == "device" else torch.device("cpu")
 
     def _roomy(self, size: int) -> BankPlace:
         """The fastest place with room enough."""

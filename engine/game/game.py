@@ -38,8 +38,9 @@ class GameRun(EpochStage):
         self.h, self.g = map(self.synchronised, context.treatments(self.model.feature_shape))
         self.optimizer_h, self.optimizer_g = (self._optimizer(network) for network in (self.h, self.g))
         self.scaler = context.compute.scaler()
-        self.bank = FeatureBank(context.data.train.index, stage.views, stage.bank) if stage.reuse_epochs > 1 else None
-        self.held_out = FeatureBank(context.data.validation.index, 1, stage.bank)
+        own = distributed.share(context.data.train.index)
+        self.bank = FeatureBank(own, stage.views, stage.bank) if stage.reuse_epochs > 1 else None
+        self.held_out = FeatureBank(self._measured(context.data.validation.index), 1, stage.bank)
         self.drawn = -1  # the draw of the adversary that the bank is of
         self.readings: dict[str, float] = {}
         self.told: set[str] = set()
@@ -54,6 +55,11 @@ class GameRun(EpochStage):
             amsgrad=stage.amsgrad,
             fused=True,  # the networks are large and the images few: elsewhere this is a third of a step
         )
+
+    def _measured(self, index: Tensor) -> Tensor:
+        """Of the held-out images `index` (M,) those that this rank sees: its share, and all of the diagnosis."""
+        rows = torch.arange(len(index), device=index.device)
+        return index[(rows < saddle.IMAGES) | (rows % distributed.world() == distributed.rank())]
 
     def drawing(self, epoch: int) -> int:
         """The epoch whose augmentation and starts of the adversary are used in `epoch`: with a bank, one before it."""
@@ -187,19 +193,20 @@ class GameRun(EpochStage):
             F_nat, F_adv = self._held_out_features(batch)
             seen.append(saddle.HeldOut(F_nat, F_adv - F_nat, batch.y))
         held_out = saddle.HeldOut(*map(torch.cat, zip(*seen, strict=True)))
-        found = {}
         with self.context.compute.autocast():
             found = saddle.shape_of_play(self.h, self.g, held_out.Z)
-            if stage.regret_steps:
-                found["regret"] = saddle.regret(
-                    self.model.head,
-                    self.h,
-                    self.g,
-                    self.optimizer_g,
-                    held_out,
-                    lambda_=stage.lambda_,
-                    steps=stage.regret_steps,
-                )
+        if stage.regret_steps:
+            found["regret"] = saddle.regret(
+                self.model.head,
+                self.h,
+                self.g,
+                self.optimizer_g,
+                self.scaler,
+                held_out,
+                self.context.compute,
+                lambda_=stage.lambda_,
+                steps=stage.regret_steps,
+            )
         return {f"val_{name}": value for name, value in found.items()}
 
     def end_epoch(self, epoch: int) -> Iterator[Event]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.attacks.loop import attacked
+from engine.device import Compute
 from engine.game.moments import moment, omega, regulariser
 
 IMAGES = 1024
@@ -33,10 +34,14 @@ class HeldOut(NamedTuple):
         return HeldOut(*(part[:middle] for part in self)), HeldOut(*(part[middle:] for part in self))
 
 
-def payoff(head: nn.Module, h: nn.Module, g: nn.Module, seen: HeldOut, lambda_: float) -> Tensor:
-    """What g climbs and h, through psi, descends: E[psi] - lambda * E[mean((g(Z) - Z)^2)], a scalar."""
-    treatment = g(seen.Z)
-    omega_g, omega_h = omega(head, seen.F_nat, treatment), omega(head, seen.F_nat, h(treatment))
+def payoff(head: nn.Module, h: nn.Module, g: nn.Module, seen: HeldOut, compute: Compute, lambda_: float) -> Tensor:
+    """What g climbs and h, through psi, descends: E[psi] - lambda * E[mean((g(Z) - Z)^2)], a scalar.
+
+    Autocast keeps copies of weights as long as it lasts: here for one answer, so that the next sees a step between.
+    """
+    with compute.autocast():
+        treatment = g(seen.Z)
+        omega_g, omega_h = omega(head, seen.F_nat, treatment), omega(head, seen.F_nat, h(treatment))
     return moment(omega_h, omega_g, seen.y).mean() - lambda_ * regulariser(treatment, seen.Z).mean()
 
 
@@ -45,27 +50,32 @@ def regret(
     h: nn.Module,
     g: nn.Module,
     optimizer: torch.optim.AdamW,
+    scaler: torch.amp.GradScaler,
     seen: HeldOut,
+    compute: Compute,
     *,
     lambda_: float,
     steps: int,
 ) -> float:
     """By how much the payoff grows when a copy of g is trained on against h as it is: about 0 at a saddle point.
 
-    The copy takes `steps` steps with a copy of its optimizer on one half of the images; both are measured on the other
-    half. It is a lower bound of what the best g would gain. h, g and the optimizer stay as they are.
+    The copy takes `steps` steps with copies of its optimizer and loss scaling on one half of the images; both are
+    measured on the other half. It is a lower bound of what the best g would gain. What is copied stays as it is, and h.
     """
     practice, test = seen.halves()
     better = deepcopy(g).train()
     climber = torch.optim.AdamW(better.parameters())
     climber.load_state_dict(deepcopy(optimizer.state_dict()))
+    scaling = compute.scaler()
+    scaling.load_state_dict(scaler.state_dict())
     with attacked(h):
         for _ in range(steps):
             climber.zero_grad(set_to_none=True)
-            (-payoff(head, h, better, practice, lambda_)).backward()
-            climber.step()
+            scaling.scale(-payoff(head, h, better, practice, compute, lambda_)).backward()
+            scaling.step(climber)
+            scaling.update()
         with attacked(g), torch.no_grad():
-            before, after = (payoff(head, h, player, test, lambda_) for player in (g, better.eval()))
+            before, after = (payoff(head, h, player, test, compute, lambda_) for player in (g, better.eval()))
     return float(after - before)
 
 

@@ -71,7 +71,7 @@ class Deconv3x3(nn.ConvTranspose2d):
             for in_column in dict.fromkeys(columns):
                 made[in_row, in_column] = summary @ reduce(torch.add, [of_row[kx] for kx in in_column]).T
         maps = torch.stack([made[row, column] for row in rows for column in columns], 1)
-        maps = maps.view(len(summary), height, width, -1).permute(0, 3, 1, 2)
+        maps = maps.view(len(summary), height, width, maps.shape[2]).permute(0, 3, 1, 2)
         return _with_bias(maps, self.bias)
 
 

@@ -6,8 +6,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine import distributed
+from engine.contract.errors import UsageError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -28,14 +30,14 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-class SyncedBatchNorm2d(nn.BatchNorm2d):
+class _Synced(_BatchNorm):
     """BatchNorm whose mean and variance in train mode are those of the whole batch, in one exchange.
 
-    In eval mode, in its parameters and in its checkpoints it is `nn.BatchNorm2d`.
+    In eval mode, in its parameters and in its checkpoints it is what it is made of.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N,C,H,W) to (N,C,H,W); N may differ between ranks, and be 0 on some."""
+        """(N,C,...) to (N,C,...); N may differ between ranks, and be 0 on some."""
         if not self.training:
             return super().forward(x)
         mean, variance, count = self._whole(x.float())
@@ -48,14 +50,15 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        centred = x.float() - mean[:, None, None]
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        mean, scale, bias = (_by_channel(value, x) for value in (mean, scale, self.bias))
+        return ((x.float() - mean) * scale + bias).to(x.dtype)
 
     def _whole(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (C,), biased variance (C,) and count of values, from those of every rank (Chan et al. 1983)."""
         size = x.new_tensor(float(x.numel() // self.num_features))
-        mean = x.sum((0, 2, 3)) / size.clamp_min(1)
-        spread = (x - mean[:, None, None]).square().sum((0, 2, 3))
+        others = [0, *range(2, x.ndim)]
+        mean = x.sum(others) / size.clamp_min(1)
+        spread = (x - _by_channel(mean, x)).square().sum(others)
         own = torch.cat([size[None], mean, spread])
         slots = own.new_zeros(distributed.world(), len(own))
         place = torch.zeros_like(slots)
@@ -67,10 +70,37 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         return whole, variance, count
 
 
+def _by_channel(values: Tensor, x: Tensor) -> Tensor:
+    """Values (C,), shaped to go with x (N,C,...)."""
+    return values.view(-1, *[1] * (x.ndim - 2))
+
+
+class SyncedBatchNorm1d(_Synced, nn.BatchNorm1d):
+    """Of (N,C) and (N,C,L)."""
+
+
+class SyncedBatchNorm2d(_Synced, nn.BatchNorm2d):
+    """Of (N,C,H,W)."""
+
+
+KINDS = {nn.BatchNorm1d: SyncedBatchNorm1d, nn.BatchNorm2d: SyncedBatchNorm2d}
+
+
 def synchronised(network: Network) -> Network:
-    """The network, whose BatchNorm from now on looks at the images of all ranks; as it is where there is one rank."""
-    if distributed.world() > 1:
-        for module in network.modules():
-            if type(module) is nn.BatchNorm2d:
-                module.__class__ = SyncedBatchNorm2d  # same parameters, buffers and names
+    """The network, whose BatchNorm from now on looks at the images of all ranks; as it is where there is one rank.
+
+    Raises UsageError where that cannot be done.
+    """
+    if distributed.world() == 1:
+        return network
+    for name, module in network.named_modules():
+        if not isinstance(module, _BatchNorm) or isinstance(module, nn.SyncBatchNorm | _Synced):
+            continue
+        plain = module.affine and module.track_running_stats and module.momentum is not None
+        if type(module) not in KINDS or not plain:
+            raise UsageError(
+                f"{name} of the network is a {type(module).__name__} that cannot look at the images of all processes",
+                "With compute.sync_bn = false each process knows its share of the batch alone.",
+            )
+        module.__class__ = KINDS[type(module)]  # same parameters, buffers and names
     return network

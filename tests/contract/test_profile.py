@@ -249,6 +249,12 @@ def test_only_radii_take_fractions() -> None:
         ("seed.x=1", "seed: found {'x': 1}; allowed: a whole number"),
         ("stage.0.id=Über", 'stage.0.id: found "Über"; allowed: at most 40 characters: letters'),
         ("compute.device=gpu", 'compute.device: found "gpu"; allowed: auto, cpu, cuda or cuda:N'),
+        ("compute.devices=0,1,00", 'compute.devices: found "0,1,00"; allowed: each GPU once'),
+        (
+            "compute.devices=cpu:200",
+            'compute.devices: found "cpu:200"; allowed: at most stage.2.batch_size = 64 processes, each with an image',
+        ),
+        ("compute.devices=cpu:10000", 'compute.devices: found "cpu:10000"; allowed: GPUs by index'),
         ("compute.devices=2,", 'compute.devices: found "2,"; allowed: GPUs by index, such as 0 or 0,1, or cpu:N for N'),
         ("stage.0.warmup_epochs=31", "stage.0.warmup_epochs: found 31.0; allowed: at most epochs = 30"),
         ("stage.2.gamma=1.5", "stage.2.gamma: found 1.5; allowed: at most 1, images lie in [0,1]"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import checkpoints
+from engine import checkpoints, distributed
 from engine.contract import profile as profiles
 from engine.contract.errors import DiskError, ProfileError, RunFailed
 from engine.contract.plan import plan
@@ -16,9 +16,11 @@ from engine.contract.records import Scalars
 from engine.contract.rundir import RunDir
 from engine.contract.schema import BankPlace
 from engine.defences.train import Training
+from engine.device import Compute
 from engine.game import bank, saddle
 from engine.game.bank import FeatureBank, bank_bytes
 from engine.game.game import GameRun
+from engine.game.networks import build_treatment
 from engine.stage import Context, Step
 
 INDEX = torch.tensor([2, 3, 5, 8, 9])
@@ -120,6 +122,23 @@ def test_a_game_stopped_within_a_draw_goes_on_to_the_same_bits(games: Callable[.
         again.resume_file.unlink()
 
 
+def test_a_rank_keeps_the_features_of_its_own_images(
+    games: Callable[..., Callable[[], GameRun]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = games(reuse_epochs=3)
+    monkeypatch.setattr(distributed, "world", lambda: 3)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(saddle, "IMAGES", 4)
+    game = make()
+    data = game.context.data
+    assert game.bank is not None
+    rows = game.share(torch.randperm(len(data.train)))
+    assert torch.equal(game.bank.index, data.train.index[rows.sort().values])
+    assert torch.equal(game.held_out.index[:5], data.validation.index[[0, 1, 2, 3, 4]])
+    assert set(data.validation.share().index.tolist()) <= set(game.held_out.index.tolist())
+    assert len(game.held_out.index) == len(data.validation) // 3 + 1 + 3
+
+
 def test_one_draw_serves_as_many_epochs_as_it_should(games: Callable[..., Callable[[], GameRun]]) -> None:
     game = games(epochs=7, reuse_epochs=3, views=2)()
     assert [game.drawing(epoch) for epoch in range(7)] == [0, 1, 0, 3, 4, 3, 6]
@@ -162,7 +181,9 @@ class Pooled(nn.Module):
 
 def play(g: nn.Module, lambda_: float, seen: saddle.HeldOut, steps: int = 200) -> float:
     optimizer = torch.optim.AdamW(g.parameters(), lr=0.02, weight_decay=0.0)
-    return saddle.regret(Pooled(), Scaled(0.5), g, optimizer, seen, lambda_=lambda_, steps=steps)
+    on_cpu = Compute(torch.device("cpu"))
+    h, scaler = Scaled(0.5), on_cpu.scaler()
+    return saddle.regret(Pooled(), h, g, optimizer, scaler, seen, on_cpu, lambda_=lambda_, steps=steps)
 
 
 def test_regret_is_nothing_at_the_best_answer_and_the_whole_gap_away_from_it() -> None:
@@ -176,6 +197,22 @@ def test_regret_is_nothing_at_the_best_answer_and_the_whole_gap_away_from_it() -
     assert play(far, 1e4, seen) == pytest.approx(gap, rel=0.01)
     assert far.s.item() == 0.0, "the player itself stays"
     assert play(Scaled(0.0), 1.0, seen, steps=0) == 0.0
+
+
+def test_regret_is_much_the_same_in_every_number_format() -> None:
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        torch.manual_seed(0)
+        head = nn.Sequential(Pooled(), nn.Linear(16, 10)).requires_grad_(False)
+        nn.init.normal_(head[1].weight)
+        h, g = (build_treatment((16, 5, 5), seed=seed) for seed in (1, 2))
+        optimizer = torch.optim.AdamW(g.parameters(), lr=1e-3, fused=True)
+        seen = saddle.HeldOut(*torch.randn(2, 128, 16, 5, 5), torch.randint(0, 10, (128,)))
+        compute = Compute(torch.device("cpu"), dtype)
+        scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=dtype == torch.float16)  # as after some steps
+        found[dtype] = saddle.regret(head, h, g, optimizer, scaler, seen, compute, lambda_=1.0, steps=5)
+    assert found[torch.bfloat16] == pytest.approx(found[torch.float32], rel=0.05)
+    assert found[torch.float16] == pytest.approx(found[torch.float32], rel=0.05)
 
 
 def test_a_degenerate_game_is_told(games: Callable[..., Callable[[], GameRun]]) -> None:

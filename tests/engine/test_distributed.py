@@ -16,11 +16,11 @@ import pytest
 from safetensors.torch import load_file
 
 from cafe_tui.launch import local
-from engine import process
+from engine import distributed, process
 from engine.contract.catalogue import NO_WEIGHTS
 from engine.contract.records import ErrorNote, RecordReader, Scalars, StageChange
 from engine.contract.results import Results
-from engine.contract.rundir import RunDir, process_alive
+from engine.contract.rundir import FINAL, RunDir, process_alive
 
 TABLES: dict[str, object] = {
     "name": "shared",
@@ -113,6 +113,13 @@ def ranks(engine: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return [child for child in psutil.Process(engine.pid).children() if "engine" in child.cmdline()]
 
 
+def listening(engine: subprocess.Popen[bytes]) -> set[str]:
+    """Addresses at which the engine and its ranks take connections."""
+    processes = [psutil.Process(engine.pid), *ranks(engine)]
+    found = (each for process in processes for each in process.net_connections("inet"))
+    return {each.laddr[0] for each in found if each.status == psutil.CONN_LISTEN}
+
+
 def together(run: RunDir, engines: list[subprocess.Popen[bytes]], timeout: float = 120) -> int:
     engines.append(local.spawn(run))
     return engines[-1].wait(timeout)
@@ -177,6 +184,7 @@ def test_killed_and_stopped_ranks_go_on(quick_run: Make, engines: list[subproces
     run = quick_run("compute.devices=cpu:2", tables=TABLES | {"data": MANY, "stage": [LONG]})
     engines.append(local.spawn(run))
     wait_for(lambda: (run.checkpoints / "train.resume.pt").exists())
+    assert listening(engines[0]) <= {"127.0.0.1", "::1"}
     ranks(engines[0])[1].kill()
     wait_for(lambda: changes(run) == ["started", "resumed"])
     assert run.state().pid == engines[0].pid, "the run is its agent, which lives on"
@@ -239,6 +247,67 @@ def test_two_nodes_are_one_run_and_one_of_them_can_be_lost(
     assert alone.keys() == shared.keys(), "no step was left out"
     for step in (1, 2, 3):
         assert shared[step] == pytest.approx(alone[step], rel=RECORDS_APART), step
+
+
+@pytest.fixture
+def rank_of_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Make this process the first of two ranks, whose connections cannot be made; the folder in which they meet."""
+    for name, value in {"RUN_ID": "x", "RESTART_COUNT": "0"}.items():
+        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "nosuch0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(distributed.MEETING, str(tmp_path))
+    monkeypatch.setattr(distributed, "die_with_agent", lambda: None)
+    monkeypatch.setattr(process, "_end_in_time", lambda run: None)
+    return tmp_path
+
+
+def test_ranks_that_cannot_be_connected_fail_at_once_with_the_reason(quick_run: Make, rank_of_two: Path) -> None:
+    run = quick_run("compute.devices=cpu:2", tables=TABLES | {"stage": [TRAIN]})
+    assert process.run(run) == 1
+    state = run.state()
+    assert state.state == "failed"
+    assert state.error.startswith("the processes of the run cannot be connected by gloo: ")
+    assert "nosuch0" in state.error
+    assert "\n" not in state.error
+
+
+def test_ranks_that_lose_each_other_again_and_again_say_how(
+    quick_run: Make, rank_of_two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = quick_run("compute.devices=cpu:2", tables=TABLES | {"stage": [TRAIN]})
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "3")
+    assert process.run(run) == 1
+    assert run.state().state not in FINAL, "torchrun may start it again"
+    told = (rank_of_two / "lost").read_text()
+    assert "rank 0 waited for a rank that is gone" in told
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    monkeypatch.setattr(process, "_begin", lambda run: None)
+    monkeypatch.setattr(distributed, "launch", lambda path, processes: told)
+    assert process.run(run) == 1
+    assert run.state().error == f"the processes of the run lost each other, 4 times in a row; the last time: {told}"
+
+
+FOLLOWING = """
+import sys, threading, time
+from pathlib import Path
+from engine import process
+from engine.contract.rundir import RunDir
+process.END_POLL_SECONDS = process.END_GRACE_SECONDS = 0.05
+threading.Thread(target=process._end_in_time, args=(RunDir(Path(sys.argv[1])),), daemon=True).start()
+time.sleep(60)
+"""
+
+
+def test_a_rank_that_hangs_ends_after_the_one_that_has_failed(
+    quick_run: Make, engines: list[subprocess.Popen[bytes]]
+) -> None:
+    run = quick_run(tables=TABLES | {"stage": [TRAIN]})
+    engines.append(subprocess.Popen([sys.executable, "-c", FOLLOWING, str(run.path)]))
+    with pytest.raises(subprocess.TimeoutExpired):
+        engines[0].wait(1.5)
+    process._last_words(run).touch()
+    assert engines[0].wait(20) == 0
 
 
 @pytest.mark.slow

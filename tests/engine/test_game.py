@@ -124,3 +124,10 @@ def test_a_whole_game_leaves_the_classifier_untouched_and_tells_everything(game:
     }
     wanted |= {f"{kind}_{name}" for kind in ("accuracy", "ce") for name in ("adv", "ac", "cf", "cc")}
     assert wanted | {"val_accuracy_ac", "final_accuracy_ac"} <= names
+
+
+def test_a_batch_of_nothing_is_a_step(game: GameRun) -> None:
+    """What a rank has of a small batch may be no image at all."""
+    batch = game.context.data.train.take(torch.arange(0), game.context.compute)
+    shown = game.step(batch, 0, logging=True)
+    assert {len(values) for values in shown.values()} == {0}

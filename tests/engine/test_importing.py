@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -183,12 +185,27 @@ def test_what_cannot_be_imported_is_one_message_and_runs_nothing(
     assert "layer0 has bias 64" in refused(with_bias, model="preact-resnet18"), "a shortcut reads it too"
     infinite = {key: value * torch.inf for key, value in whole.items()}
     assert "not finite" in refused(published(infinite))
+    first, *_ = whole
+    plain = "needed: plain tensors"
+    assert f"{first} is sparse_coo; {plain}" in refused({**whole, first: whole[first].to_sparse()})
+    assert f"{first} is a shape without values; {plain}" in refused({**whole, first: whole[first].to("meta")})
+    assert "complex64 where the network has float32" in refused({**whole, first: whole[first] * 1j})
+    assert "holds int8 where the network has float32" in refused({k: v.to(torch.int8) for k, v in whole.items()})
+    torch.save(whole, path)
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle] ^= 1
+    assert "damaged: the checksum of" in refused(bytes(damaged))
+    with warnings.catch_warnings(action="error"):
+        assert "without running code" in refused(pickle.dumps(Bomb()))
     assert "go together" in refused(published(whole), mean=(0.5,) * 3)
     assert "std: found 2 values" in refused(published(whole), mean=(0.5,) * 3, std=(0.5,) * 2)
     out.write_bytes(b"mine")
     with pytest.raises(UsageError, match="exists"):
         convert(path, out, model="vgg11", data_name="cifar10")
     assert out.read_bytes() == b"mine"
+    with pytest.raises(UsageError, match="there is no folder"):
+        convert(path, tmp_path / "nowhere" / "x.safetensors", model="vgg11", data_name="cifar10")
     assert not (tmp_path / "exploded").exists()
 
 

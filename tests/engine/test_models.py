@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import cache
 from typing import get_args
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engine import distributed
 from engine.contract.catalogue import SMALLEST_IMAGE, ModelName
+from engine.contract.errors import UsageError
 from engine.game.networks import Treatment, build_treatment
-from engine.models import MODELS, build, smallmaps
+from engine.models import MODELS, build, smallmaps, synced
 from engine.models.base import Classifier, Inputs
 from engine.models.folding import folded
 
@@ -330,11 +333,12 @@ def test_convolutions_of_small_maps_are_those_of_torch(
 
 
 @pytest.mark.parametrize("shape", [*MAPS, (9, 7)], ids=str)
-def test_a_deconvolution_of_constant_maps_is_that_of_torch(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("count", [4, 0])
+def test_a_deconvolution_of_constant_maps_is_that_of_torch(shape: tuple[int, int], count: int) -> None:
     layer = smallmaps.Deconv3x3(3, 5).double()
     stock = nn.ConvTranspose2d(3, 5, 3, padding=1).double()
     stock.load_state_dict(layer.state_dict())
-    summary = torch.randn(4, 3, dtype=torch.double, requires_grad=True)
+    summary = torch.randn(count, 3, dtype=torch.double, requires_grad=True)
     found, expected = layer.of_constant(summary, *shape), stock(summary[:, :, None, None].expand(-1, -1, *shape))
     torch.testing.assert_close(found, expected)
     slopes = torch.autograd.grad(found.square().sum(), [summary, layer.weight])
@@ -381,3 +385,29 @@ def test_treatments_are_a_function_of_the_seed_and_building_leaves_no_trace() ->
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in h.state_dict().items())
     assert not torch.equal(h.linear.weight, g.linear.weight)
     assert h.training
+
+
+def test_every_batchnorm_is_synchronised_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    network = nn.Sequential(
+        nn.BatchNorm2d(3), nn.Flatten(), nn.BatchNorm1d(12), nn.Unflatten(1, (4, 3)), nn.BatchNorm1d(4)
+    )
+    stock = deepcopy(network)
+    assert [type(layer).__name__ for layer in synced.synchronised(network)][::2] == [
+        "SyncedBatchNorm2d",
+        "SyncedBatchNorm1d",
+        "SyncedBatchNorm1d",
+    ]
+    synced.synchronised(network)  # as for a second stage
+    with monkeypatch.context() as alone:
+        alone.setattr(distributed, "world", lambda: 1)
+        x = torch.randn(5, 3, 2, 2)
+        torch.testing.assert_close(network(x), stock(x), rtol=1e-4, atol=1e-4)
+
+    class Other(nn.BatchNorm2d):
+        pass
+
+    for layer in (Other(3), nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3, momentum=None)):
+        with pytest.raises(UsageError, match=r"0\.0 of the network is a \w+ that cannot") as refusal:
+            synced.synchronised(nn.Sequential(nn.Sequential(layer)))
+        assert "compute.sync_bn = false" in refusal.value.hint

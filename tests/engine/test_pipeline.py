@@ -12,10 +12,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 from filelock import FileLock
 
 from engine import checkpoints, pipeline, process
 from engine.contract import profile as profiles
+from engine.contract.catalogue import NO_WEIGHTS
 from engine.contract.errors import UsageError
 from engine.contract.records import (
     AnyRecord,
@@ -28,6 +30,7 @@ from engine.contract.records import (
     WarningNote,
 )
 from engine.contract.rundir import RunDir
+from engine.models.base import Classifier
 from engine.record import Recorder
 from tests.engine.conftest import QUICK
 
@@ -224,12 +227,30 @@ def test_a_defect_is_told_as_one(quick_run: Callable[..., RunDir], monkeypatch: 
     assert "internal error: ZeroDivisionError: nobody expected this" in failed(quick_run())
 
 
-def test_out_of_memory_says_what_to_do(quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling")]
+)
+def test_out_of_memory_says_what_to_do(
+    error: Exception, quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def hungry(*_: object, **__: object) -> None:
-        raise MemoryError
+        raise error
 
+    run = quick_run(tables={**QUICK, "stage": [{"kind": "train", "id": "first"}]})
     monkeypatch.setattr(pipeline, "make", hungry)
-    assert "batch_size" in failed(quick_run())
+    assert failed(run).startswith("out of memory\nUse smaller batches: --set stage.first.batch_size=")
+
+
+def test_a_network_that_finds_no_memory_is_not_told_as_one_that_does_not_fit(
+    quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hungry(*_: object) -> None:
+        torch.empty(1 << 60)
+
+    evaluate = {"kind": "evaluate", "attacks": ["clean"]}
+    run = quick_run(tables={**QUICK, "model": {"checkpoint": NO_WEIGHTS}, "stage": [evaluate]})
+    monkeypatch.setattr(Classifier, "forward", hungry)
+    assert failed(run).startswith("out of memory\nUse smaller batches: --set stage.evaluate.batch_size=")
 
 
 def test_a_full_disk_stops_the_run_and_leaves_it_readable(quick_run: Callable[..., RunDir]) -> None:

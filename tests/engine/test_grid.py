@@ -1,0 +1,97 @@
+"""Every profile of the shipped grids is started on images of the right shape, stage by stage, a step of each stage.
+
+Profiles that differ in their defence alone share their first stages, so each such group is one run: what they share is
+done once. Of the widest network, which takes a minute a group and more, the first stages of every profile are started,
+and all stages where CAFE_TEST_GRID is "whole" (half an hour on two cores).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import data, process
+from engine.contract import profile as profiles
+from engine.contract.catalogue import DATA_FACTS
+from engine.contract.checking import Tables
+from engine.contract.records import RecordReader, StageChange
+from engine.contract.rundir import RunDir
+from engine.data.source import Source
+
+FOLDER = profiles.shipped_folder()
+GROUPS = sorted(
+    {
+        (path.parent.name, path.stem.rsplit("-", 1)[0])
+        for f in ("paper", "standard")
+        for path in (FOLDER / f).glob("*-*-*.toml")
+    }
+)
+ORDER = ("plain", "adv", "game", "defend", "inoculate", "evaluate", "autoattack")
+WIDE = "wrn-34-10"
+WHOLE = os.environ.get("CAFE_TEST_GRID") == "whole"
+IMAGES = 2
+ONE_STEP = {"epochs": 1, "batch_size": IMAGES}
+BUDGETS = {"pgd_steps": 1, "cw_steps": 1, "apgd_steps": 1, "fab_steps": 1, "square_queries": 2, "targets": 1}
+
+
+def at_its_smallest(stage: Tables) -> Tables:
+    """The stage with one optimiser step on two images, its attacks with a step each; all else as it is."""
+    if stage["kind"] == "evaluate":
+        return stage | BUDGETS | {"checks": False, "samples": 0, "batch_size": IMAGES, "models": ["adv"]}
+    small = stage | ONE_STEP | {"adversary": stage["adversary"] | {"steps": 1}}
+    if stage["kind"] != "game":
+        small["warmup_epochs"] = 0.5
+    if stage["kind"] == "inoculate":
+        small["inversion_steps"] = 1
+    return small
+
+
+def together(paths: Sequence[Path], stages: int | None) -> Tables:
+    """One profile of the first `stages` (None: all) of each of these, those of a defence's own under its name."""
+    found: dict[str, Tables] = {}
+    for path in paths:
+        defence = path.stem.rsplit("-", 1)[1]
+        profile = profiles.to_tables(profiles.load(str(path)).profile)
+        for stage in map(at_its_smallest, profile["stage"][:stages]):
+            own = stage["id"] in ("defend", "inoculate")
+            stage["id"] += f"-{defence}" if own else ""
+            assert found.setdefault(stage["id"], stage) == stage, "all but defend and inoculate is shared"
+    order = sorted(found.values(), key=lambda stage: ORDER.index(stage["id"].split("-")[0]))
+    smaller = {"data": profile["data"] | {"validation": 0.5}, "compute": {"device": "cpu", "threads": 1}}
+    return profile | smaller | {"stage": order}
+
+
+def noise_for(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images to train on, two held out and two to test on, in the shape of a data set, take its place."""
+    facts = replace(DATA_FACTS[dataset], pool=2 * IMAGES, test=IMAGES)
+    monkeypatch.setitem(DATA_FACTS, dataset, facts)
+    generator = np.random.default_rng(0)
+
+    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+        shape = (count, facts.channels, facts.size, facts.size)
+        return generator.integers(0, 256, shape, dtype=np.uint8), generator.integers(0, facts.classes, count)
+
+    mean, std = (0.5,) * facts.channels, (0.2,) * facts.channels
+    monkeypatch.setitem(data.DATA, dataset, lambda: Source(*images(facts.pool), *images(facts.test), mean, std))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("folder", "group"), GROUPS)
+def test_profiles_start(
+    folder: str, group: str, quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = sorted((FOLDER / folder).glob(f"{group}-*.toml"))
+    assert len(paths) == 5
+    noise_for(next(name for name in DATA_FACTS if group.startswith(f"{name}-")), monkeypatch)
+    tables = together(paths, 1 if group.endswith(WIDE) and not WHOLE else None)
+    run = quick_run(tables=tables)
+    assert process.run(run) == 0, run.log_file.read_text() if run.log_file.exists() else ""
+    done = [r for r in RecordReader(run.records_file).read() if isinstance(r, StageChange) and r.state == "finished"]
+    assert [change.stage for change in done] == [stage["id"] for stage in tables["stage"]]
+    assert all(change.total_steps == 1 for change in done if change.stage_kind != "evaluate")
