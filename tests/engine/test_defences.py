@@ -74,7 +74,7 @@ def test_a_step_of_awp_is_the_steps_of_the_method(
     training = Training(context, stage)  # type: ignore[arg-type]
     twin = copy.deepcopy(training.model)
     batch = context.data.train.take(torch.arange(64), context.compute)
-    x_adv = training._attack(batch, 0)
+    x_adv = training._attack(training.model, batch, training.stage.adversary, 0)
     training.step(batch, 0, logging=False)
     twin.train()
     directions = worst_direction(twin, x_adv, batch.y, context.compute)
