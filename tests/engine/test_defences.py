@@ -60,10 +60,27 @@ def test_perturbed_weights_raise_the_loss_and_come_back_whatever_happens() -> No
     plain, directions = loss(), worst_direction(model, x, y, CPU)
     with perturbed(model, directions, 0.05):
         assert loss() > plain + 0.01
-    assert loss() == pytest.approx(plain, abs=1e-6)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "to the bit"
     with pytest.raises(RuntimeError, match="in the middle"), perturbed(model, directions, 0.05):
+        with torch.no_grad():
+            model.get_parameter("0.weight").fill_(torch.nan)
         raise RuntimeError("in the middle")
-    assert all(torch.allclose(value, before[key], atol=1e-6) for key, value in model.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    with perturbed(model, directions, 0.05), torch.no_grad():
+        model.get_parameter("0.weight").mul_(2.0)
+    expected = before["0.weight"] + (before["0.weight"] + 0.05 * directions["0.weight"])
+    assert torch.allclose(model.get_parameter("0.weight"), expected, atol=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_perturbs_nothing() -> None:
+    """Or w + NaN - NaN would be NaN for good, in a step that loss scaling leaves out."""
+    model = network().train()
+    before = copy.deepcopy(model.state_dict())
+    directions = worst_direction(model, torch.full((4, 1, 8, 8), torch.inf), torch.arange(4), CPU)
+    assert all(not direction.any() for direction in directions.values())
+    with perturbed(model, directions, 0.05):
+        pass
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_a_step_of_awp_is_the_steps_of_the_method(
