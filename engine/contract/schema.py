@@ -19,7 +19,6 @@ from engine.contract.catalogue import (
     AttackName,
     DataName,
     DefenceName,
-    InoculationDefence,
     ModelName,
     Norm,
 )
@@ -293,7 +292,7 @@ class Game(_Stage, tag_field="kind", tag="game"):
 class Inoculate(_Training, tag_field="kind", tag="inoculate"):
     """CAFE: a defence plus the KL to the network's answer on the causal inversion."""
 
-    defence: Annotated[InoculationDefence, doc("the loss that inoculation is added to")] = "adv"
+    defence: Annotated[DefenceName, doc("the loss that inoculation is added to")] = "adv"
     game: Annotated[StageId | None, doc("game whose h is used; default the latest")] = None
     start: Annotated[StageId | None, doc("stage whose network to start from; default the base of the game")] = None
     epochs: Annotated[Count, doc("passes over the training images")] = 4

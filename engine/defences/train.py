@@ -75,6 +75,7 @@ class Training(EpochStage):
         self.defence = DEFENCES[stage.defence]
         self.model = self.synchronised(context.trained(stage.start) if stage.start else context.classifier())
         self.inoculation = Inoculation(context, stage, self.model) if isinstance(stage, Inoculate) else None
+        self.attacks = self.defence.attacks or self.inoculation is not None
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay, fused=True
         )
@@ -99,7 +100,7 @@ class Training(EpochStage):
         compute, model = self.context.compute, self.model
         if isinstance(self.stage, Train) and self.stage.resolution and self.stage.ramp:
             batch = resized(batch, side(epoch, self.stage.resolution, self.stage.ramp))
-        x_adv = self._attack(model, batch, self.stage.adversary, epoch) if self.defence.attacks else batch.x
+        x_adv = self._attack(model, batch, self.stage.adversary, epoch) if self.attacks else batch.x
         inverted = self.inoculation.invert(model, batch, x_adv, epoch) if self.inoculation else None
         model.train()
         for group in self.optimizer.param_groups:
@@ -107,7 +108,7 @@ class Training(EpochStage):
         with self._worst_weights(x_adv, batch.y):
             with compute.autocast():
                 z_nat = model(batch.x) if self.defence.clean_logits else None
-                z_adv = model(x_adv)
+                z_adv = model(x_adv) if self.attacks or z_nat is None else z_nat
             loss = self.defence.loss(z_nat, z_adv, batch.y, self.stage.beta or 0.0)
             if self.helper is not None:
                 loss = loss + self._helped(batch.x, x_adv)
@@ -188,7 +189,7 @@ class Training(EpochStage):
             with torch.no_grad(), context.compute.autocast():
                 z = model(batch.x)
             shown = {"val_loss": cross_entropy(z, batch.y), "val_accuracy": 100.0 * (z.argmax(1) == batch.y)}
-            if self.defence.attacks:
+            if self.attacks:
                 x_adv = self._attack(model, batch, pgd, epoch=-1)
                 with torch.no_grad(), context.compute.autocast():
                     z_adv = model(x_adv)

@@ -110,7 +110,32 @@ def test_a_step_of_awp_is_the_steps_of_the_method(
         assert torch.allclose(ours, expected, atol=2e-5)
 
 
-DEFENCES = ["fast", "mart", "awp", "help"]
+def test_a_step_of_inoculated_standard_training_is_that_of_the_method(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    """CE of the clean images + KL( f(x_adv) || f(x_c) ), with the gradient through both arguments."""
+    overrides = ("stage.train.epochs=1", "stage.game.epochs=1", "stage.inoculate.defence=standard")
+    context = context_of(quick_run(*overrides, "stage.inoculate.weight_decay=0"))
+    for stage in context.profile.stage[:2]:
+        for _ in make(context, stage).run():
+            pass
+    training = make(context, context.profile.stage[2])
+    assert isinstance(training, Training)
+    assert training.inoculation is not None
+    twin = copy.deepcopy(training.model)
+    batch = context.data.train.take(torch.arange(64), context.compute)
+    x_adv = training._attack(training.model, batch, training.stage.adversary, 0)
+    inverted = training.inoculation.invert(training.model, batch, x_adv, 0)
+    training.step(batch, 0, logging=False)
+    twin.train()
+    z_nat, z_adv, z_c = (twin(x).log_softmax(1) for x in (batch.x, x_adv, inverted.x_c))
+    (nn.functional.nll_loss(z_nat, batch.y) + (z_adv.exp() * (z_adv - z_c)).sum(1).mean()).backward()
+    for ours, parameter in zip(training.model.parameters(), twin.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert torch.allclose(ours, parameter - training._rate(0) * parameter.grad, atol=1e-6)
+
+
+DEFENCES = ["standard", "fast", "mart", "awp", "help"]
 
 
 @pytest.mark.parametrize("defence", DEFENCES)
