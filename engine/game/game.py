@@ -189,8 +189,8 @@ class GameRun(EpochStage):
         held_out = saddle.HeldOut(*map(torch.cat, zip(*seen, strict=True)))
         found = {}
         with self.context.compute.autocast():
-            found = saddle.shape_of_play(self.h, self.g, held_out.Z)
-            if stage.regret_steps:
+            found = saddle.shape_of_play(self.model.head, self.h, self.g, held_out)
+            if stage.regret_steps and len(held_out.y) >= saddle.FEWEST:
                 found["regret"] = saddle.regret(
                     self.model.head,
                     self.h,
