@@ -237,7 +237,10 @@ class _Training(_Stage):
     adversary: Annotated[Adversary, doc("the attack inside training")] = msgspec.field(default_factory=Adversary)
     ema: Annotated[
         Share | None,
-        doc("decay of an exponential mean of the weights, such as 0.999, which is measured and kept instead of them"),
+        doc(
+            "decay of an exponential mean of the weights and statistics, such as 0.999 (smaller in the first steps), "
+            "which is measured and kept instead of them"
+        ),
     ] = None
     select: Annotated[
         Literal["best", "last"], doc("which checkpoint later stages use; best is chosen on held-out images")
@@ -299,7 +302,9 @@ class Inoculate(_Training, tag_field="kind", tag="inoculate"):
     batch_size: Annotated[BatchSize, doc("images a step")] = 64
     lr: Annotated[Positive, doc("highest learning rate of the triangular schedule")] = 1e-3
     weight: Annotated[NotNegative, doc("weight of the inoculation term")] = 1.0
-    gamma: Annotated[Radius | None, doc("Linf radius of the causal inversion; default eps / 4 for linf")] = None
+    gamma: Annotated[
+        Radius | None, doc("Linf radius of the causal inversion; default eps / 4 for linf, none for imagenet")
+    ] = None
     features: Annotated[
         Literal["eval", "train"],
         doc(

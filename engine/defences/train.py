@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from typing import Any
 
 import torch
 from msgspec import structs
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine import checkpoints
 from engine.attacks.losses import cross_entropy
@@ -61,9 +62,17 @@ def judge(adversary: Adversary) -> Adversary:
     return Adversary(steps=PGD_STEPS, step_size=2.3 / PGD_STEPS)
 
 
-def _mean_of(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential mean of the weights of a model; statistics of BatchNorm are the model's."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+def follow(mean: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Let `mean` be the exponential mean of the weights of `model` and of its statistics of BatchNorm.
+
+    In the first steps (0-based) it forgets faster, so that little is left of where it began.
+    """
+    kept = min(decay, (1 + step) / (10 + step))
+    for average, now in zip(mean.state_dict().values(), model.state_dict().values(), strict=True):
+        if average.is_floating_point():
+            average.lerp_(now, 1 - kept)
+        else:
+            average.copy_(now)
 
 
 class Training(EpochStage):
@@ -81,8 +90,10 @@ class Training(EpochStage):
         )
         self.scaler = context.compute.scaler()
         self.helper = context.trained(stage.helper).requires_grad_(False).eval() if self.defence.helper else None
-        self.mean = None if stage.ema is None else _mean_of(self.model, stage.ema)
-        self.best = (-1.0, -1.0)
+        self.mean = None if stage.ema is None else deepcopy(self.model).requires_grad_(False)
+        labels = context.data.validation.labels
+        self.majority = 100.0 * int(labels.bincount().max()) / len(labels)
+        self.best = (-math.inf, -math.inf)
         self.history: list[Epoch] = []
         self.told: set[str] = set()
 
@@ -122,14 +133,14 @@ class Training(EpochStage):
                     shown["kl_inversion"] = self.inoculation.distance(model, inverted)
             self.descend(loss, self.optimizer, self.scaler)
         self.scaler.update()
-        if self.mean is not None:
-            self.mean.update_parameters(model)
+        if self.mean is not None and self.stage.ema is not None:
+            follow(self.mean, model, self.stage.ema, self.done)
         return shown
 
     @property
     def result(self) -> nn.Module:
         """The network that is measured and kept: the mean of the weights where one is taken."""
-        return self.model if self.mean is None else self.mean.module
+        return self.model if self.mean is None else self.mean
 
     def _worst_weights(self, x_adv: Tensor, y: Tensor) -> AbstractContextManager[None]:
         """Where the loss is taken: at the weights as they are, or perturbed against the network."""
@@ -163,16 +174,19 @@ class Training(EpochStage):
     def end_epoch(self, epoch: int) -> Iterator[Event]:
         """Held-out accuracy; the weights are kept as `best` when they beat all earlier ones.
 
-        Robust accuracy decides, clean accuracy breaks ties.
+        Robust accuracy decides, clean accuracy breaks ties; anything is better than weights that have diverged.
         """
         values = self._validate()
         yield self.scalars(values, epoch + 1.0)
-        score = (values.get("val_robust_accuracy", values["val_accuracy"]), values["val_accuracy"])
+        seen = Epoch(values["val_accuracy"], values.get("val_robust_accuracy"), values["val_loss"])
+        score = (seen.clean if seen.robust is None else seen.robust, seen.clean)
+        score = score if math.isfinite(seen.loss) else (-1.0, -1.0)
         if score > self.best:
             self.best = score
             yield self.save_weights("best")
-        self.history.append(Epoch(values["val_accuracy"], values.get("val_robust_accuracy")))
-        for kind, text in alarms(self.history, self.context.data.facts.classes).items():
+        self.history.append(seen)
+        held_out, over = len(self.context.data.validation), epoch + 1 == self.epochs
+        for kind, text in alarms(self.history, held_out, self.majority, over=over).items():
             if kind not in self.told:
                 self.told.add(kind)
                 yield WarningNote(stage=self.id, text=text)
