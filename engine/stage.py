@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from engine import checkpoints, distributed
 from engine.attacks.balls import Ball
 from engine.contract.catalogue import CHECKPOINT, NO_WEIGHTS
-from engine.contract.errors import CheckpointError
+from engine.contract.errors import CheckpointError, RunFailed
 from engine.contract.plan import batches
 from engine.contract.records import CheckpointWritten, Record, Scalars, WarningNote, to_number
 from engine.contract.results import Results
@@ -54,6 +54,18 @@ class Step:
 
 Event = Record | Results | Step
 Network = TypeVar("Network", bound=nn.Module)
+
+
+def finite(network: Network, what: str) -> Network:
+    """The network as it is. Raises RunFailed where a weight is not a finite number: what learned it has diverged."""
+    sound = [value.isfinite().all() for value in network.parameters()]
+    sound += [~value.isnan().any() for value in network.buffers()]  # masks may be infinite
+    if sound and not torch.stack(sound).all():
+        raise RunFailed(
+            f"{what} has weights that are not finite numbers: its training has diverged, and nothing can go on from it",
+            "Start a new run with a lower learning rate (lr) in the stage that made it, or use other weights.",
+        )
+    return network
 
 
 @dataclass(frozen=True)
@@ -103,27 +115,30 @@ class Context:
     def trained(self, stage_id: str | None) -> Classifier:
         """The network of an earlier stage, the checkpoint that the stage selects, or that of [model] checkpoint.
 
-        Raises CheckpointError.
+        Raises CheckpointError, and RunFailed where it has diverged.
         """
         if stage_id == CHECKPOINT and self.profile.model.checkpoint:
             network = self.classifier()
             if self.profile.model.checkpoint != NO_WEIGHTS:
                 path = Path(self.profile.model.checkpoint).expanduser()
                 load_foreign(path, network, data_name=self.profile.data.name)
-            return network
+            return finite(network, "the network of [model] checkpoint")
         stage = next(stage for stage in self.profile.stage if stage.id == stage_id)
         assert isinstance(stage, Train | Inoculate), "the profile was checked"
         network = self.classifier()
         checkpoints.load_weights(self.weights_file(str(stage_id), stage.select), {"classifier": network})
-        return network
+        return finite(network, f"the network of stage {stage_id}")
 
     def hypothesis(self, game_id: str | None, shape: tuple[int, int, int]) -> nn.Module:
-        """h of an earlier game, or that of [model] hypothesis, in eval mode. Raises CheckpointError."""
+        """h of an earlier game, or that of [model] hypothesis, in eval mode.
+
+        Raises CheckpointError, and RunFailed where it has diverged.
+        """
         h, _ = self.treatments(shape)
         given = self.profile.model.hypothesis
         file = Path(given) if game_id == CHECKPOINT and given else self.weights_file(str(game_id))
         checkpoints.load_weights(file, {"hypothesis": h})
-        return h.eval()
+        return finite(h, f"h of {file.name}").eval()
 
     def readings(self) -> dict[str, float]:
         """The four accuracies on the test images at the end of the latest game, in percent; empty without one."""

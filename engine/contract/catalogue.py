@@ -29,7 +29,6 @@ ModelName = Literal[
 MODEL_FORMS = ("timm:NAME", "PACKAGE.MODULE:FUNCTION")
 """Networks that are not ours: of the library timm, or what a function of the user returns."""
 DefenceName = Literal["standard", "adv", "fast", "trades", "mart", "awp", "help"]
-InoculationDefence = Literal["adv", "fast", "trades", "mart", "awp", "help"]
 BETAS = {"trades": 2.0, "mart": 3.0, "awp": 4.0, "help": 4.0}
 """Weight of the KL term by defence, as in the CAFE authors' code."""
 AttackName = Literal[

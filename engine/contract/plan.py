@@ -155,8 +155,9 @@ def _steps(adversary: Adversary) -> float:
     return 1 + share * (adversary.steps - 1)
 
 
-_VIEWS = {"trades": 2.0, "mart": 2.0, "awp": 3.0, "help": 4.3}
-"""Training passes of a step by defence, 1 for the others: clean, adversarial, proxy of awp, helper example."""
+_VIEWS = {"standard": 2.0, "trades": 2.0, "mart": 2.0, "awp": 3.0, "help": 4.3}
+"""Training passes of a step by defence, 1 for the others: clean, adversarial, proxy of awp, helper example. That of
+standard is inoculated: alone it has one."""
 
 
 def _views(stage: Train | Inoculate) -> float:

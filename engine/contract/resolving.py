@@ -178,10 +178,11 @@ def _resolve_inoculation(stage: Inoculate, path: str, earlier: Sequence[Stage], 
             problems += _refer_network(f"{path}.start", stage.start, earlier, profile)
         else:  # the base of the game has been checked there
             stage.start = next((g.base for g in earlier if isinstance(g, Game) and g.id == stage.game), None)
-    if stage.gamma is None and profile.threat.norm == "linf":
+    unknown = "threat.norm is l2" if profile.threat.norm == "l2" else "nothing is known that suits imagenet"
+    if stage.gamma is None and profile.threat.norm == "linf" and profile.data.name != "imagenet":
         stage.gamma = profile.threat.eps / 4
     if stage.gamma is None:
-        problems.append(f"{path}.gamma: missing; needed: the Linf radius of the inversion, as threat.norm is l2")
+        problems.append(f"{path}.gamma: missing; needed: the Linf radius of the inversion, as {unknown}")
     elif stage.gamma > 1:
         problems.append(f"{path}.gamma: found {stage.gamma}; allowed: at most 1, images lie in [0,1]")
     return problems

@@ -20,7 +20,6 @@ from engine.contract.catalogue import (
     AttackName,
     DataName,
     DefenceName,
-    InoculationDefence,
     ModelName,
     Norm,
 )
@@ -239,7 +238,10 @@ class _Training(_Stage):
     adversary: Annotated[Adversary, doc("the attack inside training")] = msgspec.field(default_factory=Adversary)
     ema: Annotated[
         Share | None,
-        doc("decay of an exponential mean of the weights, such as 0.999, which is measured and kept instead of them"),
+        doc(
+            "decay of an exponential mean of the weights and statistics, such as 0.999 (smaller in the first steps), "
+            "which is measured and kept instead of them"
+        ),
     ] = None
     select: Annotated[
         Literal["best", "last"], doc("which checkpoint later stages use; best is chosen on held-out images")
@@ -294,14 +296,16 @@ class Game(_Stage, tag_field="kind", tag="game"):
 class Inoculate(_Training, tag_field="kind", tag="inoculate"):
     """CAFE: a defence plus the KL to the network's answer on the causal inversion."""
 
-    defence: Annotated[InoculationDefence, doc("the loss that inoculation is added to")] = "adv"
+    defence: Annotated[DefenceName, doc("the loss that inoculation is added to")] = "adv"
     game: Annotated[StageId | None, doc("game whose h is used; default the latest")] = None
     start: Annotated[StageId | None, doc("stage whose network to start from; default the base of the game")] = None
     epochs: Annotated[Count, doc("passes over the training images")] = 4
     batch_size: Annotated[BatchSize, doc("images a step")] = 64
     lr: Annotated[Positive, doc("highest learning rate of the triangular schedule")] = 1e-3
     weight: Annotated[NotNegative, doc("weight of the inoculation term")] = 1.0
-    gamma: Annotated[Radius | None, doc("Linf radius of the causal inversion; default eps / 4 for linf")] = None
+    gamma: Annotated[
+        Radius | None, doc("Linf radius of the causal inversion; default eps / 4 for linf, none for imagenet")
+    ] = None
     features: Annotated[
         Literal["eval", "train"],
         doc(

@@ -46,7 +46,7 @@ def helper_term(z_helper: Tensor, z_standard: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Defence:
-    """`loss` (z_nat or None, z_adv, y, beta) per example. Without `attacks`, z_adv is that of the clean image.
+    """`loss` (z_nat or None, z_adv, y, beta) per example. Without `attacks` it is one of clean images alone.
 
     `awp` takes the loss at adversarially perturbed weights; `helper` adds the term of the helper example.
     """
@@ -56,6 +56,11 @@ class Defence:
     clean_logits: bool = False
     awp: bool = False
     helper: bool = False
+
+
+def _standard(z_nat: Tensor | None, z_adv: Tensor, y: Tensor, beta: float) -> Tensor:
+    assert z_nat is not None
+    return cross_entropy(z_nat, y)
 
 
 def _trades(z_nat: Tensor | None, z_adv: Tensor, y: Tensor, beta: float) -> Tensor:
@@ -69,7 +74,7 @@ def _mart(z_nat: Tensor | None, z_adv: Tensor, y: Tensor, beta: float) -> Tensor
 
 
 DEFENCES: dict[str, Defence] = {
-    "standard": Defence(lambda z_nat, z, y, beta: cross_entropy(z, y), attacks=False),
+    "standard": Defence(_standard, attacks=False, clean_logits=True),
     "adv": Defence(lambda z_nat, z_adv, y, beta: adv(z_adv, y)),
     "fast": Defence(lambda z_nat, z_adv, y, beta: adv(z_adv, y)),
     "trades": Defence(_trades, clean_logits=True),

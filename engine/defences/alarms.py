@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-FALL = 5.0
-"""Points below its best that held-out robust accuracy may be before robust overfitting is said (Rice et al. 2020)."""
+FALL, ERRORS = 5.0, 3.0
+"""Points below its best that held-out robust accuracy may be, twice in a row, before robust overfitting is said (Rice
+et al. 2020): at least so many, and so many standard errors of the difference of two accuracies of as many images."""
 LOST, HAD = 0.2, 10.0
 """Catastrophic overfitting (Wong et al. 2020): less than this share is left of a robust accuracy of at least that."""
-NEAR_CHANCE = 1.2
+NEAR_MAJORITY = 1.1
 PATIENCE = 3
-"""Epochs at chance level after which a training counts as collapsed."""
+"""Epochs after which a training that is no better than the most frequent class counts as collapsed; or all it had."""
 
 
 class Epoch(NamedTuple):
@@ -19,10 +21,19 @@ class Epoch(NamedTuple):
 
     clean: float
     robust: float | None
+    loss: float = 0.0
 
 
-def alarms(history: Sequence[Epoch], classes: int) -> dict[str, str]:
-    """Kind -> sentence for everything that can be said after the last of these epochs."""
+def alarms(history: Sequence[Epoch], images: int, majority: float, *, over: bool = False) -> dict[str, str]:
+    """Kind -> sentence for everything that can be said after the last of these epochs; `over` if there is no other.
+
+    Of the held-out `images`, `majority` percent are of the most frequent class.
+    """
+    if not math.isfinite(history[-1].loss):
+        return {
+            "diverged": f"the training has diverged: held-out loss is {history[-1].loss} after epoch {len(history)}; "
+            "try a lower learning rate or a longer warm-up"
+        }
     found: dict[str, str] = {}
     robust = [epoch.robust for epoch in history if epoch.robust is not None]
     if robust:
@@ -33,15 +44,17 @@ def alarms(history: Sequence[Epoch], classes: int) -> dict[str, str]:
                 f"catastrophic overfitting: held-out robust accuracy fell from {best:.1f}% to {robust[-1]:.1f}%; "
                 "try pgd instead of fgsm, or a smaller step"
             )
-        elif robust[-1] < best - FALL:
+        elif max(robust[-2:]) < best - max(FALL, ERRORS * math.sqrt(2 * best * (100 - best) / images)):
             found["overfitting"] = (
                 f"robust overfitting: held-out robust accuracy {robust[-1]:.1f}%, its best was {best:.1f}% after "
                 f'epoch {epoch}; `select = "best"` keeps that'
             )
     recent = history[-PATIENCE:]
-    if len(recent) == PATIENCE and all(epoch.clean <= NEAR_CHANCE * 100 / classes for epoch in recent):
+    if (over or len(recent) == PATIENCE) and all(epoch.clean <= NEAR_MAJORITY * majority for epoch in recent):
+        epochs = f"{len(recent)} epochs" if len(recent) > 1 else "its one epoch"
         found["collapse"] = (
-            f"the training has collapsed: held-out accuracy has been at chance for {PATIENCE} epochs; "
+            f"the training has collapsed: for {epochs} held-out accuracy, now {history[-1].clean:.1f}%, has been no "
+            f"better than that of the most frequent class alone, {majority:.1f}%; "
             "try a lower learning rate or a longer warm-up"
         )
     return found

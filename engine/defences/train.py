@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from typing import Any
 
 import torch
+from msgspec import structs
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine import checkpoints
 from engine.attacks.losses import cross_entropy
 from engine.attacks.pgd import training_adversary
 from engine.contract.records import CheckpointWritten, WarningNote
-from engine.contract.schema import Inoculate, Train
+from engine.contract.schema import Adversary, Inoculate, Train
 from engine.data import Batch
 from engine.defences import DEFENCES, HELPER_REACH, helper_term
 from engine.defences.alarms import Epoch, alarms
 from engine.defences.inoculation import Inoculation
 from engine.defences.weights import perturbed, worst_direction
 from engine.stage import Context, EpochStage, Event, Meter
+
+PGD_STEPS = 10
+"""Of the attack on held-out images, where training has a cheaper one."""
 
 
 def triangular(step: int, total: int, rise: float) -> float:
@@ -47,9 +52,27 @@ def resized(batch: Batch, size: int) -> Batch:
     return Batch(x.clamp(0, 1), batch.y, batch.index)
 
 
-def _mean_of(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential mean of the weights of a model; statistics of BatchNorm are the model's."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+def judge(adversary: Adversary) -> Adversary:
+    """What measures robustness on held-out images: PGD up the cross-entropy, that of training or 10 steps.
+
+    A single step cannot see catastrophic overfitting, which is a network that only withstands single steps.
+    """
+    if adversary.attack == "pgd":
+        return structs.replace(adversary, loss="ce")
+    return Adversary(steps=PGD_STEPS, step_size=2.3 / PGD_STEPS)
+
+
+def follow(mean: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Let `mean` be the exponential mean of the weights of `model` and of its statistics of BatchNorm.
+
+    In the first steps (0-based) it forgets faster, so that little is left of where it began.
+    """
+    kept = min(decay, (1 + step) / (10 + step))
+    for average, now in zip(mean.state_dict().values(), model.state_dict().values(), strict=True):
+        if average.is_floating_point():
+            average.lerp_(now, 1 - kept)
+        else:
+            average.copy_(now)
 
 
 class Training(EpochStage):
@@ -61,13 +84,16 @@ class Training(EpochStage):
         self.defence = DEFENCES[stage.defence]
         self.model = self.synchronised(context.trained(stage.start) if stage.start else context.classifier())
         self.inoculation = Inoculation(context, stage, self.model) if isinstance(stage, Inoculate) else None
+        self.attacks = self.defence.attacks or self.inoculation is not None
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=stage.lr, momentum=stage.momentum, weight_decay=stage.weight_decay, fused=True
         )
         self.scaler = context.compute.scaler()
         self.helper = context.trained(stage.helper).requires_grad_(False).eval() if self.defence.helper else None
-        self.mean = None if stage.ema is None else _mean_of(self.model, stage.ema)
-        self.best = (-1.0, -1.0)
+        self.mean = None if stage.ema is None else deepcopy(self.model).requires_grad_(False)
+        labels = context.data.validation.labels
+        self.majority = 100.0 * int(labels.bincount().max()) / len(labels)
+        self.best = (-math.inf, -math.inf)
         self.history: list[Epoch] = []
         self.told: set[str] = set()
 
@@ -85,7 +111,7 @@ class Training(EpochStage):
         compute, model = self.context.compute, self.model
         if isinstance(self.stage, Train) and self.stage.resolution and self.stage.ramp:
             batch = resized(batch, side(epoch, self.stage.resolution, self.stage.ramp))
-        x_adv = self._attack(batch, epoch) if self.defence.attacks else batch.x
+        x_adv = self._attack(model, batch, self.stage.adversary, epoch) if self.attacks else batch.x
         inverted = self.inoculation.invert(model, batch, x_adv, epoch) if self.inoculation else None
         model.train()
         for group in self.optimizer.param_groups:
@@ -93,7 +119,7 @@ class Training(EpochStage):
         with self._worst_weights(x_adv, batch.y):
             with compute.autocast():
                 z_nat = model(batch.x) if self.defence.clean_logits else None
-                z_adv = model(x_adv)
+                z_adv = model(x_adv) if self.attacks or z_nat is None else z_nat
             loss = self.defence.loss(z_nat, z_adv, batch.y, self.stage.beta or 0.0)
             if self.helper is not None:
                 loss = loss + self._helped(batch.x, x_adv)
@@ -107,14 +133,14 @@ class Training(EpochStage):
                     shown["kl_inversion"] = self.inoculation.distance(model, inverted)
             self.descend(loss, self.optimizer, self.scaler)
         self.scaler.update()
-        if self.mean is not None:
-            self.mean.update_parameters(model)
+        if self.mean is not None and self.stage.ema is not None:
+            follow(self.mean, model, self.stage.ema, self.done)
         return shown
 
     @property
     def result(self) -> nn.Module:
         """The network that is measured and kept: the mean of the weights where one is taken."""
-        return self.model if self.mean is None else self.mean.module
+        return self.model if self.mean is None else self.mean
 
     def _worst_weights(self, x_adv: Tensor, y: Tensor) -> AbstractContextManager[None]:
         """Where the loss is taken: at the weights as they are, or perturbed against the network."""
@@ -132,14 +158,14 @@ class Training(EpochStage):
             z_helper = self.model(x + HELPER_REACH * (x_adv - x))
         return helper_term(z_helper, z_standard)
 
-    def _attack(self, batch: Batch, epoch: int, model: nn.Module | None = None) -> Tensor:
+    def _attack(self, model: nn.Module, batch: Batch, adversary: Adversary, epoch: int) -> Tensor:
         context = self.context
         return training_adversary(
-            model or self.model,
+            model,
             batch,
             context.ball,
             context.compute,
-            self.stage.adversary,
+            adversary,
             seed=context.profile.seed,
             epoch=epoch,
             share=self.epoch_share,
@@ -148,16 +174,19 @@ class Training(EpochStage):
     def end_epoch(self, epoch: int) -> Iterator[Event]:
         """Held-out accuracy; the weights are kept as `best` when they beat all earlier ones.
 
-        Robust accuracy decides, clean accuracy breaks ties.
+        Robust accuracy decides, clean accuracy breaks ties; anything is better than weights that have diverged.
         """
         values = self._validate()
         yield self.scalars(values, epoch + 1.0)
-        score = (values.get("val_robust_accuracy", values["val_accuracy"]), values["val_accuracy"])
+        seen = Epoch(values["val_accuracy"], values.get("val_robust_accuracy"), values["val_loss"])
+        score = (seen.clean if seen.robust is None else seen.robust, seen.clean)
+        score = score if math.isfinite(seen.loss) else (-1.0, -1.0)
         if score > self.best:
             self.best = score
             yield self.save_weights("best")
-        self.history.append(Epoch(values["val_accuracy"], values.get("val_robust_accuracy")))
-        for kind, text in alarms(self.history, self.context.data.facts.classes).items():
+        self.history.append(seen)
+        held_out, over = len(self.context.data.validation), epoch + 1 == self.epochs
+        for kind, text in alarms(self.history, held_out, self.majority, over=over).items():
             if kind not in self.told:
                 self.told.add(kind)
                 yield WarningNote(stage=self.id, text=text)
@@ -167,15 +196,15 @@ class Training(EpochStage):
         yield self.save_weights()
 
     def _validate(self) -> dict[str, float]:
-        """Accuracy on the held-out images, clean and under the adversary of training with fixed starts."""
-        context, meter = self.context, Meter()
+        """Accuracy on the held-out images, clean and under PGD with fixed starts."""
+        context, meter, pgd = self.context, Meter(), judge(self.stage.adversary)
         model = self.result.eval()
         for batch in context.data.validation.share().batches(512, context.compute):
             with torch.no_grad(), context.compute.autocast():
                 z = model(batch.x)
             shown = {"val_loss": cross_entropy(z, batch.y), "val_accuracy": 100.0 * (z.argmax(1) == batch.y)}
-            if self.defence.attacks:
-                x_adv = self._attack(batch, -1, model)
+            if self.attacks:
+                x_adv = self._attack(model, batch, pgd, epoch=-1)
                 with torch.no_grad(), context.compute.autocast():
                     z_adv = model(x_adv)
                 shown["val_robust_accuracy"] = 100.0 * (z_adv.argmax(1) == batch.y)

@@ -23,7 +23,8 @@ def worst_direction(
     """By name of each weight tensor with more than one dimension: |w| / |dw| * dw for a step dw up CE(f(x_adv), y).
 
     The mean is over the `whole` batch, of which x_adv and y may be the share of this rank; default: all there is.
-    The model is used in its present mode; its statistics of BatchNorm stay as they are.
+    The model is used in its present mode; its statistics of BatchNorm stay as they are. Where a gradient is not finite
+    the direction is 0: loss scaling leaves such a step out.
     """
     weights = dict(model.named_parameters())
     buffers = {name: value.clone() for name, value in model.named_buffers()}
@@ -36,7 +37,9 @@ def worst_direction(
     directions = {}
     for (name, weight), gradient in zip(chosen.items(), gradients, strict=True):
         step = PROXY_RATE * gradient
-        directions[name] = weight.detach().norm() / (step.norm() + 1e-20) * step
+        length = step.norm()
+        direction = weight.detach().norm() / (length + 1e-20) * step
+        directions[name] = torch.where(length.isfinite(), direction, 0.0)
     return directions
 
 
@@ -44,17 +47,16 @@ def worst_direction(
 def perturbed(model: nn.Module, directions: dict[str, Tensor], gamma: float) -> Iterator[None]:
     """Within this context the weights are w + gamma * d; what is done to them there stays, gamma * d is taken off.
 
-    Also when the context is left by an exception.
+    Where nothing is done, w comes back to the bit; adding and subtracting would leave a rounding at every step. After
+    an exception w comes back whatever was done. Takes the memory of the weights twice.
     """
-    weights = dict(model.named_parameters())
-
-    def move(by: float) -> None:
-        with torch.no_grad():
-            for name, direction in directions.items():
-                weights[name].add_(direction, alpha=by)
-
-    move(gamma)
+    weights = {name: value.detach() for name, value in model.named_parameters() if name in directions}
+    kept = {name: weight.clone() for name, weight in weights.items()}
+    moved = {name: weight.add_(directions[name], alpha=gamma).clone() for name, weight in weights.items()}
+    done: dict[str, Tensor] = {}
     try:
         yield
+        done = {name: weight - moved[name] for name, weight in weights.items()}
     finally:
-        move(-gamma)
+        for name, weight in weights.items():
+            weight.copy_(kept[name] + done[name] if done else kept[name])

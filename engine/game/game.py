@@ -194,8 +194,8 @@ class GameRun(EpochStage):
             seen.append(saddle.HeldOut(F_nat, F_adv - F_nat, batch.y))
         held_out = saddle.HeldOut(*map(torch.cat, zip(*seen, strict=True)))
         with self.context.compute.autocast():
-            found = saddle.shape_of_play(self.h, self.g, held_out.Z)
-        if stage.regret_steps:
+            found = saddle.shape_of_play(self.model.head, self.h, self.g, held_out)
+        if stage.regret_steps and len(held_out.y) >= saddle.FEWEST:
             found["regret"] = saddle.regret(
                 self.model.head,
                 self.h,

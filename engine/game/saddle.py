@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import NamedTuple
@@ -10,15 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from engine.attacks.loop import attacked
+from engine.attacks.losses import kl_divergence
 from engine.device import Compute
 from engine.game.moments import moment, omega, regulariser
 
 IMAGES = 1024
 """Held-out images that a diagnosis looks at, at most."""
+FEWEST = 4
+"""Held-out images that regret needs: two in either half, as BatchNorm cannot learn the variance of one."""
 LITTLE = 0.05
-"""Below this share g(Z) counts as Z itself, and what h makes of different examples as the same."""
+"""Below this share of |Z| g(Z) counts as Z itself; below this share of what examples differ by, h is without effect."""
+ALIKE = 0.1
+"""Nearer to Adv than this share of what the attack does to the answer, CF counts as Adv. A g that was trained to be the
+identity alone comes to 0.02, one that plays is at 0.5 and more."""
 NOTHING = 1e-3
-"""psi below which nothing is left to play for: both likelihoods of the true class are about 97% or more."""
+"""psi, a product, below which nothing is left to play for: one of the likelihoods of the true class is near 1."""
 
 
 class HeldOut(NamedTuple):
@@ -79,39 +86,61 @@ def regret(
     return float(after - before)
 
 
-def shape_of_play(h: nn.Module, g: nn.Module, Z: Tensor) -> dict[str, float]:
-    """treatment_distance |g(Z) - Z| / |Z|, 0 for an identity; hypothesis_spread in [0,1], 0 for a constant h.
+def shape_of_play(head: nn.Module, h: nn.Module, g: nn.Module, seen: HeldOut) -> dict[str, float]:
+    """How far g is from the identity, and what it matters to the classifier which example h answers to.
 
-    The spread is the root of the share of E|h(g(Z))|^2 that is left when the mean over the examples (N,) is taken off.
+    treatment_distance is |g(Z) - Z| / |Z|. counterfactual_kl is mean KL(Adv || CF) / mean KL(Adv || clean answer), near
+    0 also for a g that cannot repeat every value of Z but does the same to the classifier. hypothesis_spread is by how
+    much logits change when h gives its mean answer to every example, root mean square over that of the clean logits
+    around their mean: 0 for a constant h as for one that vanishes. Logits are taken around their mean over the classes,
+    as the softmax does not see it.
     """
+
+    def logits(w: Tensor | float) -> Tensor:
+        z = head(seen.F_nat + w).float()
+        return z - z.mean(1, keepdim=True)
+
     with attacked(h), attacked(g), torch.no_grad():
-        treatment = g(Z)
-        answer = h(treatment).float().flatten(1)
-    away, length = (treatment - Z).float().flatten(1).norm(dim=1), Z.float().flatten(1).norm(dim=1)
-    varying = (answer - answer.mean(0)).pow(2).sum() / answer.pow(2).sum().clamp_min(1e-12)
+        treatment = g(seen.Z)
+        answer = h(treatment)
+        away, length = (w.float().flatten(1).norm(dim=1) for w in (treatment - seen.Z, seen.Z))
+        clean, adv = logits(0.0), logits(seen.Z)
+        kl, attack = kl_divergence(adv, logits(treatment)), kl_divergence(adv, clean)
+        moved = logits(answer) - logits(answer.float().mean(0).to(answer.dtype))
+    apart = (clean - clean.mean(0)).pow(2).mean().sqrt()
     return {
         "treatment_distance": float(away.mean() / length.mean().clamp_min(1e-12)),
-        "hypothesis_spread": float(varying.sqrt()),
+        "counterfactual_kl": float(kl.mean() / attack.mean().clamp_min(1e-12)),
+        "hypothesis_spread": float(moved.pow(2).mean().sqrt() / apart.clamp_min(1e-12)),
     }
 
 
 def alarms(values: Mapping[str, float]) -> dict[str, str]:
     """Kind -> sentence for everything that held-out values (with the prefix `val_`) say is wrong with a game."""
+    diverged = [name for name, value in values.items() if not math.isfinite(value)]
+    if diverged:
+        return {
+            "diverged": f"the game has diverged: not finite numbers are {', '.join(diverged)}; "
+            "try a lower learning rate"
+        }
     found: dict[str, str] = {}
-    distance, spread = values["val_treatment_distance"], values["val_hypothesis_spread"]
-    if distance < LITTLE:
+    distance, kl, spread = (
+        values[f"val_{name}"] for name in ("treatment_distance", "counterfactual_kl", "hypothesis_spread")
+    )
+    if distance < LITTLE or kl < ALIKE:
         found["identity"] = (
-            f"the test function is almost the identity: g(Z) is {100 * distance:.1f}% of |Z| away from Z, so there is "
-            "no counterfactual to learn from; try a smaller lambda or a higher learning rate"
+            f"the test function is almost the identity: CF is {100 * kl:.1f}% as far from Adv as the clean answer is "
+            f"(KL), g(Z) {100 * distance:.1f}% of |Z| away from Z, so there is no counterfactual to learn from; "
+            "try a smaller lambda or a higher learning rate"
         )
     if spread < LITTLE:
         found["constant"] = (
-            f"the hypothesis model is almost constant: {100 * spread:.1f}% of its answer depends on the example; "
-            "try a lower learning rate"
+            "the hypothesis model is constant or without effect: with one answer for all examples the logits would "
+            f"change by {100 * spread:.1f}% of what they differ by; try more epochs or another learning rate"
         )
     if values["val_psi"] < NOTHING:
         found["psi"] = (
-            f"psi has gone to {values['val_psi']:.2g}: both players are sure of the true class and nothing is left to "
-            "play for; try a weaker base network or a larger eps"
+            f"psi has gone to {values['val_psi']:.2g}: for almost every image CC or CF is sure of the true class and "
+            "nothing is left to play for; try a weaker base network or a larger eps"
         )
     return found

@@ -82,6 +82,14 @@ def test_open_defaults_are_filled_from_other_keys() -> None:
     assert evaluate.models == ["train", "inoculate"]
 
 
+def test_an_inoculation_on_imagenet_needs_its_radius() -> None:
+    found = problem(METHOD, "data.name=imagenet", "model.name=resnet18")
+    assert found.startswith("stage.2.gamma: missing; needed: the Linf radius of the inversion")
+    inoculate = load(METHOD, "data.name=imagenet", "stage.inoculate.gamma=1/255").profile.stage[2]
+    assert isinstance(inoculate, Inoculate)
+    assert inoculate.gamma == pytest.approx(1 / 255)
+
+
 def test_an_fgsm_adversary_has_its_own_step() -> None:
     stage = load(METHOD, "stage.train.adversary.attack=fgsm").profile.stage[0]
     assert isinstance(stage, Train)

@@ -13,7 +13,7 @@ from torch import nn
 from engine import checkpoints, process
 from engine.contract.errors import ProfileError
 from engine.contract.profile import from_tables
-from engine.contract.records import RecordReader, WarningNote
+from engine.contract.records import RecordReader, Scalars, WarningNote
 from engine.contract.rundir import RunDir
 from engine.defences.alarms import Epoch, alarms
 from engine.defences.train import Training
@@ -60,10 +60,25 @@ def test_perturbed_weights_raise_the_loss_and_come_back_whatever_happens() -> No
     plain, directions = loss(), worst_direction(model, x, y, CPU)
     with perturbed(model, directions, 0.05):
         assert loss() > plain + 0.01
-    assert loss() == pytest.approx(plain, abs=1e-6)
-    with pytest.raises(RuntimeError, match="in the middle"), perturbed(model, directions, 0.05):
-        raise RuntimeError("in the middle")
-    assert all(torch.allclose(value, before[key], atol=1e-6) for key, value in model.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "to the bit"
+    with pytest.raises(TypeError), perturbed(model, directions, 0.05):  # which finds a weight no longer what it was
+        model.get_parameter("0.weight").data.fill_(torch.nan).add_(None)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    with perturbed(model, directions, 0.05), torch.no_grad():
+        model.get_parameter("0.weight").mul_(2.0)
+    expected = before["0.weight"] + (before["0.weight"] + 0.05 * directions["0.weight"])
+    assert torch.allclose(model.get_parameter("0.weight"), expected, atol=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_perturbs_nothing() -> None:
+    """Or w + NaN - NaN would be NaN for good, in a step that loss scaling leaves out."""
+    model = network().train()
+    before = copy.deepcopy(model.state_dict())
+    directions = worst_direction(model, torch.full((4, 1, 8, 8), torch.inf), torch.arange(4), CPU)
+    assert all(not direction.any() for direction in directions.values())
+    with perturbed(model, directions, 0.05):
+        pass
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_a_step_of_awp_is_the_steps_of_the_method(
@@ -74,7 +89,7 @@ def test_a_step_of_awp_is_the_steps_of_the_method(
     training = Training(context, stage)  # type: ignore[arg-type]
     twin = copy.deepcopy(training.model)
     batch = context.data.train.take(torch.arange(64), context.compute)
-    x_adv = training._attack(batch, 0)
+    x_adv = training._attack(training.model, batch, training.stage.adversary, 0)
     training.step(batch, 0, logging=False)
     twin.train()
     directions = worst_direction(twin, x_adv, batch.y, context.compute)
@@ -93,7 +108,32 @@ def test_a_step_of_awp_is_the_steps_of_the_method(
         assert torch.allclose(ours, expected, atol=2e-5)
 
 
-DEFENCES = ["fast", "mart", "awp", "help"]
+def test_a_step_of_inoculated_standard_training_is_that_of_the_method(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    """CE of the clean images + KL( f(x_adv) || f(x_c) ), with the gradient through both arguments."""
+    overrides = ("stage.train.epochs=1", "stage.game.epochs=1", "stage.inoculate.defence=standard")
+    context = context_of(quick_run(*overrides, "stage.inoculate.weight_decay=0"))
+    for stage in context.profile.stage[:2]:
+        for _ in make(context, stage).run():
+            pass
+    training = make(context, context.profile.stage[2])
+    assert isinstance(training, Training)
+    assert training.inoculation is not None
+    twin = copy.deepcopy(training.model)
+    batch = context.data.train.take(torch.arange(64), context.compute)
+    x_adv = training._attack(training.model, batch, training.stage.adversary, 0)
+    inverted = training.inoculation.invert(training.model, batch, x_adv, 0)
+    training.step(batch, 0, logging=False)
+    twin.train()
+    z_nat, z_adv, z_c = (twin(x).log_softmax(1) for x in (batch.x, x_adv, inverted.x_c))
+    (nn.functional.nll_loss(z_nat, batch.y) + (z_adv.exp() * (z_adv - z_c)).sum(1).mean()).backward()
+    for ours, parameter in zip(training.model.parameters(), twin.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert torch.allclose(ours, parameter - training._rate(0) * parameter.grad, atol=1e-6)
+
+
+DEFENCES = ["standard", "fast", "mart", "awp", "help"]
 
 
 @pytest.mark.parametrize("defence", DEFENCES)
@@ -126,53 +166,136 @@ def test_defaults_follow_the_defence() -> None:
         from_tables({"name": "x", "stage": [{"kind": "train", "defence": "help"}]})
 
 
+def told(history: list[Epoch], images: int = 5000, majority: float = 10.0, *, over: bool = False) -> list[str]:
+    return list(alarms(history, images, majority, over=over))
+
+
+SOUND = [Epoch(50.0 + 5 * i, 20.0 + 4 * i) for i in range(8)]
+
+
 def test_alarms_say_what_they_see_and_nothing_of_a_sound_training() -> None:
-    sound = [Epoch(50.0 + 5 * i, 20.0 + 4 * i) for i in range(8)]
-    assert alarms(sound, 10) == {}
-    assert alarms([Epoch(90.0, None)] * 5, 10) == {}
-    assert list(alarms([*sound, Epoch(92.0, 40.0)], 10)) == ["overfitting"]
-    assert "48.0% after epoch 8" in alarms([*sound, Epoch(92.0, 40.0)], 10)["overfitting"]
-    assert list(alarms([*sound, Epoch(95.0, 1.0)], 10)) == ["catastrophic"]
-    assert list(alarms([Epoch(10.0, 9.0)] * 3, 10)) == ["collapse"]
-    assert alarms([Epoch(10.0, 9.0)] * 2, 10) == {}
-    assert alarms([Epoch(50.0, 20.0)] * 3, 2) == {"collapse": alarms([Epoch(50.0, 20.0)] * 3, 2)["collapse"]}
+    assert told(SOUND, over=True) == []
+    assert told([Epoch(90.0, None)] * 5) == []
+    assert told([*SOUND, Epoch(95.0, 1.0)]) == ["catastrophic"]
+    assert told([*SOUND, Epoch(95.0, 1.0, float("nan"))]) == ["diverged"]
 
 
-def test_a_collapsed_training_is_told_once(quick_run: Callable[..., RunDir]) -> None:
+def test_robust_overfitting_takes_two_epochs_and_more_than_the_noise_of_the_images() -> None:
+    fallen = [*SOUND, Epoch(92.0, 40.0), Epoch(92.0, 41.0)]
+    assert told(fallen) == ["overfitting"]
+    assert "48.0% after epoch 8" in alarms(fallen, 5000, 10.0)["overfitting"]
+    assert told(fallen[:-1]) == []
+    assert told(fallen, images=135) == [], "3 standard errors are 18 points"
+    assert told([*SOUND, *[Epoch(92.0, 25.0)] * 2], images=135) == ["overfitting"]
+
+
+def test_a_training_collapses_to_the_most_frequent_class() -> None:
+    assert told([Epoch(10.0, 9.0)] * 3) == ["collapse"]
+    assert told([Epoch(18.9, 18.9)] * 3, majority=18.9) == ["collapse"], "as on SVHN"
+    assert told([Epoch(50.0, 20.0)] * 3, majority=50.0) == ["collapse"]
+    assert told([Epoch(25.0, 18.9)] * 3, majority=18.9) == []
+    assert told([Epoch(10.0, 9.0)] * 2) == []
+    assert told([Epoch(10.0, 9.0)] * 2, over=True) == ["collapse"]
+    assert told([Epoch(10.0, 9.0)] * 2 + [Epoch(60.0, 30.0)], over=True) == []
+
+
+def _warnings(run: RunDir) -> list[WarningNote]:
+    return [record for record in RecordReader(run.records_file).read() if isinstance(record, WarningNote)]
+
+
+@pytest.mark.parametrize("epochs", [2, 5])
+def test_a_collapsed_training_is_told_once(epochs: int, quick_run: Callable[..., RunDir]) -> None:
     tables = {
         "name": "x",
         "data": {"validation": 0.8},
         "compute": {"threads": 1},
-        "stage": [{"kind": "train", "defence": "standard", "epochs": 5, "batch_size": 64, "lr": 1e-12}],
+        "stage": [{"kind": "train", "defence": "standard", "epochs": epochs, "batch_size": 64, "lr": 1e-12}],
     }
     run = quick_run(tables=tables)
     assert process.run(run) == 0
-    notes = [record for record in RecordReader(run.records_file).read() if isinstance(record, WarningNote)]
-    assert [("collapsed" in note.text, note.stage) for note in notes] == [(True, "train")]
+    assert [("collapsed" in note.text, note.stage) for note in _warnings(run)] == [(True, "train")]
+
+
+def test_a_training_that_diverged_is_told_and_nothing_goes_on_from_it(quick_run: Callable[..., RunDir]) -> None:
+    run = quick_run("stage.train.lr=1e30", "data.validation=0.9")
+    assert process.run(run) == 1
+    assert [note.text.split(":")[0] for note in _warnings(run)] == ["the training has diverged"]
+    assert "the network of stage train has weights that are not finite numbers" in run.state().error
+
+
+def test_a_network_that_withstands_single_steps_alone_is_told(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    """`fast`, by a step so short that its own attack finds less and less while PGD finds everything."""
+    quick = {"batch_size": 64, "epochs": 8}
+    fast = {"defence": "fast", "start": "adv", "warmup_epochs": 8, "lr": 0.2, "adversary": {"step_size": 0.01}}
+    tables = {
+        "name": "x",
+        "data": {"validation": 0.7, "augment": False},
+        "threat": {"eps": 0.2},
+        "compute": {"threads": 1},
+        "stage": [
+            {"kind": "train", "id": "adv", "adversary": {"steps": 3}, **quick},
+            {"kind": "train", **quick, **fast},
+        ],
+    }
+    context = context_of(quick_run(tables=tables))
+    trainings = []
+    for stage in context.profile.stage:
+        trainings.append(make(context, stage))
+        events = list(trainings[-1].run())
+    notes = [event.text for event in events if isinstance(event, WarningNote)]
+    assert any("catastrophic overfitting" in note for note in notes)
+    curves = [event.numbers() for event in events if isinstance(event, Scalars)]
+    robust = [values["val_robust_accuracy"] for values in curves if "val_robust_accuracy" in values]
+    assert [values["accuracy"] for values in curves if "accuracy" in values][-1] > 80
+    assert robust[-1] < 10
+    assert isinstance(trainings[-1], Training)
+    assert trainings[-1].best[0] == max(robust), "what is kept withstands PGD best"
 
 
 def test_the_mean_of_the_weights_is_what_is_measured_and_kept(
     quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
 ) -> None:
-    context = context_of(quick_run("stage.train.ema=0.9"))
+    context = context_of(quick_run("stage.train.ema=0.25"))
     training = Training(context, context.profile.stage[0])  # type: ignore[arg-type]
-    expected = {name: value.detach().clone() for name, value in training.model.named_parameters()}
+    expected = copy.deepcopy(training.model.state_dict())
     batch = context.data.train.take(torch.arange(64), context.compute)
-    for step in range(3):
+    for step in range(4):
         training.step(batch, 0, logging=False)
         training.done += 1
-        for name, value in training.model.named_parameters():
-            share = 0.0 if step == 0 else 0.9  # the first step has nothing to be averaged with
-            expected[name] = share * expected[name] + (1 - share) * value.detach()
-    found = dict(training.result.named_parameters())
+        for name, value in training.model.state_dict().items():
+            share = [1 / 10, 2 / 11, 3 / 12, 0.25][step]  # the first steps are forgotten faster
+            mean = share * expected[name] + (1 - share) * value
+            expected[name] = mean if value.is_floating_point() else value.clone()
+    found = training.result.state_dict()
+    assert found.keys() == expected.keys()
     assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
     training.save()
     kept = context.classifier()
     checkpoints.load_weights(context.weights_file("train"), {"classifier": kept})
-    assert all(torch.equal(value, found[name]) for name, value in kept.named_parameters())
+    assert all(torch.equal(value, found[name]) for name, value in kept.state_dict().items())
     again = Training(context, context.profile.stage[0])  # type: ignore[arg-type]
     assert again.resume() == []
-    assert all(torch.equal(value, found[name]) for name, value in again.result.named_parameters())
+    assert all(torch.equal(value, found[name]) for name, value in again.result.state_dict().items())
+    for either in (training, again):
+        either.step(batch, 0, logging=False)
+    one, other = (either.result.state_dict().values() for either in (training, again))
+    assert all(map(torch.equal, one, other)), "it goes on exactly"
+
+
+def test_the_mean_of_the_weights_is_near_the_network_after_few_epochs(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    """With the statistics of the network, or without the shorter memory at first, it would be at chance for epochs."""
+    stage = {"kind": "train", "defence": "standard", "epochs": 5, "batch_size": 64, "ema": 0.99}
+    context = context_of(quick_run(tables={"name": "x", "compute": {"threads": 1}, "stage": [stage]}))
+    training = Training(context, context.profile.stage[0])  # type: ignore[arg-type]
+    events = list(training.run())
+    mean = training._validate()["val_accuracy"]
+    training.mean = None
+    assert mean > training._validate()["val_accuracy"] - 5 > 85
+    assert not [event for event in events if isinstance(event, WarningNote)]
 
 
 def test_a_hypothesis_model_of_another_run_inoculates_as_in_its_own(

@@ -25,7 +25,7 @@ def test_check_values_of_the_method() -> None:
 def test_registry_rows_compute_the_named_losses() -> None:
     assert torch.equal(DEFENCES["adv"].loss(None, Z_ADV, Y, 2.0), adv(Z_ADV, Y))
     assert torch.equal(DEFENCES["trades"].loss(Z_NAT, Z_ADV, Y, 2.0), trades(Z_NAT, Z_ADV, Y, 2.0))
-    assert torch.equal(DEFENCES["standard"].loss(None, Z_NAT, Y, 2.0), cross_entropy(Z_NAT, Y))
+    assert torch.equal(DEFENCES["standard"].loss(Z_NAT, Z_ADV, Y, 2.0), cross_entropy(Z_NAT, Y))
     assert not DEFENCES["standard"].attacks
 
 
