@@ -58,11 +58,13 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def finite(network: Network, what: str) -> Network:
     """The network as it is. Raises RunFailed where a weight is not a finite number: what learned it has diverged."""
-    sound = [value.isfinite().all() for value in network.parameters()]
-    sound += [~value.isnan().any() for value in network.buffers()]  # masks may be infinite
-    if sound and not torch.stack(sound).all():
+    sound = {name: value.isfinite().all() for name, value in network.named_parameters()}
+    sound |= {name: ~value.isnan().any() for name, value in network.named_buffers()}  # masks may be infinite
+    if sound and not torch.stack(list(sound.values())).all():
+        spoiled = next(name for name, whole in sound.items() if not whole)
         raise RunFailed(
-            f"{what} has weights that are not finite numbers: its training has diverged, and nothing can go on from it",
+            f"{what} has weights that are not finite numbers, such as {spoiled}: its training has diverged, and "
+            "nothing can go on from it",
             "Start a new run with a lower learning rate (lr) in the stage that made it, or use other weights.",
         )
     return network

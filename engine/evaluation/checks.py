@@ -47,10 +47,6 @@ def refuse(model: nn.Module, images: Images, classes: int, compute: Compute) -> 
                 f"the network is not on {compute.device}: {name} is on {value.device}",
                 "A factory must return a network that can be moved: keep every tensor as parameter or buffer.",
             )
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise UsageError(
-                f"the network's weights are not finite: {name}", "Check the checkpoint: training diverged?"
-            )
     batch = images.take(torch.zeros(1, dtype=torch.int64, device=labels.device), compute)
     if not bool(((batch.x >= 0) & (batch.x <= 1)).all()):
         raise UsageError("images outside of [0,1]", "Put the normalisation into the network, not into the data.")

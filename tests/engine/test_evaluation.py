@@ -21,7 +21,7 @@ from engine.attacks.pgd import SignedSteps
 from engine.attacks.search import State
 from engine.contract import profile as profiles
 from engine.contract.catalogue import ENSEMBLES, AttackName
-from engine.contract.errors import UsageError
+from engine.contract.errors import RunFailed, UsageError
 from engine.contract.plan import parts
 from engine.contract.records import Cell, Message
 from engine.contract.results import Results
@@ -212,7 +212,7 @@ def spoil(context: Context, change: Callable[[torch.nn.Module], object]) -> None
 
 def test_a_network_of_nan_is_refused(context: Context) -> None:
     spoil(context, lambda model: next(iter(model.head.parameters())).fill_(float("nan")))  # type: ignore[union-attr,operator]
-    with pytest.raises(UsageError, match="weights are not finite: head"):
+    with pytest.raises(RunFailed, match="not finite numbers, such as head"):
         cells_of(context)
 
 
