@@ -319,21 +319,33 @@ def _filled(images: int, shape: tuple[int, int, int]) -> FeatureBank:
     return bank
 
 
+def _digits() -> tuple[attacks.Case, str]:
+    return attacks.digits(Evaluate()), "small"
+
+
+def _vgg() -> tuple[attacks.Case, str]:
+    return attacks.vgg(Evaluate()), "vgg16"
+
+
+GROUPS: dict[str, Callable[[], list[Row]]] = {
+    "memory": lambda: memory(45_000, (512, 2, 2)),
+    "digits": lambda: [
+        play(*_digits(), 1_212, 10, 1.0, seeds=5),
+        *accuracies(*_digits(), 1_212, 10, pairs=20),
+    ],
+    "speed-vgg16": lambda: [play(*_vgg(), 256, 10, 1 / 8, seeds=3)],
+    "accuracy-vgg16": lambda: accuracies(*_vgg(), 256, 10, pairs=60),
+}
+"""What `--only` measures, the last two in about twenty minutes each on two idle cores."""
+
+
 def measure(quick: bool) -> list[Row]:
-    """All rows."""
-    digits = (attacks.digits(Evaluate()), "small")
-    if quick:
-        few = (*digits, 400, 10)
-        return [play(*few, 1.0, seeds=1), *accuracies(*few, pairs=1), *memory(4_500, (512, 2, 2))]
-    vgg = (attacks.vgg(Evaluate()), "vgg16")
-    return [
-        *memory(45_000, (512, 2, 2)),
-        play(*digits, 1_212, 10, 1.0, seeds=5),
-        *accuracies(*digits, 1_212, 10, pairs=20),
-        play(*vgg, 256, 10, 1 / 8, seeds=3),
-        *accuracies(*vgg, 256, 10, pairs=60),
-    ]
+    """All groups; or a short game, and the memory of less."""
+    if not quick:
+        return [row for group in GROUPS.values() for row in group()]
+    few = (*_digits(), 400, 10)
+    return [play(*few, 1.0, seeds=1), *accuracies(*few, pairs=1), *memory(4_500, (512, 2, 2))]
 
 
 if __name__ == "__main__":
-    main("game", measure)
+    main("game", measure, groups=GROUPS)

@@ -17,11 +17,12 @@ import time
 from pathlib import Path
 
 import attacks
+import game
 
 HERE = Path(__file__).resolve().parent
 REPORT = HERE.parent / "docs" / "benchmarks.md"
 NOT_BENCHMARKS = {"common.py", "fake_runs.py", "peers.py", "run_all.py", "terminals.py"}
-GROUPS = {"attacks": tuple(attacks.GROUPS)}
+GROUPS = {"attacks": tuple(attacks.GROUPS), "game": tuple(game.GROUPS)}
 HEAD = "# Benchmarks\n\nMade by `make bench`: medians, measured in turn in one run.\n"
 
 
