@@ -78,6 +78,7 @@ def _make(data: Data, folder: Path, say: Say) -> None:
     columns = _columns(data.name, parts["train"], datasets)
     with cache.readable(data.name, "Choose another data set."):
         facts, train, held = _arrays(parts["train"], parts[test], columns, size, datasets)
+    say(f"{data.name}: {_room(folder, facts)}")
     cache.write(folder, train, held, facts, origin=data.name, remedy="Choose another data set.", say=say)
 
 
@@ -85,14 +86,16 @@ def _announce(data: Data, info: Any, folder: Path, say: Say) -> None:
     """Say, before it is fetched, what a data set takes, as far as the hub tells. Raises DiskError."""
     parts = info.splits or {}
     test = _test_part(parts)
-    fetched = f"{info.download_size / 1e6:,.0f}" if info.download_size else "the hub does not tell how many"
+    told = [f"{info.download_size / 1e6:,.0f} MB to fetch"] if info.download_size else []
     if "train" in parts and test is not None:
         pool, held = int(parts["train"].num_examples or 0), int(parts[test].num_examples or 0)
-        needed, free = cache.room(folder, DataFacts(0, 3, int(data.size or 0), pool, held, flip=False))
-        cached = f"at most {needed / 1e6:,.0f} MB for the cache, {free / 1e6:,.0f} MB free in {folder.parent}"
-    else:
-        cached = "the hub does not tell how many for the cache"
-    say(f"{data.name}: {fetched} MB to fetch, {cached}")
+        told.append("at most " + _room(folder, DataFacts(0, 3, int(data.size or 0), pool, held, flip=False)))
+    say(f"{data.name}: {', '.join(told) or 'the hub does not tell its size'}")
+
+
+def _room(folder: Path, facts: DataFacts) -> str:
+    needed, free = cache.room(folder, facts)
+    return f"{needed / 1e6:,.0f} MB for the cache, {free / 1e6:,.0f} MB free in {folder.parent}"
 
 
 def _test_part(parts: Any) -> str | None:
