@@ -68,7 +68,7 @@ def test_the_normal_point() -> None:
 @given(st.integers(0, 3000), st.integers(0, 3000))
 def test_mcnemar_is_scipys(only_a: int, only_b: int) -> None:
     expected = binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
-    assert mcnemar_exact(only_a, only_b) == pytest.approx(expected, rel=1e-9, abs=1e-290)
+    assert mcnemar_exact(only_a, only_b) == pytest.approx(expected, rel=1e-9, abs=1e-280)  # where scipy may say 0
 
 
 def test_mcnemar_of_as_many_examples_as_imagenet_has() -> None:

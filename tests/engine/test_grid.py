@@ -62,13 +62,13 @@ def together(paths: Sequence[Path], stages: int | None) -> Tables:
             stage["id"] += f"-{defence}" if own else ""
             assert found.setdefault(stage["id"], stage) == stage, "all but defend and inoculate is shared"
     order = sorted(found.values(), key=lambda stage: ORDER.index(stage["id"].split("-")[0]))
-    smaller = {"data": profile["data"] | {"validation": 0.5}, "compute": {"device": "cpu", "threads": 1}}
+    smaller = {"data": profile["data"] | {"validation": 0.34}, "compute": {"device": "cpu", "threads": 1}}
     return profile | smaller | {"stage": order}
 
 
 def noise_for(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two images to train on, two held out and two to test on, in the shape of a data set, take its place."""
-    facts = replace(DATA_FACTS[dataset], pool=2 * IMAGES, test=IMAGES)
+    """Two images to train on, one held out and two to test on, in the shape of a data set, take its place."""
+    facts = replace(DATA_FACTS[dataset], pool=IMAGES + 1, test=IMAGES)
     monkeypatch.setitem(DATA_FACTS, dataset, facts)
     generator = np.random.default_rng(0)
 
