@@ -58,7 +58,11 @@ CHARTS: Final[Mapping[str, Charts]] = {
             (("accuracy_ac", "AC"), ("accuracy_cf", "CF"), ("accuracy_cc", "CC"), ("accuracy_adv", "Adv")),
             (("ce_ac", "CE AC"), ("ce_cf", "CE CF"), ("ce_cc", "CE CC"), ("ce_adv", "CE Adv")),
             (("val_regret", "regret"),),
-            (("val_treatment_distance", "g away from Z"), ("val_hypothesis_spread", "spread of h")),
+            (
+                ("val_treatment_distance", "g away from Z"),
+                ("val_counterfactual_kl", "CF away from Adv"),
+                ("val_hypothesis_spread", "spread of h"),
+            ),
         ),
     ),
     "inoculate": Charts(

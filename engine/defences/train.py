@@ -9,12 +9,12 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from msgspec import structs
 from torch import Tensor, nn
 
 from engine import checkpoints
 from engine.attacks.losses import cross_entropy
 from engine.attacks.pgd import training_adversary
+from engine.contract.plan import judge
 from engine.contract.records import CheckpointWritten, WarningNote
 from engine.contract.schema import Adversary, Inoculate, Train
 from engine.data import Batch
@@ -23,9 +23,6 @@ from engine.defences.alarms import Epoch, alarms
 from engine.defences.inoculation import Inoculation
 from engine.defences.weights import perturbed, worst_direction
 from engine.stage import Context, EpochStage, Event, Meter
-
-PGD_STEPS = 10
-"""Of the attack on held-out images, where training has a cheaper one."""
 
 
 def triangular(step: int, total: int, rise: float) -> float:
@@ -50,16 +47,6 @@ def resized(batch: Batch, size: int) -> Batch:
     """The batch with images (N,C,size,size), still in [0,1]."""
     x = torch.nn.functional.interpolate(batch.x, size=(size, size), mode="bilinear", antialias=True)
     return Batch(x.clamp(0, 1), batch.y, batch.index)
-
-
-def judge(adversary: Adversary) -> Adversary:
-    """What measures robustness on held-out images: PGD up the cross-entropy, that of training or 10 steps.
-
-    A single step cannot see catastrophic overfitting, which is a network that only withstands single steps.
-    """
-    if adversary.attack == "pgd":
-        return structs.replace(adversary, loss="ce")
-    return Adversary(steps=PGD_STEPS, step_size=2.3 / PGD_STEPS)
 
 
 def follow(mean: nn.Module, model: nn.Module, decay: float, step: int) -> None:

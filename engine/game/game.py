@@ -12,6 +12,7 @@ from engine import checkpoints, distributed
 from engine.attacks.balls import per_image
 from engine.attacks.loop import attacked
 from engine.attacks.pgd import training_adversary
+from engine.contract.plan import DIAGNOSED
 from engine.contract.records import CheckpointWritten, WarningNote
 from engine.contract.schema import Game
 from engine.data import Batch, Images, epoch_order
@@ -59,7 +60,7 @@ class GameRun(EpochStage):
     def _measured(self, index: Tensor) -> Tensor:
         """Of the held-out images `index` (M,) those that this rank sees: its share, and all of the diagnosis."""
         rows = torch.arange(len(index), device=index.device)
-        return index[(rows < saddle.IMAGES) | (rows % distributed.world() == distributed.rank())]
+        return index[(rows < DIAGNOSED) | (rows % distributed.world() == distributed.rank())]
 
     def drawing(self, epoch: int) -> int:
         """The epoch whose augmentation and starts of the adversary are used in `epoch`: with a bank, one before it."""
@@ -189,7 +190,7 @@ class GameRun(EpochStage):
     def _diagnosis(self) -> dict[str, float]:
         """How near the game is to its saddle point, on held-out images."""
         stage, seen = self.stage, []
-        for batch in self.context.data.validation.first(saddle.IMAGES).batches(MEASURED, self.context.compute):
+        for batch in self.context.data.validation.first(DIAGNOSED).batches(MEASURED, self.context.compute):
             F_nat, F_adv = self._held_out_features(batch)
             seen.append(saddle.HeldOut(F_nat, F_adv - F_nat, batch.y))
         held_out = saddle.HeldOut(*map(torch.cat, zip(*seen, strict=True)))

@@ -15,8 +15,6 @@ from engine.attacks.losses import kl_divergence
 from engine.device import Compute
 from engine.game.moments import moment, omega, regulariser
 
-IMAGES = 1024
-"""Held-out images that a diagnosis looks at, at most."""
 FEWEST = 4
 """Held-out images that regret needs: two in either half, as BatchNorm cannot learn the variance of one."""
 LITTLE = 0.05

@@ -130,7 +130,7 @@ def test_a_rank_keeps_the_features_of_its_own_images(
     make = games(reuse_epochs=3)
     monkeypatch.setattr(distributed, "world", lambda: 3)
     monkeypatch.setattr(distributed, "rank", lambda: 1)
-    monkeypatch.setattr(saddle, "IMAGES", 4)
+    monkeypatch.setattr("engine.game.game.DIAGNOSED", 4)
     game = make()
     data = game.context.data
     assert game.bank is not None

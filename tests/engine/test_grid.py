@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from engine import checkpoints, data, process
+from engine.contract import plan
 from engine.contract import profile as profiles
 from engine.contract.catalogue import DATA_FACTS
 from engine.contract.checking import Tables
 from engine.contract.records import RecordReader, StageChange
 from engine.contract.rundir import RunDir
 from engine.data.source import Source
-from engine.defences import train
 
 FOLDER = profiles.shipped_folder()
 GROUPS = sorted(
@@ -90,7 +90,7 @@ def test_profiles_start(
     assert len(paths) == 5
     noise_for(next(name for name in DATA_FACTS if group.startswith(f"{name}-")), monkeypatch)
     stages = None if (folder, group) in WHOLE else 1
-    monkeypatch.setattr(train, "PGD_STEPS", 1)
+    monkeypatch.setattr(plan, "JUDGE_STEPS", 1)
     # Files are most of the time of so short a stage; nobody goes on from them but the next stages.
     for write in ("save_resume", "save_weights") if stages else ("save_resume",):
         monkeypatch.setattr(checkpoints, write, lambda *_: None)
