@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
 from engine import checkpoints, data, process
 from engine.contract import plan
@@ -80,6 +83,24 @@ def noise_for(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(data.DATA, dataset, lambda: Source(*images(facts.pool), *images(facts.test), mean, std))
 
 
+def keep_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights do not go to files, which are most of the time of so short a stage; nobody goes on from a stop."""
+    kept: dict[Path, tuple[dict[str, dict[str, Tensor]], dict[str, Any]]] = {}
+
+    def save(path: Path, modules: dict[str, nn.Module], facts: dict[str, Any]) -> None:
+        kept[path] = {name: deepcopy(module.state_dict()) for name, module in modules.items()}, facts
+
+    def load(path: Path, modules: dict[str, nn.Module]) -> dict[str, Any]:
+        for name, module in modules.items():
+            module.load_state_dict(kept[path][0][name])
+        return kept[path][1]
+
+    monkeypatch.setattr(checkpoints, "save_weights", save)
+    monkeypatch.setattr(checkpoints, "load_weights", load)
+    monkeypatch.setattr(checkpoints, "read_facts", lambda path: kept[path][1])
+    monkeypatch.setattr(checkpoints, "save_resume", lambda *_: None)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("folder", "group"), GROUPS)
@@ -91,9 +112,7 @@ def test_profiles_start(
     noise_for(next(name for name in DATA_FACTS if group.startswith(f"{name}-")), monkeypatch)
     stages = None if (folder, group) in WHOLE else 1
     monkeypatch.setattr(plan, "JUDGE_STEPS", 1)
-    # Files are most of the time of so short a stage; nobody goes on from them but the next stages.
-    for write in ("save_resume", "save_weights") if stages else ("save_resume",):
-        monkeypatch.setattr(checkpoints, write, lambda *_: None)
+    keep_in_memory(monkeypatch)
     tables = together(paths, stages)
     run = quick_run(tables=tables)
     assert process.run(run) == 0, run.log_file.read_text() if run.log_file.exists() else ""
