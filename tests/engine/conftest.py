@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from engine import data
+from engine import data, pipeline
 from engine.contract import profile as profiles
 from engine.contract import rundir
 from engine.contract.rundir import RunDir
@@ -55,9 +57,20 @@ def quick_run(tmp_path: Path) -> Callable[..., RunDir]:
     return make
 
 
+@pytest.fixture(autouse=True)
+def _few_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process measure on few held-out images, which would take most of their time."""
+
+    def load(*args: Any, **options: Any) -> data.Splits:
+        loaded = data.load(*args, **options)
+        return replace(loaded, validation=loaded.validation.first(128))
+
+    monkeypatch.setattr(pipeline, "data", SimpleNamespace(load=load))
+
+
 @pytest.fixture
 def context_of() -> Callable[[RunDir], Context]:
-    """What the stages of a run directory work with; few images to measure on, which is most of such a stage's time."""
+    """What the stages of a run directory work with; few images to measure on."""
 
     def make(run: RunDir) -> Context:
         profile = profiles.load(str(run.profile_file)).profile
