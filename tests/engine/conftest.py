@@ -25,7 +25,7 @@ QUICK = {
     "compute": {"threads": 1, "device": "cpu"},
     "stage": [
         {"kind": "train", "epochs": 2, "batch_size": 64, "adversary": {"steps": 2}},
-        {"kind": "game", "epochs": 2, "batch_size": 64, "adversary": {"steps": 2}},
+        {"kind": "game", "epochs": 2, "batch_size": 64, "regret_steps": 2, "adversary": {"steps": 2}},
         {
             "kind": "inoculate",
             "defence": "trades",

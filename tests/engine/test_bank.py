@@ -142,7 +142,7 @@ def test_a_rank_keeps_the_features_of_its_own_images(
 
 
 def test_one_draw_serves_as_many_epochs_as_it_should(games: Callable[..., Callable[[], GameRun]]) -> None:
-    game = games(epochs=7, reuse_epochs=3, views=2)()
+    game = games(epochs=7, reuse_epochs=3, views=2, regret_steps=0)()
     assert [game.drawing(epoch) for epoch in range(7)] == [0, 1, 0, 3, 4, 3, 6]
     attacked: list[int] = []
     original = game.features
