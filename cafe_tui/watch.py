@@ -49,6 +49,8 @@ VALUED_OPTIONS = frozenset({"--set", "--name", "--tag", "--device", "--parallel"
 """Of `cafe run`: the word after one of them is not the profile."""
 LEAST_PROGRESS = 0.02
 """Share of a run or stage that must be done before a time to go is guessed from it."""
+SETTLED_PROGRESS, SETTLED_SECONDS = 0.1, 60.0
+"""Of a stage so much more must be done or time gone: before, it is mostly its first step, the slowest of all."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ class RunFollower:
         self._results_read: object = None
         self._signature: object = None
         self._planned = False
+        self._costs: dict[str, float] = {}  # of the stages in order, as shares of that of the run
         self.view = self._picture(State(state="starting"), Status("starting"))
 
     def poll(self, seconds: float | None = None) -> RunView | None:
@@ -219,8 +222,10 @@ class RunFollower:
             self._planned = self.run.profile_file.exists()  # broken, and it is written once: not tried again
             return
         self._planned = True
-        for stage in plan(profile):
+        stages = plan(profile)
+        for stage in stages:
             self._stages.setdefault(stage.id, StageView(stage.id, stage.kind, total_steps=stage.steps))
+        self._costs = {stage.id: stage.cost / sum(each.cost for each in stages) for stage in stages}
         tables_planned = [stage for stage in profile.stage if isinstance(stage, Evaluate)]
         self._models = tuple(dict.fromkeys(name for stage in tables_planned for name in stage.models or ()))
         self._attacks = tuple(dict.fromkeys(c.name for stage in tables_planned for c in columns(profile, stage)))
@@ -307,17 +312,33 @@ class RunFollower:
         """Seconds to go for what has come to `progress` since `started`."""
         if status.final or started is None or progress < LEAST_PROGRESS:
             return None
-        return max((self._clock() - started) * (1 - progress) / progress, 0.0)
+        return max(round((self._clock() - started) * (1 - progress) / progress, 3), 0.0)
+
+    def _share(self, stage: StageView, state: State) -> float:
+        """Share of the work of the stage at work that is done (0-1): an example of an evaluation is not one of another.
+
+        What the engine says of the whole run has it, where the profile tells what stages cost.
+        """
+        own = self._costs.get(stage.id)
+        if not own:
+            return stage.progress
+        before = sum(list(self._costs.values())[: list(self._costs).index(stage.id)])
+        return min(max((state.progress - before) / own, 0.0), 1.0)
 
     def _picture(self, state: State, status: Status) -> RunView:
         for key, series in self._series.items():
             if key not in self._shown:
                 self._shown[key] = series.copy()
-        stages = dict(self._stages)
-        if state.stage in stages and stages[state.stage].state == "running":
-            running = stages[state.stage]
+        stages, running = dict(self._stages), self._stages.get(state.stage)
+        if running is not None and running.state == "running":
             running = replace(running, step=state.step, total_steps=state.total_steps or running.total_steps)
-            stages[state.stage] = replace(running, eta=self._eta(running.started, running.progress, status))
+            done = self._share(running, state)
+            eta = self._eta(running.started, done, status)
+            settled = self._clock() - (running.started or 0) >= SETTLED_SECONDS or done >= SETTLED_PROGRESS
+            stages[state.stage] = running = replace(running, eta=eta if settled else None)
+        eta = self._eta(self._started and self._started + self._idle, state.progress, status)
+        if eta is not None and running is not None and running.eta is not None:
+            eta = max(eta, running.eta)  # by the speed of earlier stages a run could seem to end before its stage
         return RunView(
             id=self.run.id,
             info=self.run.info(),
@@ -335,7 +356,7 @@ class RunFollower:
             hint=state.hint,
             progress=state.progress,
             elapsed=self._elapsed(state, status),
-            eta=self._eta(self._started and self._started + self._idle, state.progress, status),
+            eta=eta,
         )
 
 

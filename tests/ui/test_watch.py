@@ -15,6 +15,8 @@ from cafe_tui import watch
 from cafe_tui.exporting import points
 from cafe_tui.trends import trend
 from cafe_tui.watch import LogFollower, RunFollower, RunsFollower, row_of
+from engine.contract import profile as profiles
+from engine.contract.plan import plan
 from engine.contract.records import RecordReader, Scalars, StageChange, WarningNote, encode
 from engine.contract.rundir import LOST_AFTER_SECONDS, RunDir, State
 from tests.recorded import START, record_run
@@ -52,9 +54,34 @@ def test_a_running_run_shows_where_it_is(stage: str, tmp_path: Path) -> None:
     assert view.eta is not None
     spent = now - (START + 2)
     assert view.eta == pytest.approx(spent * (1 - view.progress) / view.progress)
+    assert view.current.eta is not None
+    assert view.current.eta <= view.eta
     assert (view.attack_progress is not None) == (stage == "evaluate")
     waiting = [s.id for s in view.stages if s.state == "waiting"]
     assert waiting == ["train", "game", "inoculate", "evaluate"][len(view.stages) - len(waiting) :]
+
+
+def test_a_stage_tells_no_time_from_its_first_step_and_never_ends_after_its_run(tmp_path: Path) -> None:
+    run = record_run(tmp_path, upto="game")
+    view = RunFollower(run, clock=lambda: START).poll()
+    assert view is not None
+    assert view.current is not None
+    started, state = view.current.started, run.state()
+    assert started is not None
+    costs = [stage.cost for stage in plan(profiles.load("quickstart").profile)]
+    before, own = costs[0] / sum(costs), costs[1] / sum(costs)
+
+    def at(step: int, seconds: float) -> tuple[float | None, float | None]:
+        state.step, state.progress, state.heartbeat = step, before + step / 190 * own, started + seconds
+        run.write_state(state)
+        view = RunFollower(run, clock=lambda: started + seconds).poll()
+        assert view is not None
+        assert view.current is not None
+        return view.current.eta, view.eta
+
+    assert at(8, 15)[0] is None
+    assert at(19, 15) == (pytest.approx(135), pytest.approx(135)), "steps are slower than before"
+    assert at(8, 80) == (pytest.approx(1820), pytest.approx(1820))
 
 
 def test_the_time_between_a_stop_and_its_resume_does_not_count(tmp_path: Path) -> None:
