@@ -65,7 +65,7 @@ def row(number: int, **changes: object) -> RunRow:
 
 
 class GivenRows:
-    """A follower of the runs folder that says, one poll after the other, what the test gives it."""
+    """A follower of the runs folder that says, one poll after the other, what the test gives it; an error stays."""
 
     behind = False
     visible: frozenset[str] = frozenset()
@@ -79,10 +79,10 @@ class GivenRows:
 
     def poll(self) -> tuple[RunRow, ...] | None:
         self.polls += 1
-        news = self._news.popleft() if self._news else None
-        if isinstance(news, Exception):
-            raise news
-        return news
+        if self._news and isinstance(self._news[0], Exception):
+            lasting = self._news[0] if len(self._news) == 1 else self._news.popleft()
+            raise lasting
+        return self._news.popleft() if self._news else None
 
 
 def app_with(given: GivenRows, runs: Path = Path("runs")) -> CafeApp:
