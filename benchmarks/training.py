@@ -140,7 +140,8 @@ def precisions(network: str, batch: int, steps: int, repeats: int) -> Row:
         one.steps(1)
         other.steps(1)
         mine, theirs = in_turn(lambda: one.steps(steps), lambda: other.steps(steps), repeats=repeats)
-    title = f"{network}, batch {batch}, PGD-{ADVERSARY}, channels-last: a step in bf16, against fp32"
+    how = "bf16 without instructions for it" if bf16.compute.emulated else "bf16"
+    title = f"{network}, batch {batch}, PGD-{ADVERSARY}, channels-last: a step in {how}, against fp32"
     return Row(title, 1e3 * mine / steps, 1e3 * theirs / steps, "ms", 1 / FASTER)
 
 

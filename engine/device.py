@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -52,12 +53,26 @@ class Compute:
         """Images (N,C,H,W) in the memory layout asked for."""
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
+    @property
+    def emulated(self) -> bool:
+        """Whether the device has no instructions for the number format, which then takes longer than fp32."""
+        if self.dtype != torch.bfloat16:
+            return False
+        if self.device.type == "cuda":
+            return not torch.cuda.is_bf16_supported(including_emulation=False)
+        return platform.machine() in ("x86_64", "AMD64") and not (has("avx512_bf16") or has("amx_tile"))
+
     def describe(self) -> str:
         """The device in words, for run.json."""
         if self.device.type == "cuda":
             return f"{self.device} {torch.cuda.get_device_name(self.device)}"
         threads = torch.get_num_threads()
         return f"cpu, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def has(instructions: str) -> bool:
+    """Whether this processor has them, by the name that torch gives them; False where torch cannot tell."""
+    return bool(getattr(torch.cpu, f"_is_{instructions}_supported", lambda: False)())
 
 
 def free_memory(device: torch.device) -> int:

@@ -51,6 +51,9 @@ def _execute(profile: Profile, directory: RunDir, compute: Compute, recorder: Re
     distributed.of_first(partial(refuse_others, context))
     done = distributed.of_first(partial(_look_back, directory))
     recorder.state("running")
+    if compute.emulated and not done:
+        text = f"compute.precision: {compute.device} has no instructions for bf16, which takes longer there than fp32"
+        recorder.write(WarningNote(text=text))
     stages = plan(profile)
     for i, (stage, planned) in enumerate(zip(profile.stage, stages, strict=True)):
         if brake.wanted():

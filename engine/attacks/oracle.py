@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.attacks.loop import FP16_SCALE, Slope
 from engine.contract.schema import Evaluate
 from engine.data import Batch
-from engine.device import Compute
+from engine.device import Compute, has
 from engine.models.folding import folded
 
 LogitLoss = Callable[[Tensor], Tensor]
@@ -121,8 +121,4 @@ def number_format(stage: Evaluate, compute: Compute) -> torch.dtype:
         return FORMATS[stage.precision]
     if compute.device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if _has_amx() else torch.float32
-
-
-def _has_amx() -> bool:
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return torch.bfloat16 if has("amx_tile") else torch.float32

@@ -15,7 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from engine import checkpoints, pipeline, process
+from engine import checkpoints, device, pipeline, process
 from engine.contract import profile as profiles
 from engine.contract.catalogue import NO_WEIGHTS
 from engine.contract.errors import UsageError
@@ -186,6 +186,21 @@ def failed(run: RunDir, *, code: int = 1) -> str:
 def test_a_device_that_is_not_there(quick_run: Callable[..., RunDir], capfd: pytest.CaptureFixture[str]) -> None:
     assert "compute.device: cuda:7 is not there" in failed(quick_run("compute.device=cuda:7"))
     assert "Traceback" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("precision", "there", "told"), [("bf16", (), 1), ("bf16", ("avx512_bf16",), 0), ("fp32", (), 0)]
+)
+def test_a_number_format_without_instructions_is_told(
+    precision: str, there: tuple[str, ...], told: int, quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "has", lambda instructions: instructions in there)
+    monkeypatch.setattr(device.platform, "machine", lambda: "x86_64")
+    stage = {"kind": "train", "defence": "standard", "epochs": 1, "batch_size": 512}
+    run = quick_run(f"compute.precision={precision}", tables=QUICK | {"stage": [stage]})
+    assert process.run(run) == 0
+    warned = [record.text for record in records(run) if isinstance(record, WarningNote)]
+    assert sum(text.startswith("compute.precision: cpu has no instructions for bf16") for text in warned) == told
 
 
 def test_what_a_finished_stage_left_and_is_damaged_is_made_again(quick_run: Callable[..., RunDir]) -> None:
