@@ -10,7 +10,7 @@ quickstart: $(STAMP)          ## create .venv, install, run the whole method on 
 	$(BIN)/cafe run quickstart
 
 test: lint                    ## lint, types, walls, all tests
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
