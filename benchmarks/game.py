@@ -336,7 +336,7 @@ GROUPS: dict[str, Callable[[], list[Row]]] = {
     "speed-vgg16": lambda: [play(*_vgg(), 256, 10, 1 / 8, seeds=3)],
     "accuracy-vgg16": lambda: accuracies(*_vgg(), 256, 10, pairs=60),
 }
-"""What `--only` measures, the last two in about twenty minutes each on two idle cores."""
+"""What `--only` measures, the last two in twenty minutes and in an hour on two idle cores."""
 
 
 def measure(quick: bool) -> list[Row]:
