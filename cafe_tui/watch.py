@@ -170,7 +170,7 @@ class RunFollower:
         self._results_read: object = None
         self._signature: object = None
         self._planned = False
-        self._costs: dict[str, float] = {}  # of the stages in order, as shares of that of the run
+        self._parts: dict[str, tuple[float, float]] = {}  # of each stage, in progress of the run: its begin and length
         self.view = self._picture(State(state="starting"), Status("starting"))
 
     def poll(self, seconds: float | None = None) -> RunView | None:
@@ -222,10 +222,12 @@ class RunFollower:
             self._planned = self.run.profile_file.exists()  # broken, and it is written once: not tried again
             return
         self._planned = True
-        stages = plan(profile)
+        stages, begin = plan(profile), 0.0
+        whole = sum(stage.cost for stage in stages)
         for stage in stages:
             self._stages.setdefault(stage.id, StageView(stage.id, stage.kind, total_steps=stage.steps))
-        self._costs = {stage.id: stage.cost / sum(each.cost for each in stages) for stage in stages}
+            self._parts[stage.id] = (begin / whole, stage.cost / whole)
+            begin += stage.cost
         tables_planned = [stage for stage in profile.stage if isinstance(stage, Evaluate)]
         self._models = tuple(dict.fromkeys(name for stage in tables_planned for name in stage.models or ()))
         self._attacks = tuple(dict.fromkeys(c.name for stage in tables_planned for c in columns(profile, stage)))
@@ -319,11 +321,10 @@ class RunFollower:
 
         What the engine says of the whole run has it, where the profile tells what stages cost.
         """
-        own = self._costs.get(stage.id)
-        if not own:
+        if stage.id not in self._parts:
             return stage.progress
-        before = sum(list(self._costs.values())[: list(self._costs).index(stage.id)])
-        return min(max((state.progress - before) / own, 0.0), 1.0)
+        begin, length = self._parts[stage.id]
+        return min(max((state.progress - begin) / length, 0.0), 1.0)
 
     def _picture(self, state: State, status: Status) -> RunView:
         for key, series in self._series.items():
