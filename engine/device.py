@@ -18,7 +18,8 @@ from engine.contract.errors import DeviceError
 
 Network = TypeVar("Network", bound=nn.Module)
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The number formats by their names in a profile."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,6 @@ class Compute:
         """Images (N,C,H,W) in the memory layout asked for."""
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
-    @property
-    def emulated(self) -> bool:
-        """Whether the device has no instructions for the number format, which then takes longer than fp32."""
-        if self.dtype != torch.bfloat16:
-            return False
-        if self.device.type == "cuda":
-            return not torch.cuda.is_bf16_supported(including_emulation=False)
-        return platform.machine() in ("x86_64", "AMD64") and not (has("avx512_bf16") or has("amx_tile"))
-
     def describe(self) -> str:
         """The device in words, for run.json."""
         if self.device.type == "cuda":
@@ -73,6 +65,15 @@ class Compute:
 def has(instructions: str) -> bool:
     """Whether this processor has them, by the name that torch gives them; False where torch cannot tell."""
     return bool(getattr(torch.cpu, f"_is_{instructions}_supported", lambda: False)())
+
+
+def emulates(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the device has no instructions for a number format, which then takes longer than fp32."""
+    if dtype != torch.bfloat16:
+        return False
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    return platform.machine() in ("x86_64", "AMD64") and not (has("avx512_bf16") or has("amx_tile"))
 
 
 def free_memory(device: torch.device) -> int:
@@ -102,7 +103,7 @@ def prepare(wanted: schema.Compute) -> Compute:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product of matrices
     if wanted.threads is not None:
         torch.set_num_threads(wanted.threads)
-    return Compute(device, _DTYPES[wanted.precision], wanted.channels_last)
+    return Compute(device, FORMATS[wanted.precision], wanted.channels_last)
 
 
 def _own_device(wanted: schema.Compute) -> str:

@@ -25,7 +25,7 @@ from engine.contract.rundir import RunDir
 from engine.contract.schema import Evaluate, Game, Profile, Stage
 from engine.contract.settings import Settings, cell_settings, changed, settings
 from engine.defences.train import Training
-from engine.device import Compute, prepare
+from engine.device import FORMATS, Compute, emulates, prepare
 from engine.evaluation.outcomes import load, outcomes_file, partial_file
 from engine.evaluation.table import Evaluation
 from engine.game.game import GameRun
@@ -51,10 +51,10 @@ def _execute(profile: Profile, directory: RunDir, compute: Compute, recorder: Re
     distributed.of_first(partial(refuse_others, context))
     done = distributed.of_first(partial(_look_back, directory))
     recorder.state("running")
-    if compute.emulated and not done:
-        text = f"compute.precision: {compute.device} has no instructions for bf16, which takes longer there than fp32"
-        recorder.write(WarningNote(text=text))
     stages = plan(profile)
+    for key in () if done else _emulated(profile, stages, compute.device):
+        text = f"{key}: {compute.device} has no instructions for bf16, which takes longer there than fp32"
+        recorder.write(WarningNote(text=text))
     for i, (stage, planned) in enumerate(zip(profile.stage, stages, strict=True)):
         if brake.wanted():
             raise Stopped(f"stopped before stage {planned.id}")
@@ -63,6 +63,15 @@ def _execute(profile: Profile, directory: RunDir, compute: Compute, recorder: Re
             recorder.write(WarningNote(stage=planned.id, text=f"{planned.id}: {gone}; the stage is run again"))
         if gone or planned.id not in done:
             _run_stage(context, stage, planned, recorder, brake, _share(stages, i))
+
+
+def _emulated(profile: Profile, stages: Sequence[StagePlan], device: torch.device) -> Iterator[str]:
+    """The keys of the profile that ask for a number format for which the device has no instructions."""
+    asked = {"compute.precision": profile.compute.precision}
+    for stage, planned in zip(profile.stage, stages, strict=True):
+        if isinstance(stage, Evaluate) and stage.precision != "auto":
+            asked[f"stage.{planned.id}.precision"] = stage.precision
+    return (key for key, name in asked.items() if emulates(device, FORMATS[name]))
 
 
 def _share(stages: Sequence[StagePlan], i: int) -> Callable[[float], float]:

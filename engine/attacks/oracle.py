@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from engine.attacks.loop import FP16_SCALE, Slope
 from engine.contract.schema import Evaluate
 from engine.data import Batch
-from engine.device import Compute, has
+from engine.device import FORMATS, Compute, emulates, has
 from engine.models.folding import folded
 
 LogitLoss = Callable[[Tensor], Tensor]
 """Logits (N,K) to what is to be maximised (N,)."""
-FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -120,5 +119,5 @@ def number_format(stage: Evaluate, compute: Compute) -> torch.dtype:
     if stage.precision != "auto":
         return FORMATS[stage.precision]
     if compute.device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.float16 if emulates(compute.device, torch.bfloat16) else torch.bfloat16
     return torch.bfloat16 if has("amx_tile") else torch.float32

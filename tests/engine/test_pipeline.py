@@ -189,18 +189,31 @@ def test_a_device_that_is_not_there(quick_run: Callable[..., RunDir], capfd: pyt
 
 
 @pytest.mark.parametrize(
-    ("precision", "there", "told"), [("bf16", (), 1), ("bf16", ("avx512_bf16",), 0), ("fp32", (), 0)]
+    ("key", "precision", "there", "told"),
+    [
+        ("compute.precision", "bf16", (), ["compute.precision"]),
+        ("compute.precision", "bf16", ("avx512_bf16",), []),
+        ("compute.precision", "fp32", (), []),
+        ("stage.evaluate.precision", "bf16", (), ["stage.evaluate.precision"]),
+        ("stage.evaluate.precision", "auto", (), []),
+    ],
 )
 def test_a_number_format_without_instructions_is_told(
-    precision: str, there: tuple[str, ...], told: int, quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+    key: str,
+    precision: str,
+    there: tuple[str, ...],
+    told: list[str],
+    quick_run: Callable[..., RunDir],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(device, "has", lambda instructions: instructions in there)
     monkeypatch.setattr(device.platform, "machine", lambda: "x86_64")
-    stage = {"kind": "train", "defence": "standard", "epochs": 1, "batch_size": 512}
-    run = quick_run(f"compute.precision={precision}", tables=QUICK | {"stage": [stage]})
+    train = {"kind": "train", "defence": "standard", "epochs": 1, "batch_size": 512}
+    evaluate = {"kind": "evaluate", "attacks": ["fgsm"], "limit": 8, "samples": 0}
+    run = quick_run(f"{key}={precision}", tables=QUICK | {"stage": [train, evaluate]})
     assert process.run(run) == 0
     warned = [record.text for record in records(run) if isinstance(record, WarningNote)]
-    assert sum(text.startswith("compute.precision: cpu has no instructions for bf16") for text in warned) == told
+    assert [text.split(": cpu has no instructions for bf16")[0] for text in warned if "bf16" in text] == told
 
 
 def test_what_a_finished_stage_left_and_is_damaged_is_made_again(quick_run: Callable[..., RunDir]) -> None:
