@@ -10,41 +10,56 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-
-def _signed(value: int) -> int:
-    """The same 64 bits read as a signed number, which is what torch's int64 holds."""
-    value &= (1 << 64) - 1
-    return value - (1 << 64) if value >= 1 << 63 else value
+Bits = TypeVar("Bits", int, Tensor)
 
 
-_GOLDEN = _signed(0x9E3779B97F4A7C15)
-_MIX_1 = _signed(0xBF58476D1CE4E5B9)
-_MIX_2 = _signed(0x94D049BB133111EB)
+def _wrapped(bits: Bits) -> Bits:
+    """A number wrapped around to what a signed one of 64 bits holds, as a tensor of int64 is anyway."""
+    if isinstance(bits, Tensor):
+        return bits
+    bits &= (1 << 64) - 1
+    return bits - (1 << 64) if bits >= 1 << 63 else bits
 
 
-def _shift_right(bits: Tensor, by: int) -> Tensor:
+_GOLDEN = _wrapped(0x9E3779B97F4A7C15)
+_MIX_1 = _wrapped(0xBF58476D1CE4E5B9)
+_MIX_2 = _wrapped(0x94D049BB133111EB)
+
+
+def _shift_right(bits: Bits, by: int) -> Bits:
     return (bits >> by) & ((1 << (64 - by)) - 1)  # >> copies the sign bit; the mask makes the shift logical
 
 
-def _mix(bits: Tensor) -> Tensor:
-    bits = (bits ^ _shift_right(bits, 30)) * _MIX_1
-    bits = (bits ^ _shift_right(bits, 27)) * _MIX_2
+def _mix(bits: Bits) -> Bits:
+    bits = _wrapped((bits ^ _shift_right(bits, 30)) * _MIX_1)
+    bits = _wrapped((bits ^ _shift_right(bits, 27)) * _MIX_2)
     return bits ^ _shift_right(bits, 31)
 
 
 def keys(seed: int, index: Tensor, purpose: str, *path: int | Tensor) -> Tensor:
     """One key (N,) int64 for each data index (N,) int64, for one purpose and a path such as (restart, step).
 
-    A part of the path is one number for all, or int64 (N,) where the examples are at different restarts or steps.
+    A part of the path is one number for all, or int64 (N,) where the examples are at different restarts or steps. What
+    is alike for all is mixed as one number, which costs next to nothing.
     """
-    key = torch.full_like(index, zlib.crc32(purpose.encode()))
-    for part in (seed, *path):
-        key = _mix(_mix(key) + (part * _GOLDEN if isinstance(part, Tensor) else _signed(part * 0x9E3779B97F4A7C15)))
-    return _mix(_mix(key) + index * _GOLDEN)
+    parts, alike = [seed, *path, index], zlib.crc32(purpose.encode())
+    while isinstance(part := parts[0], int):
+        alike = _mix(_wrapped(_mix(alike) + _wrapped(part * _GOLDEN)))
+        del parts[0]
+    key = torch.full_like(index, alike)
+    for part in parts:
+        key = _mix(_mix(key) + _step(part))
+    return key
+
+
+def _step(number: int | Tensor) -> int | Tensor:
+    """How far the counter goes for a number, one for all or int64 (N,)."""
+    return number * _GOLDEN if isinstance(number, Tensor) else _wrapped(number * _GOLDEN)
 
 
 def further(key: Tensor, number: int | Tensor) -> Tensor:
@@ -52,7 +67,7 @@ def further(key: Tensor, number: int | Tensor) -> Tensor:
 
     For many draws of one purpose: a tenth of the work of `keys`. The keys that they follow from must draw nothing else.
     """
-    return _mix(key + number * _GOLDEN) if isinstance(number, Tensor) else _mix(key + _signed(number * _GOLDEN))
+    return _mix(key + _step(number))
 
 
 def uniform(key: Tensor, shape: tuple[int, ...]) -> Tensor:

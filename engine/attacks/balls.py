@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -40,9 +41,17 @@ class Ball:
         For linf this is the nearest allowed point. For l2 the result is allowed, but not always the nearest such
         point where the box cuts the ball.
         """
+        return self.around(x)(x_adv)
+
+    def around(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """`project` to the ball around x (N,C,H,W), for many points: what depends on x alone is computed once."""
         if self.norm == "linf":
-            return x_adv.clamp(*self.walls(x))
-        d = x_adv - x
+            low, high = self.walls(x)
+            return lambda x_adv: x_adv.clamp(low, high)
+        return lambda x_adv: self._shortened(x_adv - x, x)
+
+    def _shortened(self, d: Tensor, x: Tensor) -> Tensor:
+        """x with a perturbation d (N,C,H,W) that is made as short as l2 allows, cut to the box."""
         radius = max(self.eps * (1 - 1e-6) - d[0].numel() ** 0.5 * _ROUNDING, 0.0) if len(d) else self.eps
         d = d * per_image((radius / l2_norm(d).clamp_min(1e-12)).clamp_max(1.0), d)
         return (x + d).clamp(0, 1)

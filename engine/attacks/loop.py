@@ -66,9 +66,9 @@ def ascend(
     x, start and the result: (N,C,H,W) fp32 in [0,1]. With `broken` (logits (N,K) to (N,) bool) an example stays at
     the first point that it calls broken. The model behind `objective` must be inside `attacked`.
     """
-    x_adv = start
+    x_adv, project = start, ball.around(x)
     for _ in range(steps):
         here = input_gradient(objective, x_adv)
-        moved = ball.project(x_adv + step_size * ball.steepest(here.gradient), x)
+        moved = project(x_adv.add(ball.steepest(here.gradient), alpha=step_size))
         x_adv = moved if broken is None else torch.where(per_image(broken(here.logits), x), x_adv, moved)
     return x_adv.detach()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from engine import draws
@@ -58,3 +60,14 @@ def test_every_part_of_the_key_matters() -> None:
     correlation = torch.corrcoef(torch.stack([draws.uniform(k, (100,)).flatten() for k in variants]))
     off_diagonal = correlation - torch.eye(len(variants))
     assert off_diagonal.abs().max() < 5 / 5000**0.5
+
+
+@given(seed=st.integers(0, 2**63 - 1), path=st.lists(st.integers(-(2**31), 2**63 - 1), max_size=3))
+def test_one_number_for_all_is_the_same_as_one_for_each(seed: int, path: list[int]) -> None:
+    index = torch.arange(4)
+    for split in range(len(path) + 1):
+        each = [torch.full_like(index, part) for part in path[split:]]
+        assert torch.equal(draws.keys(seed, index, "a", *path), draws.keys(seed, index, "a", *path[:split], *each))
+    for number in path:
+        key = draws.keys(seed, index, "a")
+        assert torch.equal(draws.further(key, number), draws.further(key, torch.full_like(index, number)))
