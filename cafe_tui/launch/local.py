@@ -24,6 +24,9 @@ from engine.contract.schema import Profile
 ACCELERATOR_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 """One of these is there wherever torch could find a CUDA or ROCm device."""
 
+_children: list[subprocess.Popen[bytes]] = []
+"""What was started from here: its parent must ask for its exit code, or it stays a zombie."""
+
 
 def start(
     runs: Path, loaded: Loaded, *, name: str | None = None, tags: Sequence[str] = (), command: Sequence[str] = ()
@@ -74,9 +77,14 @@ def resume(run: RunDir, devices: str | None = None) -> subprocess.Popen[bytes]:
 
 def spawn(run: RunDir) -> subprocess.Popen[bytes]:
     """An engine process for a run directory; all it prints goes to engine.log. Raises OSError."""
+    return outliving(["-m", "engine", "run", str(run.path.absolute())], run)
+
+
+def outliving(arguments: Sequence[str], run: RunDir) -> subprocess.Popen[bytes]:
+    """A Python process in a session of its own; all it prints goes to the log of a run. Raises OSError."""
     with run.log_file.open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "engine", "run", str(run.path.absolute())],
+        child = subprocess.Popen(
+            [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -84,6 +92,8 @@ def spawn(run: RunDir) -> subprocess.Popen[bytes]:
             cwd=run.path,  # a file called engine or torch in the user's folder must not shadow ours
             env=environment(),
         )
+    _children[:] = [*(each for each in _children if each.poll() is None), child]
+    return child
 
 
 def environment() -> dict[str, str]:

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -35,9 +34,6 @@ LOOK_SECONDS = 1.0
 """How often the queue looks whether somebody wants a waiting run to stop."""
 RENEW_SECONDS = 15.0
 """How often it renews the heartbeats of waiting runs, for readers on other hosts."""
-
-_queues: list[subprocess.Popen[bytes]] = []
-"""Queues started from here: their parent must ask for their exit codes, or they stay zombies."""
 
 
 # --- what a command does ---------------------------------------------------------------------------------------------
@@ -121,19 +117,9 @@ def _spawn(runs: Sequence[RunDir], parallel: int) -> None:
     """A queue process in a session of its own. What it says goes to the log of the first run that it starts."""
     paths = [str(run.path.absolute()) for run in runs]
     try:
-        with runs[0].log_file.open("ab") as log:
-            queue = subprocess.Popen(
-                [sys.executable, "-m", "cafe_tui.launch.queue", f"--parallel={parallel}", *paths],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                cwd=runs[0].path,
-                env=local.environment(),
-            )
+        local.outliving(["-m", "cafe_tui.launch.queue", f"--parallel={parallel}", *paths], runs[0])
     except OSError as error:
         raise UsageError(f"cannot start the queue: {error.strerror}") from None
-    _queues[:] = [*(each for each in _queues if each.poll() is None), queue]
 
 
 def stop(runs: Sequence[RunDir]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,9 +36,6 @@ from engine.contract.sweeps import Sweep
 
 WIDTHS: Final = [(0, "-narrow"), (100, "-wide")]
 DEVICE: Final = "compute.device"
-
-_engines: list[subprocess.Popen[bytes]] = []
-"""Engines started from here: their parent must ask for their exit codes, or they stay zombies."""
 
 
 @dataclass
@@ -403,12 +399,10 @@ class LaunchScreen(Screen[None]):
     def _start(self, loaded: Loaded, reference: str, changes: Sequence[str]) -> None:
         command = ["cafe", "run", reference, *(word for change in changes for word in ("--set", change))]
         try:
-            run, engine = local.start(self._runs, loaded, command=command)
+            run, _ = local.start(self._runs, loaded, command=command)
         except CafeError as error:
             self.post_message(Tried(problem=str(error)))
             return
-        _engines[:] = [each for each in _engines if each.poll() is None]
-        _engines.append(engine)
         self.post_message(Tried(run.id))
 
     def on_tried(self, message: Tried) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,9 +17,6 @@ from engine.contract.rundir import FINAL, RunDir
 
 if TYPE_CHECKING:
     from cafe_tui.watch import RunRow
-
-_engines: list[subprocess.Popen[bytes]] = []
-"""Engines that were resumed from here: as their parent we must ask for their exit codes, or they stay zombies."""
 
 
 def _names(rows: Sequence[RunRow]) -> str:
@@ -77,8 +73,7 @@ def resume(app: App[None], rows: Sequence[RunRow], directory: Callable[[RunRow],
     def act(run: RunDir) -> str:
         from cafe_tui.launch import local
 
-        _engines[:] = [engine for engine in _engines if engine.poll() is None]
-        _engines.append(local.resume(run))
+        local.resume(run)
         return f"{run.id} goes on"
 
     _ask(app, [directory(row) for row in able], confirm, act)

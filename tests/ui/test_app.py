@@ -442,12 +442,7 @@ async def test_a_stopped_run_is_resumed_and_a_finished_one_is_not(
     stopped = record_run(tmp_path, run_id="20260921-144001-quickstart-stop", upto="train", state="stopped")
     record_run(tmp_path, run_id="20260921-144000-quickstart-done")
     started: list[str] = []
-
-    class Engine:
-        def poll(self) -> None:
-            return None
-
-    monkeypatch.setattr(local, "spawn", lambda run: started.append(run.id) or Engine())
+    monkeypatch.setattr(local, "spawn", lambda run: started.append(run.id))
     async with app_on(tmp_path).run_test(size=WIDE) as pilot:
         await until(pilot, lambda: table(pilot).selected is not None)
         await pilot.press("space", "space", "r")

@@ -152,7 +152,9 @@ async def test_starts_what_the_form_says_and_opens_the_run(tmp_path: Path, monke
         calls.append((loaded, command))
         if len(calls) == 1:
             raise UsageError("cannot start the engine: no luck")
-        return record_run(runs), subprocess.Popen([sys.executable, "-c", ""])
+        engine = subprocess.Popen([sys.executable, "-c", ""])
+        engine.wait()
+        return record_run(runs), engine
 
     monkeypatch.setattr(local, "start", start)
     async with CafeApp(tmp_path / "runs").run_test(size=(120, 40)) as pilot:
