@@ -66,20 +66,6 @@ def terminal(*arguments: str, runs: Path, **environment: str) -> pexpect.spawn:
     )
 
 
-def test_ctrl_c_stops_with_a_checkpoint_and_exit_130(runs: Path) -> None:
-    child = terminal("run", "quickstart", *LONG, runs=runs)
-    wait_for(lambda: trained(runs))
-    child.sendintr()
-    child.expect("stopped")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 130
-    run = only_run(runs)
-    assert run.state().state == "stopped"
-    assert (run.checkpoints / "train.safetensors").is_file()
-    assert (run.checkpoints / "train.resume.pt").is_file()
-
-
 def test_ctrl_c_in_the_first_moment_stops_the_engine_too(runs: Path) -> None:
     child = terminal("run", "quickstart", *LONG, runs=runs)
     wait_for(lambda: bool(rundir.listing(runs)))  # the directory is there, the engine just about to be
@@ -92,15 +78,19 @@ def test_ctrl_c_in_the_first_moment_stops_the_engine_too(runs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_run_is_resumed_to_its_end(runs: Path) -> None:
+def test_ctrl_c_stops_with_a_checkpoint_and_the_run_is_resumed_to_its_end(runs: Path) -> None:
     arguments = ["run", "quickstart", *SHORT, "--set", "stage.train.epochs=12"]
     child = terminal(*arguments, runs=runs)
     wait_for(lambda: trained(runs))
     child.sendintr()
+    child.expect("stopped")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 130
     run = only_run(runs)
+    assert run.state().state == "stopped"
+    assert (run.checkpoints / "train.safetensors").is_file()
+    assert (run.checkpoints / "train.resume.pt").is_file()
     resumed = subprocess.run(
         [*CAFE, "resume", "last", "--plain"],  # of ./runs, which the engine does not see from where it works
         cwd=runs.parent,

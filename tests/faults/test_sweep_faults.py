@@ -23,8 +23,8 @@ seed = [0, 1]
 threads = 1
 [[stage]]
 kind = "train"
+defence = "standard"
 epochs = {epochs}
-adversary.steps = 1
 [[stage]]
 kind = "evaluate"
 attacks = ["clean"]

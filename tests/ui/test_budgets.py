@@ -166,18 +166,18 @@ async def test_eight_hours_of_a_live_run_leave_the_memory_flat(tmp_path: Path, m
     """115,200 records, four a simulated second, with warnings, messages, cells and log lines among them."""
     monkeypatch.setattr(RunScreen, "PERIOD", 1e6)
     run = live_run(tmp_path)
-    batches, batch = 480, 240
+    batches, batch = 120, 960
     process, sizes = psutil.Process(), []
     with run.records_file.open("ab", buffering=0) as file, run.log_file.open("a") as log:
         file.write(losses(1))
         async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
             screen = await open_run(pilot)
             for number in range(batches):
-                file.write(b"".join(losses(number * batch + i + 2, START + number * 60 + i / 4) for i in range(batch)))
-                if number % 4 == 0:
-                    file.write(encode(WarningNote(text=f"warning {number}")) + encode(Message(text=f"at {number}")))
-                    file.write(encode(make_cell("train", f"attack{number % 5}", 300, 450)))
-                log.write("".join(f"2026-11-23 07:38:19 info    line {number} {i}\n" for i in range(30)))
+                steps = range(number * batch, (number + 1) * batch)
+                file.write(b"".join(losses(step + 2, START + step / 4) for step in steps))
+                file.write(encode(WarningNote(text=f"warning {number}")) + encode(Message(text=f"at {number}")))
+                file.write(encode(make_cell("train", f"attack{number % 5}", 300, 450)))
+                log.write("".join(f"2026-11-23 07:38:19 info    line {number} {i}\n" for i in range(120)))
                 log.flush()
                 screen.read()
                 await pilot.pause()

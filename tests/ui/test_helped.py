@@ -24,6 +24,16 @@ from tests.ui.waiting import until
 SAY = "import sys; sys.stdout.buffer.write({}); sys.stdout.flush(); input(); input()"
 
 
+OTHERS: set[int] = set()
+"""Children of this process that were there before the test."""
+
+
+@pytest.fixture(autouse=True)
+def _others() -> None:
+    OTHERS.clear()
+    OTHERS.update(child.pid for child in psutil.Process().children())
+
+
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many parts out of a small file, for which there is all the time in the world, on any machine."""
@@ -59,8 +69,13 @@ def check(reader: HelpedReader, path: Path) -> None:
     assert (reader.skipped, reader.offset, reader.more) == (plain.skipped, plain.offset, False)
 
 
+def helpers() -> list[psutil.Process]:
+    """The helpers of this process, which other tests may have left children of other kinds."""
+    return [child for child in psutil.Process().children() if child.pid not in OTHERS]
+
+
 def helper_of(reader: HelpedReader) -> psutil.Process:
-    (process,) = psutil.Process().children()
+    (process,) = helpers()
     assert reader._helper
     assert process.pid == reader._helper.pid
     return process
@@ -110,7 +125,7 @@ def test_whatever_a_helper_does_all_is_read(path: Path, script: str, monkeypatch
         if "sleep" not in script:
             assert reader._readable(30.0)
         check(reader, path)
-    assert not psutil.Process().children()
+    assert not helpers()
 
 
 def test_a_helper_that_is_killed_and_one_that_cannot_be_started(path: Path) -> None:
@@ -143,12 +158,12 @@ def test_no_helper_for_a_short_way_or_a_single_processor(path: Path, monkeypatch
     reader = HelpedReader(ColumnReader(path))
     monkeypatch.setattr(helped, "LONG", path.stat().st_size + 1)
     reader.call()
-    assert not psutil.Process().children()
+    assert not helpers()
     monkeypatch.setattr(helped, "LONG", 1)
     monkeypatch.setattr(helped, "processors", lambda: 1)
     reader = HelpedReader(ColumnReader(path))
     reader.call()
-    assert not psutil.Process().children()
+    assert not helpers()
 
 
 async def test_the_helper_of_a_screen_ends_with_it(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +173,7 @@ async def test_the_helper_of_a_screen_ends_with_it(path: Path, tmp_path: Path, m
     path.replace(run.records_file)
     async with app_on(tmp_path / "runs").run_test() as pilot:
         screen = await open_run(pilot)
-        await until(pilot, lambda: psutil.Process().children())
+        await until(pilot, lambda: helpers())
         await pilot.press("q")
-        await until(pilot, lambda: not psutil.Process().children())
+        await until(pilot, lambda: not helpers())
         assert not screen.complete
