@@ -9,8 +9,8 @@ STAMP := $(VENV)/.installed
 quickstart: $(STAMP)          ## create .venv, install, run the whole method on real digits
 	$(BIN)/cafe run quickstart
 
-test: lint                    ## lint, types, walls, all tests
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+test: lint                    ## lint, types, walls, all tests; the hundreds of processes share compiled modules
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -78,7 +78,7 @@ def announcement(offer: Offer, given_up: Callable[[], bool] = lambda: False) -> 
         yield "how long that takes could not be measured here"
         return
     seconds = [one / speed for one, speed in zip(cost, speeds, strict=True)]
-    yield f"about {fmt.duration(_makespan(seconds, offer.parallel))} by a measurement on this host just now"
+    yield f"at most about {fmt.duration(_makespan(seconds, offer.parallel))} by a measurement on this host just now"
 
 
 def _makespan(seconds: Sequence[float], parallel: int) -> float:

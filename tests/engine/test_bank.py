@@ -109,7 +109,7 @@ def played(game: GameRun, until: int | None = None) -> list[Scalars]:
 def test_a_game_stopped_within_a_draw_goes_on_to_the_same_bits(games: Callable[..., Callable[[], GameRun]]) -> None:
     """The bank is not kept: what it held is made anew, among other neighbours."""
     mixed = {"adversary.attack": "mixed", "adversary.pgd_share": 0.5}
-    game = games(epochs=4, reuse_epochs=3, views=2, bank="host", **mixed)
+    game = games(epochs=4, reuse_epochs=3, views=2, bank="host", regret_steps=1, **mixed)
     whole = game()
     curves = played(whole)
     for stop in (8, 13):  # in the second view, in the second use of the first; 5 steps an epoch

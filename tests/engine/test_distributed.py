@@ -236,7 +236,7 @@ def node(run: RunDir, port: int, engines: list[subprocess.Popen[bytes]]) -> subp
 def test_two_nodes_are_one_run_and_one_of_them_can_be_lost(
     quick_run: Make, engines: list[subprocess.Popen[bytes]]
 ) -> None:
-    tables = TABLES | {"data": MANY, "stage": [LONG | {"epochs": 8}]}
+    tables = TABLES | {"data": MANY, "stage": [LONG | {"epochs": 5}]}
     one, two = quick_run(tables=tables), quick_run(tables=tables)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -456,7 +456,7 @@ def test_what_no_number_can_be_had_of_is_refused() -> None:
 
 
 def test_the_number_format_of_a_search_changes_what_it_costs_not_what_counts(context: Context) -> None:
-    keys = {"attacks": ["clean", "apgd-ce", "square"]} | CUT | {"apgd_steps": 20, "limit": 120, "square_queries": 60}
+    keys = {"attacks": ["clean", "apgd-ce", "square"]} | CUT | {"apgd_steps": 12, "limit": 60, "square_queries": 40}
     exact = evaluated(context, precision="fp32", fold=False, **keys)
     folded = evaluated(context, precision="fp32", **keys)
     small = evaluated(context, precision="bf16", **keys)

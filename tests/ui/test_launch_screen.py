@@ -83,7 +83,7 @@ async def type_value(pilot: Pilot[None], key: str, text: str) -> None:
     await pilot.press("ctrl+u", *text)
 
 
-@pytest.mark.parametrize("size", [(60, 20), (200, 60)])
+@pytest.mark.parametrize("size", [(60, 20), (120, 40)])
 async def test_every_key_of_a_picked_profile_can_be_reached_and_is_explained(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:

@@ -54,7 +54,7 @@ def test_the_time_of_runs_side_by_side_is_that_of_the_fullest_place(monkeypatch:
     monkeypatch.setattr(costs, "_speeds", lambda wanted, _: [costs.passes(loaded.profile) / 60] * len(wanted))
     lines = lines_for(["finished", "", "failed", "queued"], 2)
     assert lines[0].startswith("tag: 3 runs to do, 2 side by side, 1 of 4 are finished; at most 2.9")
-    assert lines[1] == "about 2m 00s by a measurement on this host just now"
+    assert lines[1] == "at most about 2m 00s by a measurement on this host just now"
     monkeypatch.setattr(costs, "_speeds", lambda wanted, _: None)
     assert lines_for([""], 1)[0].startswith("tag: 1 run to do; at most")
     assert "could not be measured" in lines_for([""], 1)[1]
