@@ -51,6 +51,16 @@ def fit(text: str, cells: int) -> str:
     return f"{set_cell_size(text, cells - 1)}…" if cells > 0 else ""
 
 
+def fit_name(text: str, cells: int) -> str:
+    """`text` in exactly `cells` terminal cells, cut near its beginning: names that belong together differ at the end."""
+    if cell_len(text) <= cells or cells < 8:
+        return fit(text, cells)
+    head, tail = set_cell_size(text, cells // 6), text
+    while cell_len(tail) > cells - cells // 6 - 1:
+        tail = tail[1:]
+    return fit(f"{head}…{tail}", cells)
+
+
 def wrap(text: str, cells: int) -> list[str]:
     """`text` broken at spaces into lines of at most `cells` cells (longer words are broken too); at least one line."""
     lines = [""]

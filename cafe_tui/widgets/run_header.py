@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cafe_tui import format as fmt
-from cafe_tui.widgets.lines import Line, Lines, width, wrap
+from cafe_tui.widgets.lines import Line, Lines, fit_name, width, wrap
 from cafe_tui.widgets.pieces import state_piece
 
 if TYPE_CHECKING:
@@ -36,10 +36,14 @@ class RunHeader(Lines):
 
 
 def _line(view: RunView, cells: int) -> Line:
+    """State, id and times; the id comes last where not all of it fits, for a number that is cut reads as another."""
     elapsed = fmt.duration(view.elapsed)
     to_go = "" if view.eta is None else f", about {fmt.duration(view.eta)} to go"
     times = f"took {elapsed}" if view.status.final else f"{elapsed} so far{to_go}"
-    head: Line = (state_piece(view.status.state), ("  ", ""), (fmt.printable(view.id), "strong"), (f"  {times}", ""))
+    state, run, gap = state_piece(view.status.state), fmt.printable(view.id), ("  ", "")
+    head: Line = (state, gap, (run, "strong"), gap, (times, ""))
+    if width(head) > cells:
+        return (state, gap, (times, ""), gap, (fit_name(run, cells - width((state, gap, (times, ""), gap))), "strong"))
     tags = " ".join(f"#{tag}" for tag in view.info.tags)
     doing = view.messages[-1] if view.messages and not view.status.final else view.info.description
     extra = fmt.printable("  ".join(text for text in (tags, doing) if text))

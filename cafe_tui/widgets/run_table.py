@@ -18,7 +18,19 @@ from textual.strip import Strip
 from cafe_tui import format as fmt
 from cafe_tui.messages import RunOpened
 from cafe_tui.ordering import Group
-from cafe_tui.widgets.lines import ROLE_CSS, ROLES, Line, Piece, changes, fit, paint, plain, role_styles, width
+from cafe_tui.widgets.lines import (
+    ROLE_CSS,
+    ROLES,
+    Line,
+    Piece,
+    changes,
+    fit,
+    fit_name,
+    paint,
+    plain,
+    role_styles,
+    width,
+)
 from cafe_tui.widgets.pieces import difference_piece, state_piece
 from engine.contract.rundir import FINAL
 
@@ -293,7 +305,7 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
             if column is RUN and cells < cell_len(text):
                 text = f"{fmt.printable(row.name)} {row.id[-4:]}"
             text = " " * (cells - cell_len(text)) + text if column.right else text
-            pieces += [(fit(text, cells), role), (self._gap, "")]
+            pieces += [((fit_name if column is RUN else fit)(text, cells), role), (self._gap, "")]
             if column.title == "state" and row.id in self._marked:
                 pieces[-1] = (MARK.ljust(len(self._gap)), "accent")
         pieces.pop()

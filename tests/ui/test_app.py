@@ -16,6 +16,7 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
+from cafe_tui import format as fmt
 from cafe_tui.app import CafeApp, Followers
 from cafe_tui.launch import local
 from cafe_tui.ordering import ORDERS
@@ -24,10 +25,11 @@ from cafe_tui.screens.help import HelpLines, HelpScreen
 from cafe_tui.screens.prompt import Prompt
 from cafe_tui.screens.run import RunScreen
 from cafe_tui.screens.runs import RunsScreen
-from cafe_tui.watch import RunRow, row_of
+from cafe_tui.watch import RunFollower, RunRow, row_of
 from cafe_tui.widgets.accuracies import Accuracies
 from cafe_tui.widgets.chart import Chart
 from cafe_tui.widgets.key_bar import KeyBar
+from cafe_tui.widgets.lines import plain
 from cafe_tui.widgets.log_view import LogView
 from cafe_tui.widgets.pane_tabs import PaneTabs
 from cafe_tui.widgets.profile_view import ProfileView
@@ -493,6 +495,21 @@ async def test_back_from_help_and_run(tmp_path: Path, back: str) -> None:
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cells", [40, 60, 80, 100, 200])
+def test_times_are_whole_wherever_a_long_name_ends(cells: int, tmp_path: Path) -> None:
+    run = record_run(tmp_path, run_id="20260921-144001-reproduction-mnist5k-seed1-k3f9", upto="game", state="running")
+    view = RunFollower(run, clock=lambda: run.state().heartbeat + 1).poll()
+    assert view is not None
+    assert view.eta is not None
+    header = RunHeader()
+    header._view = view
+    (line,) = header.compose_lines(cells)
+    shown = plain(line)[:cells]
+    assert f"{fmt.duration(view.elapsed)} so far, about {fmt.duration(view.eta)} to go" in shown
+    assert (run.id in shown) == (cells >= 100)
+    assert shown.endswith("k3f9") or cells >= 100 or cells == 40
 
 
 async def test_a_run_shows_stages_curves_accuracies_table_and_log(tmp_path: Path) -> None:

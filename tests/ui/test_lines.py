@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.style import Style
 
-from cafe_tui.widgets.lines import Line, changes, fit, paint, plain, width, wrap
+from cafe_tui.widgets.lines import Line, changes, fit, fit_name, paint, plain, width, wrap
 
 TEXTS = st.text(alphabet="ab é日本…━", max_size=12)
 LINES = st.lists(st.tuples(TEXTS, st.sampled_from(["", "good"])), max_size=5).map(tuple)
@@ -17,11 +17,15 @@ STYLES = {"good": Style(bold=True)}
 @given(TEXTS, st.integers(0, 30))
 def test_fit_gives_exactly_the_cells_asked_for(text: str, cells: int) -> None:
     assert cell_len(fit(text, cells)) == cells
+    assert cell_len(fit_name(3 * text, cells)) == cells
 
 
 def test_fit_marks_what_was_cut() -> None:
     assert fit("quickstart", 6) == "quick…"
     assert fit("quickstart", 10) == "quickstart"
+    names = [f"reproduction-{data}-seed{seed} k3f9" for data in ("digits", "mnist5k") for seed in range(3)]
+    assert fit_name(names[1], 18) == "rep…its-seed1 k3f9"
+    assert len({fit_name(name, 18) for name in names}) == 6
 
 
 @given(TEXTS, st.integers(2, 30))
