@@ -162,13 +162,13 @@ def recording(steps: int) -> Row:
 
 def measure(quick: bool) -> list[Row]:
     """All rows."""
+    emulated = emulates(torch.device("cpu"), torch.bfloat16)  # a step then takes minutes, and nobody wants it
     rows = [*step_time("small", 64, 51 if quick else 101), recording(2_000)]
     if quick:
-        # where bf16 is emulated, a step of the larger network alone takes longer than all of a quick measurement may
-        network, batch = ("small", 64) if emulates(torch.device("cpu"), torch.bfloat16) else ("resnet18", 8)
+        network, batch = ("small", 64) if emulated else ("resnet18", 8)
         return [*rows, *step_time("resnet18", 8, 3), precisions(network, batch, 3)]
     for network, batch in (("vgg16", 64), ("resnet18", 64)):
-        rows += [*step_time(network, batch, 5), precisions(network, batch, 5)]
+        rows += [*step_time(network, batch, 5), precisions(network, batch, 1 if emulated else 5)]
     return rows
 
 
