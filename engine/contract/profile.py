@@ -36,6 +36,8 @@ from engine.contract.sweeps import Sweep, combine, merged_problems, nested, tag_
 DEFAULT = "default"
 SWEPT = "sweep"
 """The origin of a value that a sweep gives."""
+FOLLOWING = (("warmup_epochs",), ("beta",), ("gamma",), ("adversary", "attack"), ("adversary", "step_size"))
+"""Keys of a stage whose values follow from those of others unless they are given."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def _gather(name: str, overrides: Sequence[str]) -> tuple[Path, Tables, dict[str
     path = find(name)
     origins: dict[str, str] = {}
     problems: list[str] = []
-    tables = _inherit(path, origins, problems, seen=())
+    tables = _inherit(path, origins, problems, seen=(), changed=bool(overrides))
     _override_all(tables, overrides, origins, problems)
     return path, tables, {key: o for key, o in origins.items() if not key.startswith(f"{SWEPT}.")}, problems
 
@@ -289,17 +291,20 @@ def _with_origin(problem: str, origins: Mapping[str, str]) -> str:
     return f"{problem} (from {origins[key]})" if key in origins and origins[key] != "--set" else problem
 
 
-def _inherit(path: Path, origins: dict[str, str], problems: list[str], seen: tuple[Path, ...]) -> Tables:
+def _inherit(path: Path, origins: dict[str, str], problems: list[str], seen: tuple[Path, ...], changed: bool) -> Tables:
+    """The tables of a file with all that it inherits; `changed`: some of their values will be others."""
     if path.resolve() in seen:
         raise UsageError(f"{path}: `extends` goes round in a circle: {' -> '.join(p.name for p in (*seen, path))}")
     own = read_toml(path)
+    if changed and _is_file(path.parent / "run.json"):
+        own = _reopened(own)
     parent = own.pop("extends", None)
     changes = own.pop("set", {})
     if isinstance(own.get(SWEPT), dict):
         own[SWEPT] = nested(own[SWEPT])
     tables: Tables = {}
     if isinstance(parent, str):
-        tables = _inherit(find(parent, beside=path.parent), origins, problems, (*seen, path.resolve()))
+        tables = _inherit(find(parent, beside=path.parent), origins, problems, (*seen, path.resolve()), changed=True)
     elif parent is not None:
         problems.append(f"extends: found {show(parent)}; allowed: the name or path of one profile, in quotes")
     _merge(tables, own, str(path), origins)
@@ -312,6 +317,28 @@ def _inherit(path: Path, origins: dict[str, str], problems: list[str], seen: tup
         else:
             _override(tables, key, value, str(path), origins, problems)
     return tables
+
+
+def _reopened(resolved: Tables) -> Tables:
+    """The profile of a run without what follows from its other values, so that it follows from changed ones too.
+
+    It names every value, and a step size for ten steps would stay when somebody asks for twenty.
+    """
+    bare = deepcopy(resolved)
+    try:
+        whole = to_tables(from_tables(resolved))
+        for stage in bare["stage"]:
+            for *section, key in FOLLOWING:
+                (stage.get(section[0], {}) if section else stage).pop(key, None)
+        open_ones = to_tables(from_tables(bare))
+    except ProfileError:
+        return resolved  # edited by hand, or by another version; what is wrong is told elsewhere
+    for stage, kept, followed in zip(bare["stage"], whole["stage"], open_ones["stage"], strict=True):
+        for *section, key in FOLLOWING:
+            own, other = (each.get(section[0], {}) if section else each for each in (kept, followed))
+            if key in own and own[key] != other.get(key):
+                (stage.setdefault(section[0], {}) if section else stage)[key] = own[key]
+    return bare
 
 
 def _merge(base: Tables, new: Tables, source: str, origins: dict[str, str], prefix: str = "") -> None:

@@ -498,6 +498,52 @@ def test_a_resolved_profile_names_no_default() -> None:
     assert set(again.origins.values()) == {"again.toml"}
 
 
+@pytest.fixture
+def of_a_run() -> str:
+    """The resolved profile in the directory of a run."""
+    Path("run").mkdir()
+    Path("run/run.json").write_text("{}", encoding="utf-8")
+    Path("run/profile.toml").write_text(profiles.dumps(load(METHOD, "stage.train.warmup_epochs=1").profile), "utf-8")
+    return "run/profile.toml"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("stage.train.adversary.steps=20",),
+        ("stage.train.adversary.steps=20", "stage.train.adversary.step_size=0.1"),
+        ("stage.train.defence=fast",),
+        ("stage.inoculate.defence=mart",),
+        ("stage.inoculate.epochs=7",),
+        ("stage.train.epochs=9",),
+        ("threat.eps=0.01",),
+        ("seed=3", "stage.game.adversary.steps=3"),
+    ],
+)
+def test_a_run_with_changes_is_its_profile_with_changes(overrides: tuple[str, ...], of_a_run: str) -> None:
+    """What followed from a value that was changed follows from the new one; what was given stays."""
+    expected = load(METHOD, "stage.train.warmup_epochs=1", *overrides).profile
+    assert profiles.load(of_a_run, overrides).profile == expected
+    Path("child.toml").write_text(
+        f'extends = "{of_a_run}"\n[set]\n' + "".join(f'"{k}" = {v}\n' for k, v in map(quoted, overrides)), "utf-8"
+    )
+    assert profiles.load("child.toml").profile == expected
+
+
+def quoted(override: str) -> tuple[str, str]:
+    key, value = override.split("=")
+    return key, value if value[0].isdigit() else f'"{value}"'
+
+
+def test_the_profile_of_a_run_that_was_spoilt_is_told_as_it_is(of_a_run: str) -> None:
+    for text in ("stage = 3", "[[stage]]\nkind = 'train'\nadversary = 4", "[[stage]]\nkind = 'train'\nbeta = 'x'"):
+        Path(of_a_run).write_text(f"name = 'x'\n{text}", encoding="utf-8")
+        with pytest.raises(ProfileError) as told:
+            profiles.load(of_a_run, ("seed=3",))
+        assert told.value.problems
+
+
 def test_explain_shows_every_line_of_the_file_and_where_it_comes_from() -> None:
     loaded = load(METHOD, "stage.game.lr=0.5")
     lines = profiles.explain(loaded)
