@@ -123,7 +123,7 @@ class RunScreen(PollingScreen):
         with Vertical(id="panes"):
             yield GameCurves(id="curves")
             yield titled(Accuracies(id="accuracies"), "accuracy %: what the game found")
-            with titled(ScrollPane(id="results"), "robust accuracy %, 95% intervals"):
+            with titled(ScrollPane(id="results"), "robust accuracy %"):
                 yield RobustTable()
             yield titled(LogView(id="log"), "log")
             with titled(ScrollPane(id="profile"), "profile as resolved"):

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from engine.contract.results import Paired, Table
 
 GAP: Final = 2
-DETAILS: Final = ((19, 29), (19, 19), (19, 6), (5, 6), (5, 0))
+WITH_INTERVAL: Final = 19
+"""Cells of an accuracy with its interval."""
+DETAILS: Final = ((WITH_INTERVAL, 29), (WITH_INTERVAL, 19), (WITH_INTERVAL, 6), (5, 6), (5, 0))
 """Cells of an accuracy and of a difference, from full (intervals, p) to bare; the first that fits is used."""
 
 
@@ -98,8 +100,8 @@ def _needed(table: Table, accuracy: int, difference: int) -> int:
 
 
 def _header(table: Table, accuracy: int, difference: int) -> Line:
-    base = fmt.printable(table.models[0])
-    titles = [" " * _label_cells(table), fit(base, accuracy)]
+    base, legend = fmt.printable(table.models[0]), "[95%]" if accuracy >= WITH_INTERVAL else ""
+    titles = [fit(legend, _label_cells(table)), fit(base, accuracy)]
     for model in table.models[1:]:
         titles += [fit(fmt.printable(model), accuracy)]
         titles += [fit(f"− {base}" if difference > len(base) + 2 else "diff", difference)] if difference else []
@@ -126,7 +128,7 @@ def _share(running: Progress | None, model: str, attack: str) -> float | None:
 def _accuracy(cell: Cell | None, share: float | None, cells: int) -> Piece:
     if cell is None:
         return ("    ·", "dim") if share is None else (f"▶{share:4.0%}", "accent")
-    interval = f" {fmt.interval(cell.low, cell.high)}" if cells >= 19 else ""
+    interval = f" {fmt.interval(cell.low, cell.high)}" if cells >= WITH_INTERVAL else ""
     return f"{fmt.percent(cell.accuracy):>5}{interval}", ""
 
 
