@@ -52,7 +52,7 @@ def fit(text: str, cells: int) -> str:
 
 
 def fit_name(text: str, cells: int) -> str:
-    """`text` in exactly `cells` terminal cells, cut near its begin: names that belong together differ at the end."""
+    """`text` in exactly `cells` terminal cells, cut near the start: names that belong together differ at the end."""
     if cell_len(text) <= cells or cells < 8:
         return fit(text, cells)
     head, tail = set_cell_size(text, cells // 6), text

@@ -173,7 +173,7 @@ async def test_the_helper_of_a_screen_ends_with_it(path: Path, tmp_path: Path, m
     path.replace(run.records_file)
     async with app_on(tmp_path / "runs").run_test() as pilot:
         screen = await open_run(pilot)
-        await until(pilot, lambda: helpers())
+        await until(pilot, helpers)
         await pilot.press("q")
         await until(pilot, lambda: not helpers())
         assert not screen.complete
