@@ -68,15 +68,18 @@ def seconds(work: Callable[[], object]) -> float:
 def in_turn(
     *works: Callable[[], object], repeats: int = REPEATS, tidy: Callable[[], object] = lambda: None
 ) -> list[float]:
-    """Median seconds of each work, measured in turn (a, b, a, b, ...) so that a slow moment meets all of them.
+    """Median seconds of each work, measured in turn (a, b, b, a, a, b, ...).
 
-    `tidy` runs after each round, outside of the time.
+    A slow moment meets all of them, and none is always the one that finds the caches as another left them. `tidy` runs
+    after each round, outside of the time.
     """
-    times = []
-    for _ in range(repeats):
-        times.append([seconds(work) for work in works])
+    times: list[list[float]] = [[] for _ in works]
+    for turn in range(repeats):
+        order = range(len(works))
+        for index in order if turn % 2 == 0 else reversed(order):
+            times[index].append(seconds(works[index]))
         tidy()
-    return [statistics.median(column) for column in zip(*times, strict=True)]
+    return [statistics.median(each) for each in times]
 
 
 def processor() -> str:
