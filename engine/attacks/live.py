@@ -213,7 +213,8 @@ class LiveExamples:
             idle = not (self._example >= 0).any()
             late = any(ended.claimed) and round_ - ended.since >= PATIENCE
             if len(ended) >= self._slots or (ended and (late or idle)):
-                self._decide(ended)
+                for _ in self._decide(ended):
+                    yield self.found.decided
                 ended = _Ended()
             elif idle:
                 return
@@ -289,19 +290,19 @@ class LiveExamples:
         ended.points.append(self._state["best"][rows])
         self._example[slots] = -1
 
-    def _decide(self, ended: _Ended) -> None:
-        """Judge what has ended, by compute shapes, and free the slots of what is broken."""
+    def _decide(self, ended: _Ended) -> Iterator[None]:
+        """Judge what has ended, by compute shapes, and free the slots of what is broken; hands over between steps."""
         points = torch.cat(ended.points)
         example, attempt = np.array(ended.example), np.array(ended.attempt)
         claimed, counted = np.array(ended.claimed), np.concatenate(ended.counted)
         for start in range(0, len(example), self._slots):
             part = slice(start, start + self._slots)
-            self._decide_part(example[part], attempt[part], claimed[part], counted[part], points[part])
+            yield from self._decide_part(example[part], attempt[part], claimed[part], counted[part], points[part])
         self._example[(self._example >= 0) & self.found.moot(self._example, self._attempt)] = -1
 
     def _decide_part(
         self, example: np.ndarray, attempt: np.ndarray, claimed: np.ndarray, counted: np.ndarray, points: Tensor
-    ) -> None:
+    ) -> Iterator[None]:
         right, met = self._judge(example, points)
         counted += met
         if not self._transfer:
@@ -311,7 +312,7 @@ class LiveExamples:
             steps = ceil(self._continuation * self.search.steps)
             if len(again) and steps:
                 rows = torch.from_numpy(again).to(points.device)
-                points[rows], asked = self._go_on(example[again], attempt[again], points[rows], steps)
+                points[rows], asked = yield from self._go_on(example[again], attempt[again], points[rows], steps)
                 right[again], met = self._judge(example[again], points[rows])
                 counted[again] += asked + met
         if self.points is not None:
@@ -343,7 +344,9 @@ class LiveExamples:
         met[:, COUNTS.index("not_finite")] = (~z.isfinite().all(1)).cpu().numpy()
         return (~wrong(z, batch.y) | ~inside).cpu().numpy(), met
 
-    def _go_on(self, example: np.ndarray, attempt: np.ndarray, points: Tensor, steps: int) -> tuple[Tensor, np.ndarray]:
+    def _go_on(
+        self, example: np.ndarray, attempt: np.ndarray, points: Tensor, steps: int
+    ) -> Generator[None, None, tuple[Tensor, np.ndarray]]:
         """Where a finer search by the exact network ends, from these points (N,C,H,W) on, and what to count (N,6)."""
         counted = np.zeros((len(example), len(COUNTS)), dtype=np.int32)
         search = self.search.continued(steps)
@@ -360,6 +363,7 @@ class LiveExamples:
             newly = state["done"] & ~settled
             handed = torch.where(newly.view(-1, *([1] * (handed.dim() - 1))), state["best"], handed)
             settled = settled | state["done"]
+            yield
         return handed[: len(points)], counted
 
 

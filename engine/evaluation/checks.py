@@ -124,6 +124,11 @@ def of_search(found: Found) -> list[str]:
     return notes
 
 
+def no_accident(more: int, examples: int) -> bool:
+    """Whether a weaker attack breaks so many more of the examples that it is worth telling."""
+    return more >= LEAST_GAIN and 100.0 * more > GAIN * examples
+
+
 def of_table(right: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     """By attack: signs in the outcomes (N,) of the other attacks on the same examples at the same radius."""
     notes: dict[str, list[str]] = {}
@@ -135,19 +140,21 @@ def of_table(right: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
         columns = {
             name.removesuffix("-l2"): values for name, values in right.items() if name.endswith("-l2") == bool(suffix)
         }
-        if "fgsm" in columns and "pgd" in columns and accuracy(columns["pgd"]) > accuracy(columns["fgsm"]):
-            text = (
-                f"weaker than fgsm ({accuracy(columns['pgd']):.1f} against {accuracy(columns['fgsm']):.1f}): "
-                "more steps should find more; look for masked gradients"
-            )
-            notes.setdefault(f"pgd{suffix}", []).append(text)
+        if "fgsm" in columns and "pgd" in columns:
+            pgd, fgsm = columns["pgd"], columns["fgsm"]
+            if no_accident(int(pgd.sum()) - int(fgsm.sum()), len(pgd)):
+                text = (
+                    f"weaker than fgsm ({accuracy(pgd):.1f} against {accuracy(fgsm):.1f}): "
+                    "more steps should find more; look for masked gradients"
+                )
+                notes.setdefault(f"pgd{suffix}", []).append(text)
         gradient = [columns[name] for name in columns if name in ATTACKS and ATTACKS[name].uses_gradients]
         if "square" in columns and gradient:
             together = np.logical_and.reduce(gradient)
             more = int((together & ~columns["square"]).sum())
-            gain = 100.0 * more / len(together)
-            if gain > GAIN and more >= LEAST_GAIN:
-                text = f"breaks {gain:.1f} points that no gradient attack did: gradients may be masked"
+            if no_accident(more, len(together)):
+                points = 100.0 * more / len(together)
+                text = f"breaks {points:.1f} points that no gradient attack did: gradients may be masked"
                 notes.setdefault(f"square{suffix}", []).append(text)
     return notes
 
@@ -158,10 +165,10 @@ def of_transfer(crafted: np.ndarray, direct: Sequence[np.ndarray], source: str) 
         return []
     together = np.logical_and.reduce(direct)
     more = int((together & ~crafted).sum())
-    gain = 100.0 * more / len(together)
-    if gain <= GAIN or more < LEAST_GAIN:
+    if not no_accident(more, len(together)):
         return []
-    return [f"crafted on {source}, it breaks {gain:.1f} points that no attack on the network itself did"]
+    points = 100.0 * more / len(together)
+    return [f"crafted on {source}, it breaks {points:.1f} points that no attack on the network itself did"]
 
 
 def hopeless(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from math import sqrt
+from fractions import Fraction
+from math import comb, sqrt
 
 import numpy as np
 import pytest
@@ -68,7 +69,14 @@ def test_the_normal_point() -> None:
 @given(st.integers(0, 3000), st.integers(0, 3000))
 def test_mcnemar_is_scipys(only_a: int, only_b: int) -> None:
     expected = binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
-    assert mcnemar_exact(only_a, only_b) == pytest.approx(expected, rel=1e-9, abs=1e-280)  # where scipy may say 0
+    assert mcnemar_exact(only_a, only_b) == pytest.approx(expected, rel=1e-9, abs=1e-200)  # far below, scipy may say 0
+
+
+@given(st.integers(0, 600), st.integers(0, 600))
+def test_mcnemar_is_its_definition_also_where_it_is_tiny(only_a: int, only_b: int) -> None:
+    flips = only_a + only_b
+    tail = Fraction(sum(comb(flips, k) for k in range(min(only_a, only_b) + 1)), 2**flips)
+    assert mcnemar_exact(only_a, only_b) == pytest.approx(float(min(1, 2 * tail)), rel=1e-12, abs=0)
 
 
 def test_mcnemar_of_as_many_examples_as_imagenet_has() -> None:

@@ -30,7 +30,7 @@ from engine.contract.schema import Evaluate
 from engine.data import Images
 from engine.defences.train import Training
 from engine.device import Compute
-from engine.evaluation.checks import of_transfer, refuse
+from engine.evaluation.checks import of_table, of_transfer, refuse
 from engine.evaluation.outcomes import Outcomes, load, outcomes_file, save
 from engine.evaluation.table import Evaluation
 from engine.stage import Context, Event, Step
@@ -99,6 +99,7 @@ def test_cells_count_what_the_outcomes_say(context: Context) -> None:
 
 
 def test_gradient_steps_are_those_spent(context: Context) -> None:
+    context.profile.stage[2].precision = "fp32"  # type: ignore[union-attr]
     cells = cells_of(context)
     assert cells["train", "clean"].gradient_steps == 0
     assert cells["train", "fgsm"].gradient_steps == cells["train", "clean"].correct
@@ -176,11 +177,16 @@ def test_cells_are_the_same_after_stops_and_kills_within_attacks(
     assert told(evaluation(context).run()) == expected
 
 
-def test_a_stop_waits_for_few_questions_wherever_it_comes(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the pass over the clean images on, checks included."""
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_stop_waits_for_few_questions_wherever_it_comes(
+    precision: Literal["fp32", "bf16"], context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the pass over the clean images on, checks and what a search in bf16 leaves to fp32 included."""
     asked, ask = [], Oracle._ask
     monkeypatch.setattr(Oracle, "_ask", lambda self, x: (asked.append(len(x)), ask(self, x))[1])
-    context.profile.stage[2].batch_size = 10  # type: ignore[union-attr]
+    stage = context.profile.stage[2]
+    assert isinstance(stage, Evaluate)
+    stage.batch_size, stage.precision, stage.continuation = 10, precision, 1.0
     chances = [len(asked) for event in evaluation(context).run() if isinstance(event, Step)]
     assert max(later - earlier for earlier, later in zip([0, *chances], chances, strict=False)) <= 4
     assert len(asked) > 100
@@ -426,7 +432,13 @@ def test_masked_gradients_probabilities_and_weak_attacks_are_told(
 
 def test_a_sound_network_and_sound_attacks_bring_no_warning(context: Context) -> None:
     cells = evaluated(context, attacks=["clean", "fgsm", "pgd", "apgd-ce"], pgd_steps=20, models=["train"])
-    assert all(cell.warnings == [] for cell in cells.values())
+    assert [cell.warnings for cell in cells.values()] == [[]] * len(cells)
+
+
+@pytest.mark.parametrize(("more", "told"), [(-3, False), (2, False), (3, True)])
+def test_pgd_is_called_weaker_than_fgsm_where_that_is_no_accident(more: int, told: bool) -> None:
+    fgsm, pgd = (np.arange(120) < robust for robust in (15, 15 + more))
+    assert bool(of_table({"fgsm": fgsm, "pgd": pgd}).get("pgd")) is told
 
 
 def test_fewer_examples_than_asked_for_are_told(context: Context) -> None:
