@@ -140,10 +140,14 @@ def share_done(progress: Progress) -> float:
 
 def means_of(table: Table) -> str:
     """How the attacks of a table searched, in a sentence; empty where no engine told."""
-    hows = dict.fromkeys(cell.how for cell in table.cells.values() if cell.how and cell.attack != "clean")
+    hows: dict[str, dict[str, None]] = {}
+    for cell in table.cells.values():
+        if cell.how and cell.attack != "clean":
+            hows.setdefault(cell.how, {})[cell.attack] = None
     sources = dict.fromkeys(cell.source for cell in table.cells.values() if cell.source)
     crafted = f"crafted on {', '.join(sources)}; " if sources else ""
-    return printable(f"{crafted}searched in {'; '.join(hows)}; every break confirmed in fp32") if hows else ""
+    told = hows if len(hows) < 2 else (f"{how} ({', '.join(attacks)})" for how, attacks in hows.items())
+    return printable(f"{crafted}searched in {'; '.join(told)}; every break confirmed in fp32") if hows else ""
 
 
 def waterfall(total: int, clean: int | None, parts: Sequence[Part], running: str = "", share: float = 0.0) -> str:

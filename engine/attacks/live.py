@@ -7,7 +7,7 @@ example alike whatever its neighbours are, and what is found for it does not dep
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ PATIENCE = 10
 """Steps after which a point that the search calls broken is judged, even if few others wait."""
 
 CONTINUATION = 0.1
-"""Share of the steps that `strike` adds on the exact network where that does not confirm what a search found."""
+"""Share of the steps that `strike` makes on the exact network where that does not confirm what a search found."""
 
 
 @dataclass
@@ -166,7 +166,8 @@ class LiveExamples:
 
     `search` asks `oracle`; a point counts only if `exact`, the fp32 network that is tested, is wrong there and the
     point lies in ball and box. What a search in a smaller format (`lossy`) did not break, and what `exact` did not
-    confirm, is searched further on `exact` for the share `continuation` of the steps. With `transfer` the oracle is
+    confirm, is searched further on `exact` for the share `continuation` of the steps. Where an attack is defined by its
+    steps, a lossy search leaves it these steps, so that there are as many as it says. With `transfer` the oracle is
     another network, and only its points count.
     """
 
@@ -186,12 +187,16 @@ class LiveExamples:
         transfer: bool = False,
         keep: bool = False,
     ) -> None:
+        self._added = 0 if transfer else ceil(continuation * search.steps)
+        if lossy and search.counted:
+            self._added = min(self._added, search.steps - 1)
+            search = replace(search, steps=search.steps - self._added)
         self.search, self.oracle, self.exact = search, oracle, exact
         self._effort = oracle.effort = exact.effort = Effort()
         self._seen = np.zeros(2, dtype=np.int64)  # of it, gradient steps and forwards that have been laid to examples
         self.images, self.clean, self.found = images, clean, found
         self._compute, self._slots = compute, slots
-        self._lossy, self._continuation, self._transfer = lossy, continuation, transfer
+        self._lossy, self._transfer = lossy, transfer
         self.points: Tensor | None = None
         """With `keep`, the point handed over for each example (N,C,H,W): a misclassified one where there is any."""
         if keep:
@@ -309,10 +314,9 @@ class LiveExamples:
             doubtful = right & claimed
             counted[:, COUNTS.index("unconfirmed")] += doubtful
             again = np.flatnonzero((doubtful | (right & self._lossy)) & ~self.found.moot(example, attempt))
-            steps = ceil(self._continuation * self.search.steps)
-            if len(again) and steps:
+            if len(again) and self._added:
                 rows = torch.from_numpy(again).to(points.device)
-                points[rows], asked = yield from self._go_on(example[again], attempt[again], points[rows], steps)
+                points[rows], asked = yield from self._go_on(example[again], attempt[again], points[rows])
                 right[again], met = self._judge(example[again], points[rows])
                 counted[again] += asked + met
         if self.points is not None:
@@ -345,11 +349,11 @@ class LiveExamples:
         return (~wrong(z, batch.y) | ~inside).cpu().numpy(), met
 
     def _go_on(
-        self, example: np.ndarray, attempt: np.ndarray, points: Tensor, steps: int
+        self, example: np.ndarray, attempt: np.ndarray, points: Tensor
     ) -> Generator[None, None, tuple[Tensor, np.ndarray]]:
         """Where a finer search by the exact network ends, from these points (N,C,H,W) on, and what to count (N,6)."""
         counted = np.zeros((len(example), len(COUNTS)), dtype=np.int32)
-        search = self.search.continued(steps)
+        search = self.search.continued(self._added)
         state = search.begin(self._given(example, attempt) | {"start": points})
         counted[:, :2] += self._asked(len(example))
         state = {name: _fill(value, self._slots) for name, value in state.items()}

@@ -45,6 +45,11 @@ class Oracle:
         self.live = 0
         self.effort = Effort()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format in which the network answers."""
+        return self._compute.dtype
+
     def repeated(self, repeats: int) -> Oracle:
         """The same network, asked so often for each answer."""
         return Oracle(self._network, self._compute, how=f"{self.how}, mean of {repeats} answers", repeats=repeats)

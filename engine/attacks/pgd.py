@@ -43,6 +43,11 @@ class SignedSteps(Search):
         """For the KL."""
         return self.loss is None
 
+    @property
+    def counted(self) -> bool:
+        """A table says PGD-20, and FGSM is one step."""
+        return True
+
     def begin(self, state: State) -> State:
         """At the clean image, or at a random point of the ball."""
         x = state["x"]

@@ -51,6 +51,11 @@ class Search(ABC):
     def advance(self, state: State, oracle: Oracle) -> State:
         """The state one step later. Rows that are done are given again and do not matter any more."""
 
+    @property
+    def counted(self) -> bool:
+        """Whether the attack is defined by its number of steps, so that none may be added to them."""
+        return False
+
     def continued(self, steps: int) -> Search:
         """The same search to go on from the `start` of each example for so many steps, with finer ones if it can."""
         return replace(self, steps=steps)

@@ -355,7 +355,10 @@ class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
     ] = "auto"
     continuation: Annotated[
         Annotated[float, Meta(ge=0, le=1)],
-        doc("share of the steps that is added in fp32 for what a search in bf16 or fp16 did not break"),
+        doc(
+            "share of the steps that are made in fp32 for what a search in bf16 or fp16 did not break: the last of "
+            "pgd and cw, additional ones of the others; fgsm is made in fp32 as a whole"
+        ),
     ] = 0.1
     fold: Annotated[bool, doc("search with BatchNorm folded into the convolutions before it")] = True
     channels_last: Annotated[

@@ -172,7 +172,7 @@ def of_transfer(crafted: np.ndarray, direct: Sequence[np.ndarray], source: str) 
 
 
 def hopeless(
-    setting: Setting, oracle: Oracle, exact: Oracle, images: Images, clean: Clean, compute: Compute, slots: int
+    setting: Setting, exact: Oracle, images: Images, clean: Clean, compute: Compute, slots: int
 ) -> Generator[None, None, str]:
     """A warning if examples withstand apgd-ce in a ball that holds every image; empty if none does.
 
@@ -188,7 +188,7 @@ def hopeless(
     few, right = images.first(count), clean.right[:count]
     found = Found.nothing(right, search.attempts)
     part = Clean(right, clean.ranking[:count])
-    for _ in LiveExamples(search, oracle, exact, few, part, found, compute, slots).run():
+    for _ in LiveExamples(search, exact, exact, few, part, found, compute, slots).run():
         yield
     left = int(found.robust.sum())
     if not left:

@@ -10,12 +10,14 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from msgspec import structs
 
 from engine import distributed, draws
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
 from engine.attacks.live import Clean, Found, LiveExamples, answering_clean
-from engine.attacks.oracle import Oracle, exact_oracle, number_format, searching_oracle
+from engine.attacks.oracle import Oracle, exact_oracle, searching_oracle
+from engine.attacks.search import Search
 from engine.contract.plan import Column, columns, evaluation_cost, parts
 from engine.contract.records import Cell, Part, Progress, Record
 from engine.contract.results import Results, headline, table
@@ -42,8 +44,14 @@ class Tested:
 
     exact: Oracle
     search: Oracle
+    single: Oracle
+    """In fp32 whatever `search` is, for attacks of a single step: what that finds turns on the last bits."""
     clean: Clean
     examined: checks.Examined
+
+    def asked_by(self, search: Search) -> Oracle:
+        """The network that an attack asks."""
+        return self.single if search.steps == 1 else self.search
 
 
 class Evaluation(StageRun):
@@ -142,7 +150,11 @@ class Evaluation(StageRun):
         examined = checks.examine(model, exact, self.images, self._plain, slots) if stage.checks else checks.Examined()
         crafted = model if stage.source is None else self.context.trained(stage.source).requires_grad_(False).eval()
         sample = next(self.images.batches(min(slots, 16), self._plain))
-        return Tested(exact, searching_oracle(crafted, stage, self.compute, sample), clean, examined)
+        search = single = searching_oracle(crafted, stage, self.compute, sample)
+        if search.dtype != torch.float32:
+            plain = structs.replace(stage, precision="fp32", compile=False)
+            single = searching_oracle(crafted, plain, self.compute, sample)
+        return Tested(exact, search, single, clean, examined)
 
     def _seed(self, purpose: str) -> None:
         """Begin the draws that a network with random answers makes: those of a repeated run are the same.
@@ -165,7 +177,10 @@ class Evaluation(StageRun):
             outcomes = Outcomes(tested.clean.right.copy(), settings=settings)
             outcomes.facts.norm, outcomes.facts.eps = column.norm, column.eps
             outcomes.facts.source = self.stage.source or ""
-            outcomes.facts.how = "fp32" if column.attack == "clean" else tested.search.how
+            outcomes.facts.how = "fp32"
+            if column.attack != "clean":
+                first = ATTACKS[parts(column.attack)[0]].search(self._setting(column))
+                outcomes.facts.how = tested.asked_by(first).how
             outcomes.facts.warnings = yield from self._first_warnings(tested, column)
             if column.attack == "clean":
                 outcomes.facts.forwards = len(self.images)
@@ -203,7 +218,7 @@ class Evaluation(StageRun):
         stage, facts = self.stage, outcomes.facts
         search = ATTACKS[part].search(self._setting(column))
         self._seed(f"{name}-{column.name}-{part}")
-        exact, oracle = tested.exact, tested.search
+        exact, oracle = tested.exact, tested.asked_by(search)
         if column.attack.startswith("rand"):
             exact, oracle = exact.repeated(stage.eot), oracle.repeated(stage.eot)
         if outcomes.found is None:
@@ -218,7 +233,7 @@ class Evaluation(StageRun):
             found,
             self._plain,
             stage.batch_size,
-            lossy=number_format(stage, self.compute) != torch.float32,
+            lossy=oracle.dtype != torch.float32,
             continuation=stage.continuation,
             transfer=stage.source is not None,
         )
@@ -290,9 +305,7 @@ class Evaluation(StageRun):
                 notes.append(f"not the standard AutoAttack: {budgets}")
         first = next((c for c in self.columns if c.norm == column.norm and c.attack != "clean"), None)
         if stage.checks and stage.source is None and column == first:
-            check = checks.hopeless(
-                setting, tested.search, tested.exact, self.images, tested.clean, self._plain, stage.batch_size
-            )
+            check = checks.hopeless(setting, tested.exact, self.images, tested.clean, self._plain, stage.batch_size)
             notes.append((yield from self._obeying(check)))
         return list(dict.fromkeys(note for note in notes if note))
 

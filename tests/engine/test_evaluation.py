@@ -430,8 +430,10 @@ def test_masked_gradients_probabilities_and_weak_attacks_are_told(
     assert "no gradient attack did" in text["square"]
 
 
-def test_a_sound_network_and_sound_attacks_bring_no_warning(context: Context) -> None:
-    cells = evaluated(context, attacks=["clean", "fgsm", "pgd", "apgd-ce"], pgd_steps=20, models=["train"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_sound_network_and_sound_attacks_bring_no_warning(precision: str, context: Context) -> None:
+    keys = {"attacks": ["clean", "fgsm", "pgd", "apgd-ce"], "pgd_steps": 20, "models": ["train"]}
+    cells = evaluated(context, precision=precision, **keys)
     assert [cell.warnings for cell in cells.values()] == [[]] * len(cells)
 
 
@@ -479,6 +481,23 @@ def test_the_number_format_of_a_search_changes_what_it_costs_not_what_counts(con
         same = [cells["train", name].correct for cells in (exact, folded, small)]
         assert max(same) - min(same) <= 2
     assert small["train", "apgd-ce"].gradient_steps > folded["train", "apgd-ce"].gradient_steps, "the continuation"
+
+
+def test_attacks_make_the_steps_that_define_them_in_every_number_format(context: Context) -> None:
+    keys = {"attacks": ["clean", "fgsm", "pgd"], "models": ["train"], "pgd_steps": 10, "pgd_restarts": 1}
+    whole, small = (evaluated(context, precision=precision, **keys) for precision in ("fp32", "bf16"))
+    fgsm, pgd = ([cells["train", name] for cells in (whole, small)] for name in ("fgsm", "pgd"))
+    assert fgsm[0].how == fgsm[1].how == "fp32, BatchNorm folded, channels last"
+    assert (fgsm[0].correct, fgsm[0].gradient_steps) == (fgsm[1].correct, fgsm[1].gradient_steps)
+    assert pgd[1].how == "bf16, BatchNorm folded"
+    assert abs(pgd[0].correct - pgd[1].correct) <= 2
+    clean = small["train", "clean"].correct
+    assert pgd[1].correct * 10 <= pgd[1].gradient_steps <= clean * 10
+    for steps in (1, 2, 10):
+        no_ball = {"pgd_steps": steps, "eps": [1e-6], "pgd_restarts": 2}
+        cells = evaluated(context, precision="bf16", **keys | no_ball).values()
+        (withstood,) = (cell for cell in cells if cell.attack.startswith("pgd"))
+        assert withstood.gradient_steps == 2 * steps * withstood.correct > 0
 
 
 @pytest.mark.slow

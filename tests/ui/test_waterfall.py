@@ -40,6 +40,12 @@ def test_a_finished_ensemble_tells_what_each_part_still_broke() -> None:
     assert means in lines_of(RobustData(ensemble()))
 
 
+def test_attacks_that_searched_in_several_ways_are_told_apart() -> None:
+    hows = {"fgsm": "fp32", "pgd": "bf16", "cw": "bf16"}
+    cells = [make_cell(model, attack, 50, 100, how=how) for model in ("a", "b") for attack, how in hows.items()]
+    assert fmt.means_of(table(cells)) == "searched in fp32 (fgsm); bf16 (pgd, cw); every break confirmed in fp32"
+
+
 def test_an_ensemble_at_work_tells_its_part_and_how_far_that_is() -> None:
     cells = table([make_cell("train", "clean", 90, 100)], ["train"], ["clean", "aa"])
     progress = Progress(
