@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Concatenate, ParamSpec, TypeVar
@@ -26,6 +26,7 @@ import psutil
 import torch
 import torch.nn.functional as F
 from common import REPEATS, Row, in_turn, main
+from msgspec import structs
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,12 +37,13 @@ from engine.attacks.live import Found, LiveExamples, answer_clean
 from engine.attacks.loop import attacked, input_gradient
 from engine.attacks.oracle import Effort, Oracle, exact_oracle, searching_oracle
 from engine.attacks.pgd import against_labels
+from engine.attacks.search import Search
 from engine.contract import profile as profiles
 from engine.contract import rundir
 from engine.contract.plan import parts
 from engine.contract.schema import Data, Evaluate
 from engine.data import Images
-from engine.device import Compute
+from engine.device import Compute, emulates
 from engine.models import build
 from engine.models.folding import folded
 
@@ -165,14 +167,34 @@ def oracle_of(case: Case) -> Oracle:
     return searching_oracle(case.model, case.stage, CPU, sample)
 
 
+def search_of(case: Case, name: str, seed: int = 0) -> Search:
+    """An attack on the network of a case."""
+    return ATTACKS[name].search(Setting(Ball("linf", case.eps), case.stage, seed, 10))
+
+
 def ours(case: Case, name: str, oracle: Oracle, alive: np.ndarray | None = None, seed: int = 0) -> Found:
-    """What our attack finds, on examples that are `alive` if that is given."""
-    search = ATTACKS[name].search(Setting(Ball("linf", case.eps), case.stage, seed, 10))
+    """What our attack finds as in an evaluation, on examples that are `alive` if that is given."""
+    search = search_of(case, name, seed)
     exact = exact_oracle(case.model, CPU)
     clean = answer_clean(exact, case.images, CPU, case.batch, case.stage.targets + 1)
     robust = clean.right.copy() if alive is None else clean.right & alive
     found = Found.nothing(robust, search.attempts)
-    for _ in LiveExamples(search, oracle, exact, case.images, clean, found, CPU, case.batch).run():
+    lossy = oracle.dtype != torch.float32
+    if lossy and search.precise:
+        oracle, lossy = exact, False
+    live = LiveExamples(
+        search,
+        oracle,
+        exact,
+        case.images,
+        clean,
+        found,
+        CPU,
+        case.batch,
+        lossy=lossy,
+        continuation=case.stage.continuation,
+    )
+    for _ in live.run():
         pass
     return found
 
@@ -214,20 +236,27 @@ def agreement(case: Case) -> list[Row]:
 
     Attacks with a random start begin where ours do on both sides: another start alone moves the robust accuracy by
     some tenths of a point, and one to three percent of the outcomes. For apgd-ce that is shown too, by how much the
-    peer agrees with itself, and we with it, from starts of one's own.
+    peer agrees with itself, and we with it, from starts of one's own. Both search in fp32; where the processor has
+    instructions for bf16, what we find by it is shown beside the peer too.
     """
-    rows, oracle, batch = [], oracle_of(case), case.batch
+    rows, batch = [], case.batch
+    exactly, briefly = (replace(case, stage=structs.replace(case.stage, precision=p)) for p in ("fp32", "bf16"))
+    oracle = oracle_of(exactly)
+    brief = None if emulates(CPU.device, torch.bfloat16) else oracle_of(briefly)
 
     def peer(attack: peers.Peer) -> np.ndarray:
         return peers.robust(case.model, attack, case.x, case.images.labels, batch).numpy()
 
     for name in theirs(case):
         drawn = our_draw(case, "pgd" if name == "pgd" else "apgd")
-        mine, other = ours(case, name, oracle).robust, peer(theirs(case, draw=drawn)[name])
+        mine, other = ours(exactly, name, oracle).robust, peer(theirs(case, draw=drawn)[name])
         accuracy = 100 * float(np.mean(other))
         title = f"{case.name} {name}{_budget(case.stage, name)}"
         limit = 1 + EXCESS / max(accuracy, EXCESS)
         rows.append(Row(f"{title}: robust accuracy", 100 * float(np.mean(mine)), accuracy, "%", limit))
+        if brief and not search_of(case, name).precise:
+            found = 100 * float(np.mean(ours(briefly, name, brief).robust))
+            rows.append(Row(f"{title}, searched in bf16: robust accuracy", found, accuracy, "%", limit))
         if name in ("apgd-ce", "apgd-t", "fab-t"):
             agreed = same(mine, other)
             rows.append(Row(f"{title}: same outcome, against the limit", agreed, AGREEMENT, "%", 1.0, "more"))
@@ -373,7 +402,7 @@ def step(case: Case) -> Row:
     batch = next(case.images.batches(case.batch, CPU))
     fused = folded(case.model, batch.x, channels_last=True)
     assert fused is not None, "these networks have BatchNorm"
-    search = ATTACKS["apgd-ce"].search(Setting(Ball("linf", case.eps), case.stage, 0, 10))
+    search = search_of(case, "apgd-ce")
     zeros = torch.zeros_like(batch.y)
     given = {"x": batch.x, "y": batch.y, "index": batch.index, "attempt": zeros, "ranking": zeros[:, None]}
     state, oracle = search.begin(given), Oracle(fused, CPU)
@@ -402,7 +431,7 @@ def memory(examples: int) -> Row:
         labels = model(pixels.float() / 255).argmax(1)
     case = Case("", model, Images(pixels, labels, torch.arange(examples)), 0.001, Evaluate(pgd_steps=3), 128)
     sizes: list[float] = []
-    search = ATTACKS["pgd"].search(Setting(Ball("linf", case.eps), case.stage, 0, 10))
+    search = search_of(case, "pgd")
     exact = exact_oracle(model, CPU)
     clean = answer_clean(exact, case.images, CPU, case.batch, 2)
     found = Found.nothing(clean.right, 1)

@@ -48,6 +48,11 @@ class SignedSteps(Search):
         """A table says PGD-20, and FGSM is one step."""
         return True
 
+    @property
+    def precise(self) -> bool:
+        """A single step is not put right by others: in bf16 FGSM can be a point stronger or weaker."""
+        return self.steps == 1
+
     def begin(self, state: State) -> State:
         """At the clean image, or at a random point of the ball."""
         x = state["x"]

@@ -56,6 +56,11 @@ class Search(ABC):
         """Whether the attack is defined by its number of steps, so that none may be added to them."""
         return False
 
+    @property
+    def precise(self) -> bool:
+        """Whether what it finds turns on the last bits of the answers, so that it is to ask the network in fp32."""
+        return False
+
     def continued(self, steps: int) -> Search:
         """The same search to go on from the `start` of each example for so many steps, with finer ones if it can."""
         return replace(self, steps=steps)

@@ -357,7 +357,7 @@ class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
         Annotated[float, Meta(ge=0, le=1)],
         doc(
             "share of the steps that are made in fp32 for what a search in bf16 or fp16 did not break: the last of "
-            "pgd and cw, additional ones of the others; fgsm is made in fp32 as a whole"
+            "pgd and cw, additional ones of the others; all of fgsm and fab-t are"
         ),
     ] = 0.1
     fold: Annotated[bool, doc("search with BatchNorm folded into the convolutions before it")] = True

@@ -44,14 +44,14 @@ class Tested:
 
     exact: Oracle
     search: Oracle
-    single: Oracle
-    """In fp32 whatever `search` is, for attacks of a single step: what that finds turns on the last bits."""
+    precise: Oracle
+    """In fp32 whatever `search` is, for attacks that need it."""
     clean: Clean
     examined: checks.Examined
 
     def asked_by(self, search: Search) -> Oracle:
         """The network that an attack asks."""
-        return self.single if search.steps == 1 else self.search
+        return self.precise if search.precise else self.search
 
 
 class Evaluation(StageRun):
@@ -150,11 +150,11 @@ class Evaluation(StageRun):
         examined = checks.examine(model, exact, self.images, self._plain, slots) if stage.checks else checks.Examined()
         crafted = model if stage.source is None else self.context.trained(stage.source).requires_grad_(False).eval()
         sample = next(self.images.batches(min(slots, 16), self._plain))
-        search = single = searching_oracle(crafted, stage, self.compute, sample)
+        search = precise = searching_oracle(crafted, stage, self.compute, sample)
         if search.dtype != torch.float32:
             plain = structs.replace(stage, precision="fp32", compile=False)
-            single = searching_oracle(crafted, plain, self.compute, sample)
-        return Tested(exact, search, single, clean, examined)
+            precise = searching_oracle(crafted, plain, self.compute, sample)
+        return Tested(exact, search, precise, clean, examined)
 
     def _seed(self, purpose: str) -> None:
         """Begin the draws that a network with random answers makes: those of a repeated run are the same.
