@@ -7,7 +7,7 @@ example alike whatever its neighbours are, and what is found for it does not dep
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import TypeVar
 
@@ -147,18 +147,67 @@ class Found:
 
 
 @dataclass
-class _Ended:
-    """Attempts that have ended and wait to be judged."""
+class _Attempts:
+    """Attempts (K) that have ended: at which examples, after how many steps, whether the network asked was wrong, what
+    is counted of them (K,6), and the points (K,C,H,W) that they hand over."""
 
-    example: list[int] = field(default_factory=list)
-    attempt: list[int] = field(default_factory=list)
-    claimed: list[bool] = field(default_factory=list)
-    counted: list[np.ndarray] = field(default_factory=list)
-    points: list[Tensor] = field(default_factory=list)
-    since: int = 0
+    example: np.ndarray
+    attempt: np.ndarray
+    steps: np.ndarray
+    claimed: np.ndarray
+    counted: np.ndarray
+    points: Tensor
 
     def __len__(self) -> int:
         return len(self.example)
+
+    def rows(self, chosen: np.ndarray) -> _Attempts:
+        """Those that are chosen (K,) bool, in their order."""
+        points = self.points[torch.from_numpy(chosen).to(self.points.device)]
+        return _Attempts(
+            self.example[chosen],
+            self.attempt[chosen],
+            self.steps[chosen],
+            self.claimed[chosen],
+            self.counted[chosen],
+            points,
+        )
+
+
+class _Pile:
+    """Attempts that wait for something until there are enough of them."""
+
+    def __init__(self) -> None:
+        self._parts: list[_Attempts] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the network asked was wrong at one of them."""
+        return any(part.claimed.any() for part in self._parts)
+
+    def add(self, attempts: _Attempts) -> None:
+        """Behind the others."""
+        if len(attempts):
+            self._parts.append(attempts)
+
+    def take(self, count: int) -> _Attempts:
+        """The first `count` of them, or all, if there is one at least."""
+        parts = self._parts
+        whole = _Attempts(
+            np.concatenate([part.example for part in parts]),
+            np.concatenate([part.attempt for part in parts]),
+            np.concatenate([part.steps for part in parts]),
+            np.concatenate([part.claimed for part in parts]),
+            np.concatenate([part.counted for part in parts]),
+            torch.cat([part.points for part in parts]),
+        )
+        taken = np.arange(len(whole)) < count
+        self._parts = []
+        self.add(whole.rows(~taken))
+        return whole.rows(taken)
 
 
 class LiveExamples:
@@ -167,8 +216,8 @@ class LiveExamples:
     `search` asks `oracle`; a point counts only if `exact`, the fp32 network that is tested, is wrong there and the
     point lies in ball and box. What a search in a smaller format (`lossy`) did not break, and what `exact` did not
     confirm, is searched further on `exact` for the share `continuation` of the steps. Where an attack is defined by its
-    steps, a lossy search leaves it these steps, so that there are as many as it says. With `transfer` the oracle is
-    another network, and only its points count.
+    steps none are added: `exact` makes all that are left, and a lossy search leaves it that share at least. With
+    `transfer` the oracle is another network, and only its points count.
     """
 
     def __init__(
@@ -188,9 +237,9 @@ class LiveExamples:
         keep: bool = False,
     ) -> None:
         self._added = 0 if transfer else ceil(continuation * search.steps)
+        self._whole = search
         if lossy and search.counted:
-            self._added = min(self._added, search.steps - 1)
-            search = replace(search, steps=search.steps - self._added)
+            search = replace(search, steps=max(search.steps - self._added, 1))
         self.search, self.oracle, self.exact = search, oracle, exact
         self._effort = oracle.effort = exact.effort = Effort()
         self._seen = np.zeros(2, dtype=np.int64)  # of it, gradient steps and forwards that have been laid to examples
@@ -206,21 +255,27 @@ class LiveExamples:
         self._age = np.zeros(slots, dtype=np.int64)
         self._counted = np.zeros((slots, len(COUNTS)), dtype=np.int32)  # of the attempts at work
         self._state: State = {}
+        self._further = _Pile(), _Pile()
+        """What the exact network is to search on: what it did not confirm, which may have more steps to go, and what
+        was not broken."""
 
     def run(self) -> Iterator[int]:
         """Work until nothing is left, and hand over between any two steps; yields how many examples are decided."""
-        jobs, ended, round_ = self._jobs(), _Ended(), 0
+        jobs, ended, round_, since = self._jobs(), _Pile(), 0, 0
         while True:
             self._admit(jobs)
             busy = self._example >= 0
             if busy.any():
-                self._advance(busy, ended, round_)
+                since = since if ended else round_
+                self._advance(busy, ended)
             idle = not (self._example >= 0).any()
-            late = any(ended.claimed) and round_ - ended.since >= PATIENCE
+            late = ended.claimed and round_ - since >= PATIENCE
+            further = next((pile for pile in self._further if len(pile) >= self._slots or (pile and idle)), None)
             if len(ended) >= self._slots or (ended and (late or idle)):
-                for _ in self._decide(ended):
+                self._decide(ended.take(self._slots))
+            elif further is not None:
+                for _ in self._go_on(further.take(self._slots)):
                     yield self.found.decided
-                ended = _Ended()
             elif idle:
                 return
             round_ += 1
@@ -273,7 +328,7 @@ class LiveExamples:
             state["clean"] = padded(self.exact, batch.x, self._slots)
         return state
 
-    def _advance(self, busy: np.ndarray, ended: _Ended, round_: int) -> None:
+    def _advance(self, busy: np.ndarray, ended: _Pile) -> None:
         self.oracle.live = int(busy.sum())
         self._state = self.search.advance(self._state, self.oracle)
         self._counted[busy, :2] += self._asked(self.oracle.live)
@@ -286,46 +341,45 @@ class LiveExamples:
             return
         slots = np.flatnonzero(done)
         rows = torch.from_numpy(slots).to(self._compute.device)
-        if not len(ended):
-            ended.since = round_
-        ended.example += self._example[slots].tolist()
-        ended.attempt += self._attempt[slots].tolist()
-        ended.claimed += self._state["broken"][rows].cpu().tolist()
-        ended.counted.append(self._counted[slots])
-        ended.points.append(self._state["best"][rows])
+        ended.add(
+            _Attempts(
+                self._example[slots],
+                self._attempt[slots],
+                self._age[slots],
+                self._state["broken"][rows].cpu().numpy(),
+                self._counted[slots],
+                self._state["best"][rows],
+            )
+        )
         self._example[slots] = -1
 
-    def _decide(self, ended: _Ended) -> Iterator[None]:
-        """Judge what has ended, by compute shapes, and free the slots of what is broken; hands over between steps."""
-        points = torch.cat(ended.points)
-        example, attempt = np.array(ended.example), np.array(ended.attempt)
-        claimed, counted = np.array(ended.claimed), np.concatenate(ended.counted)
-        for start in range(0, len(example), self._slots):
-            part = slice(start, start + self._slots)
-            yield from self._decide_part(example[part], attempt[part], claimed[part], counted[part], points[part])
-        self._example[(self._example >= 0) & self.found.moot(self._example, self._attempt)] = -1
-
-    def _decide_part(
-        self, example: np.ndarray, attempt: np.ndarray, claimed: np.ndarray, counted: np.ndarray, points: Tensor
-    ) -> Iterator[None]:
-        right, met = self._judge(example, points)
-        counted += met
+    def _decide(self, ended: _Attempts) -> None:
+        """Judge what has ended; what is to be searched further waits for others, so that its batches are full too."""
+        right, met = self._judge(ended.example, ended.points)
+        ended.counted += met
+        again = np.zeros_like(right)
         if not self._transfer:
-            doubtful = right & claimed
-            counted[:, COUNTS.index("unconfirmed")] += doubtful
-            again = np.flatnonzero((doubtful | (right & self._lossy)) & ~self.found.moot(example, attempt))
-            if len(again) and self._added:
-                rows = torch.from_numpy(again).to(points.device)
-                points[rows], asked = yield from self._go_on(example[again], attempt[again], points[rows])
-                right[again], met = self._judge(example[again], points[rows])
-                counted[again] += asked + met
+            doubtful = right & ended.claimed
+            ended.counted[:, COUNTS.index("unconfirmed")] += doubtful
+            if self._added:
+                moot = self.found.moot(ended.example, ended.attempt)
+                again = (doubtful | (right & self._lossy)) & ~moot
+                for pile, chosen in zip(self._further, (again & doubtful, again & ~doubtful), strict=True):
+                    pile.add(ended.rows(chosen))
+        self._settle(ended.rows(~again), right[~again])
+
+    def _settle(self, ended: _Attempts, right: np.ndarray) -> None:
+        """Write down where the exact network is right (K,) bool, and free the slots of what is broken."""
         if self.points is not None:
-            news = torch.from_numpy(np.flatnonzero(self.found.robust[example]))
-            self.points[torch.from_numpy(example)[news]] = points[news]
-        self.found.tried[example, attempt] = True
-        self.found.counted[example, attempt] = counted
-        self.found.fell[example, attempt] = ~right
-        self.found.robust[example[~right]] = False
+            news = self.found.robust[ended.example]
+            for chosen in (news & right, news & ~right):  # what broke an example is kept, whatever else was tried
+                some = ended.rows(chosen)
+                self.points[torch.from_numpy(some.example).to(some.points.device)] = some.points
+        self.found.tried[ended.example, ended.attempt] = True
+        self.found.counted[ended.example, ended.attempt] = ended.counted
+        self.found.fell[ended.example, ended.attempt] = ~right
+        self.found.robust[ended.example[~right]] = False
+        self._example[(self._example >= 0) & self.found.moot(self._example, self._attempt)] = -1
 
     def _asked(self, examples: int) -> np.ndarray:
         """Gradient steps and forwards (2,) of each of so many examples, all asked alike, since the last look."""
@@ -348,27 +402,33 @@ class LiveExamples:
         met[:, COUNTS.index("not_finite")] = (~z.isfinite().all(1)).cpu().numpy()
         return (~wrong(z, batch.y) | ~inside).cpu().numpy(), met
 
-    def _go_on(
-        self, example: np.ndarray, attempt: np.ndarray, points: Tensor
-    ) -> Generator[None, None, tuple[Tensor, np.ndarray]]:
-        """Where a finer search by the exact network ends, from these points (N,C,H,W) on, and what to count (N,6)."""
-        counted = np.zeros((len(example), len(COUNTS)), dtype=np.int32)
-        search = self.search.continued(self._added)
-        state = search.begin(self._given(example, attempt) | {"start": points})
-        counted[:, :2] += self._asked(len(example))
+    def _go_on(self, ended: _Attempts) -> Iterator[None]:
+        """Search further on the exact network, from the points of attempts on, and settle them."""
+        ended = ended.rows(~self.found.moot(ended.example, ended.attempt))
+        live = len(ended)
+        if not live:
+            return
+        search = self._whole if self._whole.counted else self._whole.continued(self._added)
+        state = search.begin(self._given(ended.example, ended.attempt) | {"start": ended.points})
+        if search.counted:
+            state["step"] = torch.from_numpy(ended.steps).to(ended.points.device)
+        ended.counted[:, :2] += self._asked(live)
         state = {name: _fill(value, self._slots) for name, value in state.items()}
         handed = state["best"]
         settled = torch.zeros_like(state["done"])
-        while not bool(settled[: len(points)].all()):
-            going = (~settled[: len(points)]).cpu().numpy()
+        while not bool(settled[:live].all()):
+            going = (~settled[:live]).cpu().numpy()
             self.exact.live = int(going.sum())
             state = search.advance(state, self.exact)
-            counted[going, :2] += self._asked(self.exact.live)
+            ended.counted[going, :2] += self._asked(self.exact.live)
             newly = state["done"] & ~settled
             handed = torch.where(newly.view(-1, *([1] * (handed.dim() - 1))), state["best"], handed)
             settled = settled | state["done"]
             yield
-        return handed[: len(points)], counted
+        ended.points = handed[:live]
+        right, met = self._judge(ended.example, ended.points)
+        ended.counted += met
+        self._settle(ended, right)
 
 
 def striking(

@@ -180,6 +180,22 @@ def test_the_least_move_is_the_shortest_one_to_the_hyperplane(norm: str, seed: i
                 assert (np.abs(d[~free]) <= np.abs(ratio[0] * w_i[~free]) + 1e-4).all()
 
 
+def test_the_point_of_a_broken_example_is_one_that_breaks_it_whatever_other_restarts_found() -> None:
+    model = network()
+    x = torch.rand(60, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    stage = Evaluate(pgd_steps=1, pgd_restarts=6)
+    for slots in (16, 60, 240):
+        found = attack("pgd", model, images_of(x, y), 0.12, stage, slots=slots)
+        assert found.points is not None
+        fell = found.found.fell.sum(1)
+        assert ((fell > 0) & (fell < found.found.tried.sum(1))).any(), "some restarts break what others do not"
+        with torch.no_grad():
+            wrong = model(found.points).argmax(1) != y
+        assert torch.equal(wrong, torch.from_numpy(~found.found.robust))
+
+
 INDEPENDENT = [*GRADIENT, "square", "pgd-l2", "apgd-ce-l2", "apgd-t-l2", "fab-t-l2", "square-l2"]
 
 
