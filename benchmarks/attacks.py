@@ -35,7 +35,7 @@ from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
 from engine.attacks.live import Found, LiveExamples, answer_clean
 from engine.attacks.loop import attacked, input_gradient
-from engine.attacks.oracle import Effort, Oracle, exact_oracle, searching_oracle
+from engine.attacks.oracle import Effort, Oracle, exact_oracle, searching_oracles
 from engine.attacks.pgd import against_labels
 from engine.attacks.search import Search
 from engine.contract import profile as profiles
@@ -161,10 +161,10 @@ def vgg(stage: Evaluate) -> Case:
     return Case("VGG-16", model.requires_grad_(False).eval(), images, eps, stage, 16)
 
 
-def oracle_of(case: Case) -> Oracle:
-    """The network as an evaluation would search it."""
+def oracles_of(case: Case) -> tuple[Oracle, Oracle]:
+    """The network as an evaluation would search it, in haste and precisely."""
     sample = next(case.images.batches(16, CPU))
-    return searching_oracle(case.model, case.stage, CPU, sample)
+    return searching_oracles(case.model, case.stage, CPU, sample)
 
 
 def search_of(case: Case, name: str, seed: int = 0) -> Search:
@@ -172,16 +172,16 @@ def search_of(case: Case, name: str, seed: int = 0) -> Search:
     return ATTACKS[name].search(Setting(Ball("linf", case.eps), case.stage, seed, 10))
 
 
-def ours(case: Case, name: str, oracle: Oracle, alive: np.ndarray | None = None, seed: int = 0) -> Found:
+def ours(
+    case: Case, name: str, oracles: tuple[Oracle, Oracle], alive: np.ndarray | None = None, seed: int = 0
+) -> Found:
     """What our attack finds as in an evaluation, on examples that are `alive` if that is given."""
     search = search_of(case, name, seed)
     exact = exact_oracle(case.model, CPU)
     clean = answer_clean(exact, case.images, CPU, case.batch, case.stage.targets + 1)
     robust = clean.right.copy() if alive is None else clean.right & alive
     found = Found.nothing(robust, search.attempts)
-    lossy = oracle.dtype != torch.float32
-    if lossy and search.precise:
-        oracle, lossy = exact, False
+    oracle = oracles[search.precise]
     live = LiveExamples(
         search,
         oracle,
@@ -191,7 +191,7 @@ def ours(case: Case, name: str, oracle: Oracle, alive: np.ndarray | None = None,
         found,
         CPU,
         case.batch,
-        lossy=lossy,
+        lossy=oracle.dtype != torch.float32,
         continuation=case.stage.continuation,
     )
     for _ in live.run():
@@ -241,15 +241,15 @@ def agreement(case: Case) -> list[Row]:
     """
     rows, batch = [], case.batch
     exactly, briefly = (replace(case, stage=structs.replace(case.stage, precision=p)) for p in ("fp32", "bf16"))
-    oracle = oracle_of(exactly)
-    brief = None if emulates(CPU.device, torch.bfloat16) else oracle_of(briefly)
+    oracles = oracles_of(exactly)
+    brief = None if emulates(CPU.device, torch.bfloat16) else oracles_of(briefly)
 
     def peer(attack: peers.Peer) -> np.ndarray:
         return peers.robust(case.model, attack, case.x, case.images.labels, batch).numpy()
 
     for name in theirs(case):
         drawn = our_draw(case, "pgd" if name == "pgd" else "apgd")
-        mine, other = ours(exactly, name, oracle).robust, peer(theirs(case, draw=drawn)[name])
+        mine, other = ours(exactly, name, oracles).robust, peer(theirs(case, draw=drawn)[name])
         accuracy = 100 * float(np.mean(other))
         title = f"{case.name} {name}{_budget(case.stage, name)}"
         limit = 1 + EXCESS / max(accuracy, EXCESS)
@@ -299,8 +299,8 @@ def table(case: Case, target: float, repeats: int = REPEATS) -> list[Row]:
     Column by column in turn, all of it several times; medians. The time is the product of two figures, shown for both
     sides: how many images the network was asked about (with a gradient or without), and how long one of them took.
     """
-    attacks, y, oracle = theirs(case), case.images.labels, oracle_of(case)
-    inside, watched = Timed(oracle), Watched(case.model)
+    attacks, y, oracles = theirs(case), case.images.labels, oracles_of(case)
+    inside, watched = Timed(*oracles), Watched(case.model)
     columns: dict[str, Column] = {}
     for _ in range(repeats):
         survivors: dict[str, np.ndarray] = {}
@@ -314,7 +314,7 @@ def table(case: Case, target: float, repeats: int = REPEATS) -> list[Row]:
                 if part in survivors:  # a column of its own in this table
                     alive = survivors[part]
                 else:
-                    found = ours(case, part, oracle, alive)
+                    found = ours(case, part, oracles, alive)
                     alive = found.robust
                     effort.gradient_steps += found.effort.gradient_steps
                     effort.forwards += found.effort.forwards
@@ -379,19 +379,20 @@ def products(case: Case, gradients: int, answers: int) -> float:
 
 
 class Timed:
-    """Measures how long an oracle takes to answer, and how full its batches are, from now on."""
+    """Measures how long oracles take to answer, and how full their batches are, from now on."""
 
-    def __init__(self, oracle: Oracle) -> None:
+    def __init__(self, *oracles: Oracle) -> None:
         self.seconds, self.examples, self.places = 0.0, 0, 0
-        self._oracle = oracle
-        oracle.logits, oracle.slope = self._timed(oracle.logits), self._timed(oracle.slope)  # type: ignore[method-assign]
+        for oracle in dict.fromkeys(oracles):
+            oracle.logits = self._timed(oracle, oracle.logits)  # type: ignore[method-assign]
+            oracle.slope = self._timed(oracle, oracle.slope)  # type: ignore[method-assign]
 
-    def _timed(self, work: Callable[Concatenate[Tensor, P], T]) -> Callable[Concatenate[Tensor, P], T]:
+    def _timed(self, oracle: Oracle, work: Callable[Concatenate[Tensor, P], T]) -> Callable[Concatenate[Tensor, P], T]:
         def timed(x: Tensor, /, *arguments: P.args, **named: P.kwargs) -> T:
             started = time.perf_counter()
             answer = work(x, *arguments, **named)
             self.seconds += time.perf_counter() - started
-            self.examples, self.places = self.examples + self._oracle.live, self.places + len(x)
+            self.examples, self.places = self.examples + oracle.live, self.places + len(x)
             return answer
 
         return timed

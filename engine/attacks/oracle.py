@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 
 from engine.attacks.loop import FP16_SCALE, Slope
@@ -113,6 +114,14 @@ def searching_oracle(model: nn.Module, stage: Evaluate, compute: Compute, sample
         ask = cast(Callable[[Tensor], Tensor], torch.compile(network, mode="reduce-overhead", dynamic=False))
         said.append("compiled")
     return Oracle(ask, search, how=", ".join(said), repeats=repeats)
+
+
+def searching_oracles(model: nn.Module, stage: Evaluate, compute: Compute, sample: Batch) -> tuple[Oracle, Oracle]:
+    """`searching_oracle`, and the same in fp32 for searches that are `precise`: one and the same if it is in fp32."""
+    fast = searching_oracle(model, stage, compute, sample)
+    if fast.dtype == torch.float32:
+        return fast, fast
+    return fast, searching_oracle(model, structs.replace(stage, precision="fp32", compile=False), compute, sample)
 
 
 def number_format(stage: Evaluate, compute: Compute) -> torch.dtype:

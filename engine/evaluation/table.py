@@ -10,13 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from msgspec import structs
 
 from engine import distributed, draws
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
 from engine.attacks.live import Clean, Found, LiveExamples, answering_clean
-from engine.attacks.oracle import Oracle, exact_oracle, searching_oracle
+from engine.attacks.oracle import Oracle, exact_oracle, searching_oracles
 from engine.attacks.search import Search
 from engine.contract.plan import Column, columns, evaluation_cost, parts
 from engine.contract.records import Cell, Part, Progress, Record
@@ -40,18 +39,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Tested:
-    """A network ready to be attacked: as it is, as it is searched, and what it says to the clean images."""
+    """A network ready to be attacked: as it is, as it is searched in haste and precisely, and what it says to the clean
+    images."""
 
     exact: Oracle
-    search: Oracle
-    precise: Oracle
-    """In fp32 whatever `search` is, for attacks that need it."""
+    searching: tuple[Oracle, Oracle]
     clean: Clean
     examined: checks.Examined
 
     def asked_by(self, search: Search) -> Oracle:
         """The network that an attack asks."""
-        return self.precise if search.precise else self.search
+        return self.searching[search.precise]
 
 
 class Evaluation(StageRun):
@@ -150,11 +148,7 @@ class Evaluation(StageRun):
         examined = checks.examine(model, exact, self.images, self._plain, slots) if stage.checks else checks.Examined()
         crafted = model if stage.source is None else self.context.trained(stage.source).requires_grad_(False).eval()
         sample = next(self.images.batches(min(slots, 16), self._plain))
-        search = precise = searching_oracle(crafted, stage, self.compute, sample)
-        if search.dtype != torch.float32:
-            plain = structs.replace(stage, precision="fp32", compile=False)
-            precise = searching_oracle(crafted, plain, self.compute, sample)
-        return Tested(exact, search, precise, clean, examined)
+        return Tested(exact, searching_oracles(crafted, stage, self.compute, sample), clean, examined)
 
     def _seed(self, purpose: str) -> None:
         """Begin the draws that a network with random answers makes: those of a repeated run are the same.

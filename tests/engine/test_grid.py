@@ -1,8 +1,8 @@
 """Every profile of the shipped grids is started on images of the right shape, stage by stage, a step of each stage.
 
 Profiles that differ in their defence alone share their first stages, so each such group is one run: what they share is
-done once. All stages of one group are started, and of the others, which would take half an hour on two cores, the first
-stage of every profile; where CAFE_TEST_GRID is "whole", all stages of all.
+done once. All stages of one group are started, and of the others, which take ten minutes to half an hour on two cores,
+the first stage of every profile; where CAFE_TEST_GRID is "whole", all stages of all.
 """
 
 from __future__ import annotations
