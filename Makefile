@@ -22,7 +22,7 @@ bench: $(STAMP)               ## all benchmarks in full, written to docs/benchma
 	$(BIN)/python benchmarks/run_all.py
 
 schema: $(STAMP)              ## JSON Schema of profiles for editors, and the reference of their keys
-	$(BIN)/python -m engine.contract.schema > profiles/profile.schema.json
+	$(BIN)/python -m engine.contract.profile.schema > profiles/profile.schema.json
 	$(BIN)/python docs/make_reference.py
 
 profiles: $(STAMP)            ## the grids of profiles/standard and profiles/paper

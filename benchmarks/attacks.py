@@ -30,18 +30,19 @@ from msgspec import structs
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine import checkpoints, data, draws, process
+from engine import data, keyed_random, process
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
-from engine.attacks.live import Found, LiveExamples, answer_clean
 from engine.attacks.loop import attacked, input_gradient
-from engine.attacks.oracle import Effort, Oracle, exact_oracle, searching_oracles
 from engine.attacks.pgd import against_labels
+from engine.attacks.queries import Effort, Oracle, exact_oracle, searching_oracles
+from engine.attacks.scheduler import Found, LiveExamples, answer_clean
 from engine.attacks.search import Search
-from engine.contract import profile as profiles
-from engine.contract import rundir
+from engine.checkpoints import own as checkpoints
 from engine.contract.plan import parts
-from engine.contract.schema import Data, Evaluate
+from engine.contract.profile import files as profiles
+from engine.contract.profile.schema import Data, Evaluate
+from engine.contract.run import rundir
 from engine.data import Images
 from engine.device import Compute, emulates
 from engine.models import build
@@ -220,8 +221,8 @@ def our_draw(case: Case, purpose: str) -> peers.Draw:
 
     def draw(images: Tensor, attempt: int) -> Tensor:
         index = torch.tensor([known[image.numpy().tobytes()] for image in images])
-        key = draws.keys(0, index, purpose, torch.full_like(index, attempt))
-        return draws.uniform(key, tuple(images.shape[1:]))
+        key = keyed_random.keys(0, index, purpose, torch.full_like(index, attempt))
+        return keyed_random.uniform(key, tuple(images.shape[1:]))
 
     return draw
 

@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.contract import rundir
-from engine.contract.records import Scalars, StageChange, encode, to_json
-from engine.contract.results import Results, headline, make_cell
-from engine.contract.rundir import Info, RunDir, State, process_started
+from engine.contract.run import rundir
+from engine.contract.run.records import Scalars, StageChange, encode, to_json
+from engine.contract.run.results import Results, headline, make_cell
+from engine.contract.run.rundir import Info, RunDir, State, process_started
 
 LOSSES = ("hypothesis_loss", "test_function_loss")
 PROFILE = Path(__file__).resolve().parents[1] / "profiles" / "quickstart.toml"

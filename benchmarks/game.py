@@ -33,14 +33,15 @@ import torch.nn.functional as F
 from common import Row, main, seconds
 from torch import nn
 
-from engine import checkpoints, data, draws
-from engine.contract import profile as profiles
-from engine.contract import rundir
-from engine.contract.schema import Data, Evaluate, Game
+from engine import data, keyed_random
+from engine.checkpoints import own as checkpoints
+from engine.contract.profile import files as profiles
+from engine.contract.profile.schema import Data, Evaluate, Game
+from engine.contract.run import rundir
 from engine.data import Batch, Images
 from engine.game.bank import FeatureBank, Features, bank_bytes
 from engine.game.game import GameRun
-from engine.game.networks import build_treatment
+from engine.models.treatment import build_treatment
 from engine.stage import Context, Event
 
 EPOCHS = 10
@@ -125,7 +126,7 @@ def attacked_as_published(context: Context, model: nn.Module, batch: Batch, epoc
     assert isinstance(stage, Game)
     assert stage.adversary.step_size is not None
     x, eps, size = batch.x, ball.eps, stage.adversary.step_size * ball.eps
-    x_adv = ball.random_point(x, draws.keys(context.profile.seed, batch.index, "training", epoch))
+    x_adv = ball.random_point(x, keyed_random.keys(context.profile.seed, batch.index, "training", epoch))
     for _ in range(stage.adversary.steps):
         x_adv = x_adv.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(F.cross_entropy(model(x_adv), batch.y), x_adv)

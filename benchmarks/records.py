@@ -9,8 +9,8 @@ from pathlib import Path
 
 from common import Row, in_turn, main
 
-from engine.contract import rundir
-from engine.contract.records import RecordReader, Scalars, encode
+from engine.contract.run import rundir
+from engine.contract.run.records import RecordReader, Scalars, encode
 from engine.record import Recorder
 
 VALUES = {"loss": 1.2345, "accuracy": 56.78, "lr": 0.05, "images_per_second": 1234.5}

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 from common import ROOT, Row, in_turn, main
 
-from engine.contract import rundir
-from engine.contract.profile import dumps, load
-from engine.contract.records import to_json
-from engine.contract.results import Results, headline, make_cell
+from engine.contract.profile.files import dumps, load
+from engine.contract.run import rundir
+from engine.contract.run.records import to_json
+from engine.contract.run.results import Results, headline, make_cell
 
 RUNS = 1_000
 CAFE = (sys.executable, "-m", "cafe_tui")

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from common import Row, in_turn, main
 
 from engine.attacks.loop import attacked
-from engine.contract import profile as profiles
-from engine.contract import rundir
-from engine.contract.catalogue import DATA_FACTS
-from engine.contract.records import Scalars
-from engine.contract.schema import Train
+from engine.contract.profile import files as profiles
+from engine.contract.profile.catalogue import DATA_FACTS
+from engine.contract.profile.schema import Train
+from engine.contract.run import rundir
+from engine.contract.run.records import Scalars
 from engine.data import Images, Splits
 from engine.defences.train import Training
 from engine.device import emulates, prepare

@@ -21,11 +21,11 @@ from common import REPEATS, Row, in_turn, main
 from fake_runs import Engine, finished_runs, long_run, values
 from terminals import Terminal
 
-from cafe_tui.axes import StepAxis, ValueAxis
-from cafe_tui.raster import Curve, draw, follow
-from cafe_tui.raster import Row as Line
-from cafe_tui.series import Series
-from cafe_tui.widgets.chart import changed_cells
+from cafe_tui.charts.axes import StepAxis, ValueAxis
+from cafe_tui.charts.raster import Curve, draw, follow
+from cafe_tui.charts.raster import Row as Line
+from cafe_tui.charts.series import Series
+from cafe_tui.ui.widgets.chart import changed_cells
 
 WIDTH, HEIGHT = 120, 30
 LIMITS = {10_000: 5.0, 100_000: 5.0, 1_000_000: 5.0, 10_000_000: 60.0}
@@ -113,10 +113,10 @@ Empty().run()
 """
 SIX_CHARTS = """
 import math
-from cafe_tui.app import CafeApp
-from cafe_tui.raster import Curve
-from cafe_tui.series import Series
-from cafe_tui.widgets.chart import Chart
+from cafe_tui.ui.app import CafeApp
+from cafe_tui.charts.raster import Curve
+from cafe_tui.charts.series import Series
+from cafe_tui.ui.widgets.chart import Chart
 from textual.containers import Grid
 from textual.screen import Screen
 class Six(CafeApp):

@@ -45,7 +45,7 @@ def _home(slow: bool) -> int:
     from cafe_tui.locations import runs_folder, slow_line
 
     slow = slow_line(slow)
-    from cafe_tui.app import open_ui
+    from cafe_tui.ui.app import open_ui
 
     return open_ui(runs_folder(), slow=slow)
 

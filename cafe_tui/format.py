@@ -8,8 +8,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from engine.contract.records import Part, Progress
-    from engine.contract.results import Table
+    from engine.contract.run.records import Part, Progress
+    from engine.contract.run.results import Table
 
 SYMBOLS: Final = {
     "queued": "◌",

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from engine.contract import schema
-from engine.contract.checking import describe
+from engine.contract.profile import schema
+from engine.contract.profile.checking import describe
 
 HEADER = """# Profile keys
 

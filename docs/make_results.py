@@ -15,14 +15,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cafe_tui import exporting, seeds
 from cafe_tui import format as fmt
 from cafe_tui.launch import queue
-from cafe_tui.seeds import Repeated
-from cafe_tui.watch import RunView, whole_view
-from engine.contract import profile as profiles
-from engine.contract.results import OverSeeds
-from engine.contract.rundir import RunDir
+from cafe_tui.reading.run import RunView, whole_view
+from cafe_tui.results import exporting, seeds
+from cafe_tui.results.seeds import Repeated
+from engine.contract.profile import files as profiles
+from engine.contract.run.results import OverSeeds
+from engine.contract.run.rundir import RunDir
 
 ROOT = Path(__file__).resolve().parents[1]
 

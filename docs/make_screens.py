@@ -14,12 +14,12 @@ from pathlib import Path
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from cafe_tui.app import CafeApp
-from cafe_tui.screens.curves import CurvesScreen
-from cafe_tui.screens.run import RunScreen
-from cafe_tui.widgets.run_header import RunHeader
-from cafe_tui.widgets.run_table import RunTable
-from engine.contract.rundir import RunDir
+from cafe_tui.ui.app import CafeApp
+from cafe_tui.ui.screens.curves import CurvesScreen
+from cafe_tui.ui.screens.run import RunScreen
+from cafe_tui.ui.widgets.run_header import RunHeader
+from cafe_tui.ui.widgets.run_table import RunTable
+from engine.contract.run.rundir import RunDir
 
 SIZE = (120, 40)
 SETTLED = 0.8

@@ -52,7 +52,7 @@ def main() -> int:
 
 def _run(path: Path) -> int:
     from engine.contract.errors import CafeError
-    from engine.contract.rundir import RunDir
+    from engine.contract.run.rundir import RunDir
     from engine.process import run
 
     directory = RunDir(path.resolve())
@@ -67,8 +67,8 @@ def _run(path: Path) -> int:
 
 
 def _speed(folder: str) -> int:
-    from engine.contract import profile as profiles
-    from engine.speed import passes_per_second
+    from engine.contract.profile import files as profiles
+    from engine.throughput import passes_per_second
 
     print(json.dumps([passes_per_second(profiles.from_tables(tables), folder) for tables in json.load(sys.stdin)]))
     return 0
@@ -78,7 +78,7 @@ def _prepare(name: str, path: str | None, size: int | None) -> int:
     with _listening(_leave):
         from engine.contract.datasets import complete, fitting
         from engine.contract.errors import CafeError, UsageError
-        from engine.contract.schema import Data
+        from engine.contract.profile.schema import Data
 
     wanted = Data(name=name, path=path, size=size)
     try:
@@ -123,8 +123,8 @@ def _say(text: str) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    from engine.checkpoints.foreign import convert
     from engine.contract.errors import CafeError, CheckpointError
-    from engine.importing import convert
 
     mean, std = (tuple(values) if values else None for values in (arguments.mean, arguments.std))
     try:

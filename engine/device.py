@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from engine import distributed
-from engine.contract import schema
 from engine.contract.errors import DeviceError
+from engine.contract.profile import schema
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psutil
 
 from engine.contract.errors import RunFailed
-from engine.memory import out_of_memory
+from engine.oom import out_of_memory
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import suppress
 
-from engine.contract.records import (
+from engine.contract.run.records import (
     Cell,
     CheckpointWritten,
     ErrorNote,

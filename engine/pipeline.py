@@ -14,16 +14,17 @@ from pathlib import Path
 
 import torch
 
-from engine import checkpoints, data, distributed
-from engine.contract import profile as profiles
+from engine import data, distributed
+from engine.checkpoints import own as checkpoints
 from engine.contract import weights
 from engine.contract.errors import CheckpointError, Stopped
 from engine.contract.plan import StagePlan, columns, plan
-from engine.contract.records import Message, RecordReader, StageChange, WarningNote
-from engine.contract.results import Results
-from engine.contract.rundir import RunDir
-from engine.contract.schema import Evaluate, Game, Profile, Stage
-from engine.contract.settings import Settings, cell_settings, changed, settings
+from engine.contract.profile import files as profiles
+from engine.contract.profile.schema import Evaluate, Game, Profile, Stage
+from engine.contract.run.fingerprint import Settings, cell_settings, changed, settings
+from engine.contract.run.records import Message, RecordReader, StageChange, WarningNote
+from engine.contract.run.results import Results
+from engine.contract.run.rundir import RunDir
 from engine.defences.train import Training
 from engine.device import FORMATS, Compute, emulates, prepare
 from engine.evaluation.outcomes import load, outcomes_file, partial_file

@@ -19,11 +19,11 @@ from types import FrameType
 import msgspec
 
 from engine import distributed
-from engine.contract import profile as profiles
 from engine.contract.errors import CafeError, DiskError, RunFailed, Stopped, UsageError
-from engine.contract.records import ErrorNote, Message, to_json
-from engine.contract.rundir import FINAL, RunDir, write_atomically
-from engine.memory import out_of_memory
+from engine.contract.profile import files as profiles
+from engine.contract.run.records import ErrorNote, Message, to_json
+from engine.contract.run.rundir import FINAL, RunDir, write_atomically
+from engine.oom import out_of_memory
 from engine.record import Recorder, Silent
 
 STOP_POLL_SECONDS = 0.25

@@ -15,9 +15,9 @@ import msgspec
 
 from engine import distributed
 from engine.contract.errors import DiskError
-from engine.contract.records import Record, StageChange, encode, to_json
-from engine.contract.results import Results
-from engine.contract.rundir import (
+from engine.contract.run.records import Record, StageChange, encode, to_json
+from engine.contract.run.results import Results
+from engine.contract.run.rundir import (
     HEARTBEAT_SECONDS,
     Info,
     RunDir,

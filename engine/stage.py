@@ -17,24 +17,25 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from engine import checkpoints, distributed
+from engine import distributed
 from engine.attacks.balls import Ball
-from engine.contract.catalogue import CHECKPOINT, NO_WEIGHTS
+from engine.checkpoints import own as checkpoints
+from engine.checkpoints.foreign import load_foreign
 from engine.contract.errors import CheckpointError, RunFailed
 from engine.contract.plan import batches
-from engine.contract.records import CheckpointWritten, Record, Scalars, WarningNote, to_number
-from engine.contract.results import Results
-from engine.contract.rundir import RunDir
-from engine.contract.schema import Game, Inoculate, Profile, Train
-from engine.contract.settings import changed, settings
+from engine.contract.profile.catalogue import CHECKPOINT, NO_WEIGHTS
+from engine.contract.profile.schema import Game, Inoculate, Profile, Train
+from engine.contract.run.fingerprint import changed, settings
+from engine.contract.run.records import CheckpointWritten, Record, Scalars, WarningNote, to_number
+from engine.contract.run.results import Results
+from engine.contract.run.rundir import RunDir
 from engine.data import Batch, Splits, augment, epoch_order
 from engine.device import Compute
-from engine.game.networks import build_treatment
-from engine.importing import load_foreign
-from engine.memory import out_of_memory
-from engine.models import build, smallmaps
+from engine.models import build, conv_by_matmul
 from engine.models.base import Classifier
 from engine.models.synced import synchronised
+from engine.models.treatment import build_treatment
+from engine.oom import out_of_memory
 
 LOGS_PER_EPOCH = 10
 SAVING_SHARE = 0.05
@@ -107,8 +108,8 @@ class Context:
         seed = self.profile.seed
         h, g = (self.compute.place(build_treatment(shape, seed=2 * seed + player)) for player in (1, 2))
         with self.compute.autocast():
-            small = smallmaps.suits(torch.empty(1, *shape, device=self.compute.device))
-        return (smallmaps.by_taps(h), smallmaps.by_taps(g)) if small else (h, g)
+            small = conv_by_matmul.suits(torch.empty(1, *shape, device=self.compute.device))
+        return (conv_by_matmul.by_taps(h), conv_by_matmul.by_taps(g)) if small else (h, g)
 
     def weights_file(self, stage_id: str, label: str = "last") -> Path:
         """Where a stage keeps its `last` or `best` weights."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from engine.contract import profile as profiles
 from engine.contract.plan import plan
-from engine.contract.records import (
+from engine.contract.profile import files as profiles
+from engine.contract.run.records import (
     Cell,
     CheckpointWritten,
     Message,
@@ -22,8 +22,8 @@ from engine.contract.records import (
     WarningNote,
     encode,
 )
-from engine.contract.results import Results, headline, make_cell, paired
-from engine.contract.rundir import Info, RunDir, State, StateName, write_atomically
+from engine.contract.run.results import Results, headline, make_cell, paired
+from engine.contract.run.rundir import Info, RunDir, State, StateName, write_atomically
 
 START = 1_790_000_000.0
 """When a recorded run was created unless told otherwise, in unix seconds."""

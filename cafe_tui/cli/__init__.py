@@ -51,7 +51,7 @@ def home(
     from cafe_tui.locations import runs_folder, slow_line
 
     slow = slow_line(slow)
-    from cafe_tui.app import open_ui
+    from cafe_tui.ui.app import open_ui
 
     raise typer.Exit(open_ui(runs_folder(runs), slow=slow))
 

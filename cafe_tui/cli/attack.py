@@ -61,7 +61,7 @@ def attack(
     from functools import partial
 
     from cafe_tui.launch import local
-    from engine.contract import profile as profiles
+    from engine.contract.profile import files as profiles
 
     known = _facts(checkpoint) | _given(model=model, data=data, norm=norm)
     tables: dict[str, Any] = {
@@ -87,15 +87,15 @@ def attack(
     if detach:
         print(start()[0].id)
         return
-    from cafe_tui.follow import follow
+    from cafe_tui.console.follow import follow
 
     raise typer.Exit(follow(start, plain=plain, json=json, records=False))
 
 
 def _facts(checkpoint: str) -> dict[str, Any]:
     """What a checkpoint of ours says about itself, over what is assumed of any other."""
-    from engine.contract.catalogue import NO_WEIGHTS
     from engine.contract.errors import UsageError
+    from engine.contract.profile.catalogue import NO_WEIGHTS
     from engine.contract.weights import read_facts
 
     facts: dict[str, Any] = {}
@@ -108,7 +108,7 @@ def _facts(checkpoint: str) -> dict[str, Any]:
 
 
 def _absolute(checkpoint: str) -> str:
-    from engine.contract.catalogue import NO_WEIGHTS
+    from engine.contract.profile.catalogue import NO_WEIGHTS
 
     return checkpoint if checkpoint == NO_WEIGHTS else str(Path(checkpoint).expanduser().absolute())
 

@@ -10,9 +10,9 @@ import typer
 from cafe_tui.cli.options import Json, Runs, find_run, print_json
 
 if TYPE_CHECKING:
-    from cafe_tui.comparing import Evaluated, Verdict
-    from engine.contract.results import Paired
-    from engine.contract.rundir import RunDir
+    from cafe_tui.results.comparing import Evaluated, Verdict
+    from engine.contract.run.results import Paired
+    from engine.contract.run.rundir import RunDir
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +31,7 @@ def compare(
     runs: Runs = None,
 ) -> None:
     """Compare two runs on the same examples: difference B - A in points, 95% interval, exact McNemar p."""
-    from cafe_tui import comparing
+    from cafe_tui.results import comparing
     from engine.contract.errors import UsageError
 
     sides = [_tested(find_run(runs, name)) for name in (a, b)]
@@ -54,7 +54,7 @@ def compare(
 
 def _tested(run: RunDir) -> Evaluated:
     """The run with its outcomes. Raises UsageError when it has none or its profile cannot be read."""
-    from cafe_tui import comparing
+    from cafe_tui.results import comparing
     from engine.contract.errors import UsageError
 
     settings = comparing.read_settings(run)

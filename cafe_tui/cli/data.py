@@ -23,9 +23,9 @@ def list_data(json: Json = False) -> None:
     ImageNet, folders and sets of the Hugging Face hub have a line for each size that is prepared.
     """
     from cafe_tui.format import printable
-    from engine.contract.catalogue import DATA_FACTS
     from engine.contract.datasets import is_here, prepared
-    from engine.contract.schema import Data
+    from engine.contract.profile.catalogue import DATA_FACTS
+    from engine.contract.profile.schema import Data
 
     mine = prepared()
     rows: list[dict[str, Any]] = [
@@ -66,9 +66,9 @@ def prepare(
     """
     from msgspec import inspect
 
-    from engine.contract.checking import check
     from engine.contract.errors import UsageError
-    from engine.contract.schema import Data
+    from engine.contract.profile.checking import check
+    from engine.contract.profile.schema import Data
 
     given = {key: value for key, value in (("name", name), ("path", path), ("size", size)) if value is not None}
     problems: list[str] = []

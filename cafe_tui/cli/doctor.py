@@ -137,7 +137,7 @@ def _terminal() -> dict[str, Any]:
 
 def _pictures() -> dict[str, str]:
     """How the samples are shown, and why so."""
-    from cafe_tui.gallery import choose, installed, terminal_cell
+    from cafe_tui.terminal.protocols import choose, installed, terminal_cell
 
     return choose(os.environ, terminal_cell(), installed=installed(), slow=slow_line())._asdict()
 
@@ -159,7 +159,7 @@ def _kills_user_processes() -> bool:
 
 
 def _profiles() -> list[str]:
-    from engine.contract import profile as profiles
+    from engine.contract.profile import files as profiles
 
     return [entry.name for entry in profiles.available()]
 

@@ -42,7 +42,7 @@ def import_checkpoint(
     """
     from typing import get_args
 
-    from engine.contract.catalogue import DATA_FACTS, ModelName, is_foreign
+    from engine.contract.profile.catalogue import DATA_FACTS, ModelName, is_foreign
 
     check_known("data set", data, DATA_FACTS)
     if not is_foreign(model):

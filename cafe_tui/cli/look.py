@@ -13,11 +13,11 @@ from cafe_tui.cli.options import Json, Run, Runs, RunsNamed, find_run, find_runs
 from cafe_tui.locations import runs_folder
 
 if TYPE_CHECKING:
-    from cafe_tui.raster import Curve
-    from cafe_tui.watch import RunRow, RunView
-    from engine.contract.records import Cell
-    from engine.contract.results import Table
-    from engine.contract.rundir import RunDir
+    from cafe_tui.charts.raster import Curve
+    from cafe_tui.reading.run import RunRow, RunView
+    from engine.contract.run.records import Cell
+    from engine.contract.run.results import Table
+    from engine.contract.run.rundir import RunDir
 
 State = Literal["queued", "starting", "running", "stopping", "stopped", "finished", "failed", "lost"]
 
@@ -42,9 +42,9 @@ def list_runs(
     runs: Runs = None,
 ) -> None:
     """List runs, newest first: state, stage, progress, age, accuracies in percent."""
-    from cafe_tui.ordering import ordered
-    from cafe_tui.watch import row_of
-    from engine.contract import rundir
+    from cafe_tui.reading.ordering import ordered
+    from cafe_tui.reading.run import row_of
+    from engine.contract.run import rundir
 
     folder = runs_folder(runs)
     rows = [row_of(run) for run in rundir.listing(folder)]
@@ -94,20 +94,20 @@ def show(run: Run, json: Json = False, runs: Runs = None) -> None:
         return
     from rich.text import Text
 
-    from cafe_tui import console
     from cafe_tui import format as fmt
-    from cafe_tui.watch import row_of, whole_view
+    from cafe_tui.console import views
+    from cafe_tui.reading.run import row_of, whole_view
 
     row, view = row_of(directory), whole_view(directory)
-    signs, info = console.signs_for(sys.stdout), view.info
-    lines = [console.header(view, signs), Text(fmt.printable(info.description), "dim")]
+    signs, info = views.signs_for(sys.stdout), view.info
+    lines = [views.header(view, signs), Text(fmt.printable(info.description), "dim")]
     lines += [Text(fmt.printable(text), "red") for text in (view.error, view.hint) if text]
     lines += [Text(""), Text("stages", "bold")]
     for stage in view.stages:
         spent = fmt.duration(stage.finished - stage.started) if stage.started and stage.finished else ""
         share = f"{100 * stage.progress:.0f}%"
         lines.append(Text(f"  {fmt.printable(stage.id):<14} {stage.state:<9} {share:>4}  {spent}".rstrip()))
-    summary = console.summary(view, console.console(sys.stdout).width - 2, signs)
+    summary = views.summary(view, views.console(sys.stdout).width - 2, signs)
     lines += [Text(""), Text("results", "bold"), *(Text("  ").append_text(line) for line in summary)] if summary else []
     lines += [Text(""), Text("files", "bold"), Text(f"  {fmt.printable(str(directory.path))}", overflow="ignore")]
     for name in ("profile.toml", "records.jsonl", "results.json", "engine.log", "checkpoints", "samples"):
@@ -118,7 +118,7 @@ def show(run: Run, json: Json = False, runs: Runs = None) -> None:
     facts = {"tags": ", ".join(row.tags), "host": info.host, "devices": ", ".join(info.devices), **info.versions}
     lines += [Text(""), Text("made with", "bold")]
     lines += [Text(f"  {name:<14} {fmt.printable(value)}") for name, value in facts.items() if value]
-    console.print_lines(lines)
+    views.print_lines(lines)
 
 
 def _amount(path: Path) -> str:
@@ -133,9 +133,9 @@ def _amount(path: Path) -> str:
 def _show_document(directory: RunDir) -> dict[str, object]:
     import msgspec
 
-    from cafe_tui.watch import row_of
-    from engine.contract import profile as profiles
+    from cafe_tui.reading.run import row_of
     from engine.contract.errors import CafeError
+    from engine.contract.profile import files as profiles
 
     try:
         profile: object = profiles.read_toml(directory.profile_file)
@@ -157,7 +157,7 @@ def logs(
 ) -> None:
     """Print the engine's log: warnings, and tracebacks of failures."""
     from cafe_tui import format as fmt
-    from cafe_tui.watch import LogFollower
+    from cafe_tui.reading.run import LogFollower
 
     directory = find_run(runs, run)
     tail = LogFollower(directory, lines=lines)
@@ -186,10 +186,10 @@ def plot(
     runs: Runs = None,
 ) -> None:
     """Draw curves once. By default: hypothesis and test-function loss of the game, else the training loss."""
-    from cafe_tui import console
-    from cafe_tui.plotting import picture, to_rich, to_svg
+    from cafe_tui.charts.svg import picture, to_rich, to_svg
+    from cafe_tui.console import views
     from engine.contract.errors import UsageError
-    from engine.contract.rundir import write_atomically
+    from engine.contract.run.rundir import write_atomically
 
     directory = find_run(runs, run)
     stage, curves = _curves(directory, series)
@@ -202,22 +202,22 @@ def plot(
         write_atomically(svg, picture_text.encode())
         print(svg)
         return
-    signs = console.signs_for(sys.stdout)
-    cells = width or min(console.console(sys.stdout).width, 160)
+    signs = views.signs_for(sys.stdout)
+    cells = width or min(views.console(sys.stdout).width, 160)
     drawn = to_rich(picture(curves, cells, height or 20, log=log, charset=signs.charset), stage)
-    console.print_lines([*drawn.split("\n")])
+    views.print_lines([*drawn.split("\n")])
 
 
 def _curves(directory: RunDir, wanted: str | None) -> tuple[str, list[Curve]]:
     """The stage and curves asked for. Raises UsageError with the names there are."""
-    from cafe_tui import console
-    from cafe_tui.raster import Curve
-    from cafe_tui.watch import whole_view
+    from cafe_tui.charts.raster import Curve
+    from cafe_tui.console import views
+    from cafe_tui.reading.run import whole_view
     from engine.contract.errors import UsageError
 
     view = whole_view(directory)
     if wanted is None:
-        chosen = console.pictures(view)
+        chosen = views.pictures(view)
         if not chosen:
             raise UsageError(f"{directory.id} has no curves yet")
         return chosen[0]
@@ -244,21 +244,21 @@ def table(
     runs: Runs = None,
 ) -> None:
     """Robust-accuracy tables side by side: models as rows, attacks as columns, percent with 95% intervals."""
-    from cafe_tui import console
-    from cafe_tui.watch import whole_view
-    from engine.contract import results
+    from cafe_tui.console import views
+    from cafe_tui.reading.run import whole_view
+    from engine.contract.run import results
 
     directories = list({run.id: run for name in runs_named for run in find_runs(runs, name)}.values())
     format_ = "json" if json else format_
     if seeds:
         _over_seeds(directories, format_)
         return
-    views = [whole_view(directory) for directory in directories]
-    cells = [_named(cell, view, len(views) > 1) for view in views for cell in view.table.cells.values()]
+    pictures = [whole_view(directory) for directory in directories]
+    cells = [_named(cell, view, len(pictures) > 1) for view in pictures for cell in view.table.cells.values()]
     if format_ == "json":
         print_json(results.document(cells))
         return
-    for view in views:
+    for view in pictures:
         if not view.table.cells:
             print(f"{view.id} has no finished cell yet", file=sys.stderr)
     shown = results.table(cells)
@@ -267,17 +267,17 @@ def table(
     if format_ != "text":
         print("\n".join(_in_format(shown, format_)))
         return
-    width = console.console(sys.stdout).width if sys.stdout.isatty() else 200
-    differences = views[0].differences if len(views) == 1 else ()
-    signs = console.signs_for(sys.stdout)
-    console.print_lines(console.table_lines(shown, differences, width=width, signs=signs))
-    console.print_lines(console.radius_lines(shown, width, signs))
+    width = views.console(sys.stdout).width if sys.stdout.isatty() else 200
+    differences = pictures[0].differences if len(pictures) == 1 else ()
+    signs = views.signs_for(sys.stdout)
+    views.print_lines(views.table_lines(shown, differences, width=width, signs=signs))
+    views.print_lines(views.radius_lines(shown, width, signs))
 
 
 def _over_seeds(directories: list[RunDir], format_: str) -> None:
-    from cafe_tui import comparing, exporting
     from cafe_tui import format as fmt
-    from cafe_tui import seeds as over
+    from cafe_tui.results import comparing, exporting
+    from cafe_tui.results import seeds as over
     from engine.contract.errors import UsageError
 
     found = over.repeated(directories)
@@ -309,7 +309,7 @@ def _named(cell: Cell, view: RunView, with_run: bool) -> Cell:
 
 
 def _in_format(shown: Table, format_: str) -> list[str]:
-    from cafe_tui import exporting
+    from cafe_tui.results import exporting
 
     if format_ == "csv":
         return exporting.cells_csv(shown)

@@ -25,8 +25,8 @@ def remove(
     runs: Runs = None,
 ) -> None:
     """Delete runs that have ended, with all their files."""
-    from engine.contract import rundir
     from engine.contract.errors import UsageError
+    from engine.contract.run import rundir
 
     directories = list({run.id: run for run in (find_run(runs, name) for name in runs_named)}.values())
     going = [run.id for run in directories if not run.status().final]
@@ -50,7 +50,7 @@ def tag(
     runs: Runs = None,
 ) -> None:
     """Add tags to a run, or take them away."""
-    from engine.contract import rundir
+    from engine.contract.run import rundir
 
     directory = find_run(runs, run)
     info = rundir.annotate(directory, drop=tags) if drop else rundir.annotate(directory, add=tags)
@@ -63,7 +63,7 @@ def note(
     runs: Runs = None,
 ) -> None:
     """Write a note on a run; `cafe show` and the UI show it."""
-    from engine.contract import rundir
+    from engine.contract.run import rundir
 
     directory = find_run(runs, run)
     rundir.annotate(directory, note=text)

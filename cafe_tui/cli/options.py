@@ -11,7 +11,7 @@ import typer
 from cafe_tui.locations import runs_folder
 
 if TYPE_CHECKING:
-    from engine.contract.rundir import RunDir
+    from engine.contract.run.rundir import RunDir
 
 Runs = Annotated[
     Path | None,
@@ -30,15 +30,15 @@ Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of the
 
 def find_run(runs: Path | None, reference: str) -> RunDir:
     """The run that a user names. Raises RunNotFound."""
-    from engine.contract import rundir
+    from engine.contract.run import rundir
 
     return rundir.find(runs_folder(runs), reference)
 
 
 def find_runs(runs: Path | None, reference: str) -> list[RunDir]:
     """The run that a user names, or all runs with that tag, oldest first. Raises RunNotFound."""
-    from engine.contract import rundir
     from engine.contract.errors import RunNotFound
+    from engine.contract.run import rundir
 
     try:
         return [find_run(runs, reference)]
@@ -52,7 +52,7 @@ def print_json(document: object) -> None:
     """One JSON document on stdout; a question mark stands for what UTF-8 cannot hold, as in some file names."""
     import msgspec
 
-    from engine.contract.records import to_json
+    from engine.contract.run.records import to_json
 
     print(msgspec.json.format(to_json(document), indent=2).decode())
 

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def list_profiles(json: Json = False, runs: Runs = None) -> None:
     """List the profiles that have a name: shipped ones and those of ./ and ./profiles. (--runs makes no difference.)"""
     from cafe_tui import format as fmt
-    from engine.contract import profile as profiles
+    from engine.contract.profile import files as profiles
 
     entries = profiles.available()
     if json:
@@ -47,11 +47,11 @@ def show_profile(
 
     NAME may also be a run, for the profile it was started with.
     """
-    from engine.contract import profile as profiles
     from engine.contract.errors import UsageError
+    from engine.contract.profile import files as profiles
 
     if schema:
-        from engine.contract.schema import json_schema
+        from engine.contract.profile.schema import json_schema
 
         print_json(json_schema())
         return
@@ -70,8 +70,8 @@ def show_profile(
 
 def _file_of(name: str, runs: Path | None) -> str:
     """The profile of that name or, if there is none, that of the run so called. Raises UsageError."""
-    from engine.contract import profile as profiles
     from engine.contract.errors import RunNotFound, UsageError
+    from engine.contract.profile import files as profiles
 
     try:
         return str(profiles.find(name))

@@ -12,9 +12,9 @@ from cafe_tui.cli.options import Devices, Json, Plain, Runs, RunsNamed, find_run
 from cafe_tui.locations import runs_folder
 
 if TYPE_CHECKING:
-    from engine.contract.profile import Loaded
-    from engine.contract.rundir import RunDir
-    from engine.contract.sweeps import Sweep
+    from engine.contract.profile.files import Loaded
+    from engine.contract.profile.sweeps import Sweep
+    from engine.contract.run.rundir import RunDir
 
 Parallel = Annotated[
     int | None,
@@ -69,7 +69,7 @@ def run(
     from json import dumps as quoted
 
     from cafe_tui.launch import local
-    from engine.contract import profile as profiles
+    from engine.contract.profile import files as profiles
 
     overrides = [*(sets or [])]
     if name is not None:
@@ -89,7 +89,7 @@ def run(
     if detach:
         print(start()[0].id)
         return
-    from cafe_tui.follow import follow
+    from cafe_tui.console.follow import follow
 
     raise typer.Exit(follow(start, plain=plain, json=json))
 
@@ -107,8 +107,7 @@ def _run_sweep(
 ) -> None:
     from functools import partial
 
-    from cafe_tui import costs
-    from cafe_tui.launch import queue
+    from cafe_tui.launch import costs, queue
 
     offer = costs.offer(runs_folder(runs), sweep, parallel)
     out = sys.stderr if json or (detach and not dry_run) else sys.stdout
@@ -126,7 +125,7 @@ def _run_sweep(
         begin()
         print(sweep.tag)
         return
-    from cafe_tui.follow_sweep import follow
+    from cafe_tui.console.follow_sweep import follow
 
     raise typer.Exit(follow(sweep.tag, begin, plain=plain, json=json))
 
@@ -138,11 +137,11 @@ def watch(run: RunOrTag, plain: Plain = False, runs: Runs = None) -> None:
     """
     found = find_runs(runs, run)
     if len(found) == 1:
-        from cafe_tui.follow import watch as look_on
+        from cafe_tui.console.follow import watch as look_on
 
         look_on(found[0], plain=plain)
         return
-    from cafe_tui.follow_sweep import follow
+    from cafe_tui.console.follow_sweep import follow
 
     follow(run, lambda: found, plain=plain, stops=False)
 
@@ -197,15 +196,15 @@ def resume(
         local.resume(directory, devices)
         print(directory.id)
         return
-    from cafe_tui.follow import follow
+    from cafe_tui.console.follow import follow
 
     raise typer.Exit(follow(lambda: (directory, local.resume(directory, devices)), plain=plain))
 
 
 def _resume_all(tag: str, found: list[RunDir], parallel: int | None, *, detach: bool, plain: bool) -> None:
     from cafe_tui.launch import queue
-    from engine.contract import profile as profiles
     from engine.contract.errors import UsageError
+    from engine.contract.profile import files as profiles
 
     unfinished = [run for run in found if run.status().state != "finished"]
     if not unfinished:
@@ -215,7 +214,7 @@ def _resume_all(tag: str, found: list[RunDir], parallel: int | None, *, detach: 
         queue.resume(found, side_by_side)
         print(tag)
         return
-    from cafe_tui.follow_sweep import follow
+    from cafe_tui.console.follow_sweep import follow
 
     def begin() -> list[RunDir]:
         queue.resume(found, side_by_side)

@@ -28,7 +28,7 @@ def serve(
     from engine.contract.errors import UsageError
 
     try:
-        from cafe_tui.serving import UiServer
+        from cafe_tui.ui.serving import UiServer
     except ImportError:
         raise UsageError("serving needs textual-serve", "pip install 'cafe-tui[serve]' brings it.") from None
     if not _loopback(host):

@@ -12,14 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.contract import profile as profiles
-from engine.contract import rundir
-from engine.contract.catalogue import NO_WEIGHTS
 from engine.contract.datasets import check_here
 from engine.contract.errors import UsageError
-from engine.contract.profile import Loaded
-from engine.contract.rundir import RunDir
-from engine.contract.schema import Profile
+from engine.contract.profile import files as profiles
+from engine.contract.profile.catalogue import NO_WEIGHTS
+from engine.contract.profile.files import Loaded
+from engine.contract.profile.schema import Profile
+from engine.contract.run import rundir
+from engine.contract.run.rundir import RunDir
 
 ACCELERATOR_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 """One of these is there wherever torch could find a CUDA or ROCm device."""
@@ -98,7 +98,7 @@ def outliving(arguments: Sequence[str], run: RunDir) -> subprocess.Popen[bytes]:
 
 def environment() -> dict[str, str]:
     """Ours, with this checkout (if it is one that may not be installed) before everything else on the path."""
-    home = Path(rundir.__file__).resolve().parents[2]
+    home = Path(rundir.__file__).resolve().parents[3]
     paths = [str(home)] if (home / "pyproject.toml").exists() else []
     paths += [path for path in (os.environ.get("PYTHONPATH", ""),) if path]
     # GPUs are counted as the driver does, and so as every list of them that a person has seen.

@@ -21,13 +21,13 @@ from types import FrameType
 from msgspec.structs import replace
 
 from cafe_tui.launch import local
-from engine.contract import profile as profiles
-from engine.contract import rundir
 from engine.contract.errors import CafeError, DiskError, UsageError
-from engine.contract.profile import Loaded
-from engine.contract.rundir import RunDir, StateName
-from engine.contract.schema import Compute, Profile
-from engine.contract.sweeps import Sweep
+from engine.contract.profile import files as profiles
+from engine.contract.profile.files import Loaded
+from engine.contract.profile.schema import Compute, Profile
+from engine.contract.profile.sweeps import Sweep
+from engine.contract.run import rundir
+from engine.contract.run.rundir import RunDir, StateName
 
 POLL_SECONDS = 0.25
 LOOK_SECONDS = 1.0

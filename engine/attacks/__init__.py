@@ -19,7 +19,7 @@ from engine.attacks.losses import (
 from engine.attacks.pgd import LabelLoss, SignedSteps
 from engine.attacks.search import Search
 from engine.attacks.square import Square
-from engine.contract.schema import Evaluate
+from engine.contract.profile.schema import Evaluate
 
 LOSSES: dict[str, LabelLoss | None] = {"ce": cross_entropy, "margin": margin, "dlr": dlr, "kl": None}
 """What pgd maximises by the name in a profile; None: KL from the clean answer."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from engine.attacks.balls import per_image
-from engine.attacks.oracle import Oracle
 from engine.attacks.pgd import LabelLoss
+from engine.attacks.queries import Oracle
 from engine.attacks.search import Search, State, mute, rows, steps_of, wrong
 
 MOMENTUM = 0.75

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine import draws
-from engine.contract.catalogue import Norm
+from engine import keyed_random
+from engine.contract.profile.catalogue import Norm
 
 _ROUNDING = 2.0**-24
 """Half the spacing of fp32 numbers just below 1: the most by which adding a perturbation to a pixel can round up.
@@ -65,10 +65,10 @@ class Ball:
         """A random allowed image: uniform in the ball, then cut to the box. `key` (N,) as made by draws.keys."""
         shape = tuple(x.shape[1:])
         if self.norm == "linf":
-            d = (2 * draws.uniform(key, shape) - 1) * self.eps
+            d = (2 * keyed_random.uniform(key, shape) - 1) * self.eps
         else:
-            direction = draws.normal(key, shape)
-            length = draws.uniform(key ^ 1, ()) ** (1 / x[0].numel()) * self.eps
+            direction = keyed_random.normal(key, shape)
+            length = keyed_random.uniform(key ^ 1, ()) ** (1 / x[0].numel()) * self.eps
             d = direction * per_image(length / l2_norm(direction).clamp_min(1e-12), x)
         return self.project(x + d, x)
 
@@ -76,10 +76,10 @@ class Ball:
         """A random image at distance eps, then cut to the box: where APGD starts. `key` (N,) as made by draws.keys."""
         shape = tuple(x.shape[1:])
         if self.norm == "linf":
-            d = 2 * draws.uniform(key, shape) - 1
+            d = 2 * keyed_random.uniform(key, shape) - 1
             length = d.flatten(1).abs().amax(1)
         else:
-            d = draws.normal(key, shape)
+            d = keyed_random.normal(key, shape)
             length = l2_norm(d)
         return self.project(x + d * per_image(self.eps / length.clamp_min(1e-12), x), x)
 

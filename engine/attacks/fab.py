@@ -15,9 +15,9 @@ from engine.attacks.apgd import target_of
 from engine.attacks.balls import l2_norm, per_image
 from engine.attacks.loop import FP16_SCALE
 from engine.attacks.losses import targeted_margin
-from engine.attacks.oracle import Oracle
+from engine.attacks.queries import Oracle
 from engine.attacks.search import Search, State, mute, rows, steps_of, wrong
-from engine.contract.catalogue import Norm
+from engine.contract.profile.catalogue import Norm
 
 MOST_BIAS = 0.1
 """Share of the projection of the clean image at most (alpha_max)."""

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from engine import draws
+from engine import keyed_random
 from engine.attacks.balls import Ball
 from engine.attacks.loop import ascend, attacked
 from engine.attacks.losses import kl_divergence
@@ -48,6 +48,6 @@ def invert(
             logits = model(x)
         return -kl_divergence(logits, target), logits
 
-    start = ball.random_point(batch.x, draws.keys(seed, batch.index, "inversion", epoch))
+    start = ball.random_point(batch.x, keyed_random.keys(seed, batch.index, "inversion", epoch))
     with attacked(model):
         return ascend(objective, batch.x, start, ball, steps=steps, step_size=2.3 * gamma / steps)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine import draws
+from engine import keyed_random
 from engine.attacks.balls import Ball
 from engine.attacks.loop import Objective, ascend, attacked
 from engine.attacks.losses import cross_entropy, kl_divergence
-from engine.attacks.oracle import Oracle
+from engine.attacks.queries import Oracle
 from engine.attacks.search import Search, State, mute, rows, steps_of, wrong
-from engine.contract.schema import FGSM_STEP, Adversary
+from engine.contract.profile.schema import FGSM_STEP, Adversary
 from engine.data import Batch
 from engine.device import Compute
 
@@ -125,7 +125,7 @@ def training_adversary(
         steps = 1
     elif adversary.attack == "mixed" and share >= adversary.pgd_share:
         steps, step_size = 1, FGSM_STEP
-    start = ball.random_point(batch.x, draws.keys(seed, batch.index, "training", epoch))
+    start = ball.random_point(batch.x, keyed_random.keys(seed, batch.index, "training", epoch))
     with attacked(model):
         if adversary.loss == "kl":
             with torch.no_grad(), compute.autocast():

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from engine import draws
+from engine import keyed_random
 from engine.attacks.balls import Ball, per_image
-from engine.attacks.oracle import Oracle
+from engine.attacks.queries import Oracle
 
 State = dict[str, Tensor]
 """One row for each example at work. Given: `x` (N,C,H,W) the clean image, `y` (N,), `index` (N,) in its data set,
@@ -81,7 +81,7 @@ class Search(ABC):
 
     def key(self, state: State, purpose: str, *path: int | Tensor) -> Tensor:
         """Keys (N,) of random draws that belong to each example and attempt."""
-        return draws.keys(self.seed, state["index"], purpose, state["attempt"], *path)
+        return keyed_random.keys(self.seed, state["index"], purpose, state["attempt"], *path)
 
 
 def wrong(z: Tensor, y: Tensor) -> Tensor:

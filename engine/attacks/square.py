@@ -11,10 +11,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from engine import draws
+from engine import keyed_random
 from engine.attacks.balls import l2_norm, per_image
 from engine.attacks.losses import margin
-from engine.attacks.oracle import Oracle
+from engine.attacks.queries import Oracle
 from engine.attacks.search import Search, State, rows, wrong
 
 FIRST_SHARE = 0.8
@@ -71,7 +71,7 @@ class Square(Search):
     def _first(self, state: State) -> Tensor:
         x = state["x"]
         channels, height, width = x.shape[1:]
-        key = draws.further(state["key"], 0)
+        key = keyed_random.further(state["key"], 0)
         if self.ball.norm == "linf":
             return self.ball.project(x + self.ball.eps * _signs(key, (channels, 1, width)), x)
         side = max(height // 5, 1)
@@ -90,8 +90,8 @@ class Square(Search):
         number = self.first_proposal + state["step"] - 1
         table = sides(self.first_proposal + self.steps + 1, min(height, width), 1 if self.ball.norm == "linf" else 3)
         side = table.to(x.device)[number.clamp(0, len(table) - 1)].clamp_max(min(height, width))
-        key = draws.further(state["key"], number + 1)
-        chance = draws.uniform(key, (4 + channels,))
+        key = keyed_random.further(state["key"], number + 1)
+        chance = keyed_random.uniform(key, (4 + channels,))
         signs = torch.where(chance[:, 4:] < 0.5, -1.0, 1.0)[:, :, None, None]
         if self.ball.norm == "linf":
             square = _inside(chance[:, :2], side, height, width)
@@ -105,7 +105,7 @@ class Square(Search):
         side = side.clamp_max(min(height, width))
         d = best - x
         to, emptied = _inside(chance[:, :2], side, height, width), _inside(chance[:, 2:4], side, height, width)
-        upright = draws.uniform(key ^ 1, ()) < 0.5
+        upright = keyed_random.uniform(key ^ 1, ()) < 0.5
         bump = _placed(chance[:, :2], side, height, width)
         bump = torch.where(per_image(upright, bump), bump, _placed(chance[:, :2], side, height, width, turned=True))
         old = d * to
@@ -121,7 +121,7 @@ class Square(Search):
 
 def _signs(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     """-1 or 1 with equal chances, (N, *shape)."""
-    return torch.where(draws.uniform(key, shape) < 0.5, -1.0, 1.0)
+    return torch.where(keyed_random.uniform(key, shape) < 0.5, -1.0, 1.0)
 
 
 def _corner(chance: Tensor, side: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

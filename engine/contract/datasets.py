@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engine.contract.catalogue import DATA_FACTS, HUGGING_FACE, DataFacts
 from engine.contract.errors import UsageError
-from engine.contract.schema import Data
+from engine.contract.profile.catalogue import DATA_FACTS, HUGGING_FACE, DataFacts
+from engine.contract.profile.schema import Data
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from engine.contract.catalogue import ENSEMBLES, Norm
 from engine.contract.datasets import facts
-from engine.contract.resolving import kind_of
-from engine.contract.schema import Adversary, Evaluate, Game, Inoculate, Profile, Stage, Train
+from engine.contract.profile.catalogue import ENSEMBLES, Norm
+from engine.contract.profile.resolving import kind_of
+from engine.contract.profile.schema import Adversary, Evaluate, Game, Inoculate, Profile, Stage, Train
 
 _ATTACK_STEP = 2.0
 _TRAIN_PASS = 3.0

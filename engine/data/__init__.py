@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import distributed, draws
-from engine.contract.catalogue import DataFacts
+from engine import distributed, keyed_random
 from engine.contract.datasets import facts as facts_of
 from engine.contract.errors import UsageError
-from engine.contract.schema import Data
+from engine.contract.profile.catalogue import DataFacts
+from engine.contract.profile.schema import Data
 from engine.data import archives, cifar, digits, folders, hub, mnist5k, svhn, tiny
 from engine.data.archives import Recipe
 from engine.data.source import Source
@@ -191,7 +191,7 @@ def augment(batch: Batch, *, flip: bool, seed: int, epoch: int) -> Batch:
     """
     n, channels, height, width = batch.x.shape
     reach = height // 8
-    chance = draws.uniform(draws.keys(seed, batch.index, "augment", epoch), (3,))
+    chance = keyed_random.uniform(keyed_random.keys(seed, batch.index, "augment", epoch), (3,))
     shift = (chance[:, :2] * (2 * reach + 1)).long()
     padded = torch.nn.functional.pad(batch.x, (reach,) * 4)
     rows = shift[:, :1] + torch.arange(height, device=batch.x.device)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from engine.contract.catalogue import DATA_FACTS
 from engine.contract.datasets import (
     MEGABYTE,
     Alternatives,
@@ -25,6 +24,7 @@ from engine.contract.datasets import (
     published_here,
 )
 from engine.contract.errors import UsageError
+from engine.contract.profile.catalogue import DATA_FACTS
 from engine.data import cache
 from engine.data.cache import Arrays, Say
 from engine.data.fetching import fetch, still_to_come

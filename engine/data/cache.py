@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from engine.contract.catalogue import DataFacts
 from engine.contract.errors import DiskError, UsageError
+from engine.contract.profile.catalogue import DataFacts
 from engine.data.pictures import BLOCK, BadPictures, Pictures
 from engine.data.source import Source
 

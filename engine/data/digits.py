@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.contract.catalogue import DATA_FACTS
+from engine.contract.profile.catalogue import DATA_FACTS
 from engine.data.shipped import table
 from engine.data.source import Source
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.contract.catalogue import DataFacts
 from engine.contract.datasets import cache_folder, facts, is_cached, listing, not_prepared
 from engine.contract.errors import UsageError
-from engine.contract.schema import Data
+from engine.contract.profile.catalogue import DataFacts
+from engine.contract.profile.schema import Data
 from engine.data import cache
 from engine.data.cache import Arrays, Say
 from engine.data.pictures import Pictures

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.contract.catalogue import HUGGING_FACE, DataFacts
 from engine.contract.datasets import cache_folder, is_cached, not_prepared
 from engine.contract.errors import CafeError, UsageError
-from engine.contract.schema import Data
+from engine.contract.profile.catalogue import HUGGING_FACE, DataFacts
+from engine.contract.profile.schema import Data
 from engine.data import cache
 from engine.data.cache import Arrays, Say
 from engine.data.pictures import Pictures, is_grey

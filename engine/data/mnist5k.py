@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.contract.catalogue import DATA_FACTS
 from engine.contract.datasets import check_here
-from engine.contract.schema import Data
+from engine.contract.profile.catalogue import DATA_FACTS
+from engine.contract.profile.schema import Data
 from engine.data.shipped import table
 from engine.data.source import Source
 

@@ -9,8 +9,8 @@ from threading import Lock
 
 import numpy as np
 
-from engine.contract.catalogue import DATA_FACTS
 from engine.contract.datasets import PUBLISHED
+from engine.contract.profile.catalogue import DATA_FACTS
 from engine.data.archives import Recipe, load
 from engine.data.cache import Arrays
 from engine.data.pictures import Pictures

@@ -10,7 +10,7 @@ from torch import Tensor
 from engine.attacks.inversion import causal_logits, invert
 from engine.attacks.loop import attacked
 from engine.attacks.losses import kl_divergence
-from engine.contract.schema import Inoculate
+from engine.contract.profile.schema import Inoculate
 from engine.data import Batch
 from engine.models.base import Classifier
 from engine.stage import Context

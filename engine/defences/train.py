@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine import checkpoints
 from engine.attacks.losses import cross_entropy
 from engine.attacks.pgd import training_adversary
+from engine.checkpoints import own as checkpoints
 from engine.contract.plan import judge
-from engine.contract.records import CheckpointWritten, WarningNote
-from engine.contract.schema import Adversary, Inoculate, Train
+from engine.contract.profile.schema import Adversary, Inoculate, Train
+from engine.contract.run.records import CheckpointWritten, WarningNote
 from engine.data import Batch
 from engine.defences import DEFENCES, HELPER_REACH, helper_term
 from engine.defences.alarms import Epoch, alarms
+from engine.defences.awp import perturbed, worst_direction
 from engine.defences.inoculation import Inoculation
-from engine.defences.weights import perturbed, worst_direction
 from engine.stage import Context, EpochStage, Event, Meter
 
 

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
-from engine.attacks.live import Clean, Found, LiveExamples, padded
-from engine.attacks.oracle import Oracle
+from engine.attacks.queries import Oracle
+from engine.attacks.scheduler import Clean, Found, LiveExamples, padded
 from engine.contract.errors import UsageError
 from engine.data import Images
 from engine.device import Compute
-from engine.memory import out_of_memory
+from engine.oom import out_of_memory
 
 GAIN, LEAST_GAIN = 0.2, 3
 """Points (AutoAttack's threshold) and examples by which a weaker attack must beat stronger ones to be no accident."""

@@ -12,12 +12,12 @@ from zipfile import BadZipFile
 import msgspec
 import numpy as np
 
-from engine.attacks.live import Found
-from engine.checkpoints import unreadable
-from engine.contract.records import Cell, Part
-from engine.contract.results import Paired, make_cell, paired
-from engine.contract.rundir import RunDir, write_atomically
-from engine.contract.settings import Settings
+from engine.attacks.scheduler import Found
+from engine.checkpoints.own import unreadable
+from engine.contract.run.fingerprint import Settings
+from engine.contract.run.records import Cell, Part
+from engine.contract.run.results import Paired, make_cell, paired
+from engine.contract.run.rundir import RunDir, write_atomically
 
 
 class Facts(msgspec.Struct, kw_only=True):

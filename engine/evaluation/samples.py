@@ -18,11 +18,11 @@ from torch import Tensor
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
 from engine.attacks.inversion import causal_logits, invert
-from engine.attacks.live import striking
+from engine.attacks.scheduler import striking
 from engine.contract.plan import columns, parts
-from engine.contract.records import Message, Record, SampleSheet
-from engine.contract.rundir import write_atomically
-from engine.contract.schema import Evaluate, Game, Inoculate
+from engine.contract.profile.schema import Evaluate, Game, Inoculate
+from engine.contract.run.records import Message, Record, SampleSheet
+from engine.contract.run.rundir import write_atomically
 from engine.data import Batch, Images
 from engine.device import Compute
 from engine.models.base import Classifier

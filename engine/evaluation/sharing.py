@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine import distributed
-from engine.attacks.live import Found
+from engine.attacks.scheduler import Found
 
 
 class Reached(NamedTuple):

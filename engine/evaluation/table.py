@@ -11,17 +11,17 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from engine import distributed, draws
+from engine import distributed, keyed_random
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
-from engine.attacks.live import Clean, Found, LiveExamples, answering_clean
-from engine.attacks.oracle import Oracle, exact_oracle, searching_oracles
+from engine.attacks.queries import Oracle, exact_oracle, searching_oracles
+from engine.attacks.scheduler import Clean, Found, LiveExamples, answering_clean
 from engine.attacks.search import Search
 from engine.contract.plan import Column, columns, evaluation_cost, parts
-from engine.contract.records import Cell, Part, Progress, Record
-from engine.contract.results import Results, headline, table
-from engine.contract.schema import Evaluate
-from engine.contract.settings import cell_settings
+from engine.contract.profile.schema import Evaluate
+from engine.contract.run.fingerprint import cell_settings
+from engine.contract.run.records import Cell, Part, Progress, Record
+from engine.contract.run.results import Results, headline, table
 from engine.evaluation import checks
 from engine.evaluation.outcomes import Outcomes, cell_of, compare, load, outcomes_file, partial_file, save
 from engine.evaluation.samples import write_samples
@@ -155,7 +155,7 @@ class Evaluation(StageRun):
 
         Such a network draws for a batch as a whole, from torch's own generator, so its draws cannot belong to examples.
         """
-        own = draws.keys(self.context.profile.seed, torch.tensor([distributed.rank()]), purpose)
+        own = keyed_random.keys(self.context.profile.seed, torch.tensor([distributed.rank()]), purpose)
         torch.manual_seed(int(own))
 
     def _setting(self, column: Column) -> Setting:

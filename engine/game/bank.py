@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.contract.errors import DiskError, RunFailed
-from engine.contract.schema import BankPlace
+from engine.contract.profile.schema import BankPlace
 from engine.device import free_memory
 
 SHARE = 0.5

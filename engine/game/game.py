@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine import checkpoints, distributed
+from engine import distributed
 from engine.attacks.balls import per_image
 from engine.attacks.loop import attacked
 from engine.attacks.pgd import training_adversary
+from engine.checkpoints import own as checkpoints
 from engine.contract.plan import DIAGNOSED
-from engine.contract.records import CheckpointWritten, WarningNote
-from engine.contract.schema import Game
+from engine.contract.profile.schema import Game
+from engine.contract.run.records import CheckpointWritten, WarningNote
 from engine.data import Batch, Images, epoch_order
 from engine.game import saddle
 from engine.game.bank import FeatureBank, Features

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import nn
 
-from engine.contract.catalogue import SMALLEST_IMAGE, is_foreign
+from engine.contract.profile.catalogue import SMALLEST_IMAGE, is_foreign
 from engine.models.base import Classifier, Inputs, draw_classifier_weights, materialise
 from engine.models.foreign import build_foreign
 from engine.models.preact import preact_resnet18

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, symbolic_trace
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from engine.models.smallmaps import Conv3x3, by_taps, suits
+from engine.models.conv_by_matmul import Conv3x3, by_taps, suits
 
 SAME_ANSWERS = 1e-3
 """By which logits may differ, as a share of their largest, for a folded network to count as the same one."""

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.contract import columns, records
-from engine.contract.columns import ColumnReader, Columns, Piece, in_columns
-from engine.contract.records import AnyRecord, Message, RecordReader, Scalars, StageChange, encode
+from engine.contract.run import columns, records
+from engine.contract.run.columns import ColumnReader, Columns, Piece, in_columns
+from engine.contract.run.records import AnyRecord, Message, RecordReader, Scalars, StageChange, encode
 from tests.contract.test_records import FOREIGN, RECORD, TEXT, Writer, pieces
 
 

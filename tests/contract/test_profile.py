@@ -15,11 +15,11 @@ import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.contract import profile as profiles
-from engine.contract import schema
-from engine.contract.checking import parse_fraction
 from engine.contract.errors import CafeError, ProfileError, UsageError
-from engine.contract.schema import Evaluate, Game, Inoculate, Train
+from engine.contract.profile import files as profiles
+from engine.contract.profile import schema
+from engine.contract.profile.checking import parse_fraction
+from engine.contract.profile.schema import Evaluate, Game, Inoculate, Train
 
 METHOD = """
 name = "whole"
@@ -629,8 +629,8 @@ def test_a_preset_is_inherited_and_follows_the_data_of_the_child(tmp_path: Path)
 def test_the_shipped_schema_is_current() -> None:
     shipped = (profiles.shipped_folder() / "profile.schema.json").read_text(encoding="utf-8")
     printed = subprocess.run(
-        [sys.executable, "-m", "engine.contract.schema"],
-        cwd=Path(schema.__file__).parents[2],
+        [sys.executable, "-m", "engine.contract.profile.schema"],
+        cwd=Path(schema.__file__).parents[3],
         capture_output=True,
         text=True,
         check=True,
@@ -639,7 +639,7 @@ def test_the_shipped_schema_is_current() -> None:
 
 
 def test_the_reference_of_keys_is_current() -> None:
-    docs = Path(schema.__file__).parents[2] / "docs"
+    docs = Path(schema.__file__).parents[3] / "docs"
     script = "import make_reference, sys; sys.stdout.write(make_reference.reference())"
     printed = subprocess.run([sys.executable, "-c", script], cwd=docs, capture_output=True, text=True, check=True)
     page = (docs / "profile.md").read_text(encoding="utf-8")

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from engine import record
-from engine.contract import rundir
 from engine.contract.errors import DiskError
-from engine.contract.records import ErrorNote, Message, RecordReader, Scalars
-from engine.contract.results import Results, make_cell
-from engine.contract.rundir import RunDir, Status
+from engine.contract.run import rundir
+from engine.contract.run.records import ErrorNote, Message, RecordReader, Scalars
+from engine.contract.run.results import Results, make_cell
+from engine.contract.run.rundir import RunDir, Status
 from engine.record import Recorder
 
 ROOT = Path(record.__file__).parents[1]
@@ -124,8 +124,8 @@ FULL = """
 import os, resource, sys
 from pathlib import Path
 from engine.contract.errors import DiskError
-from engine.contract.records import ErrorNote, Message
-from engine.contract.rundir import RunDir
+from engine.contract.run.records import ErrorNote, Message
+from engine.contract.run.rundir import RunDir
 from engine.record import Recorder
 
 with Recorder(RunDir(Path(sys.argv[1]))) as recorder:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.contract import records
-from engine.contract.records import (
+from engine.contract.run import records
+from engine.contract.run.records import (
     AnyRecord,
     Cell,
     CheckpointWritten,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]
 from scipy.stats import binomtest, norm  # type: ignore[import-untyped]
 
-from engine.contract.records import Cell
-from engine.contract.results import (
+from engine.contract.run.records import Cell
+from engine.contract.run.results import (
     Z95,
     OverSeeds,
     Results,

@@ -18,10 +18,10 @@ from typing import Any
 import psutil
 import pytest
 
-from engine.contract import rundir
 from engine.contract.errors import DiskError, RunNotFound, UsageError
-from engine.contract.results import Results
-from engine.contract.rundir import LOST_AFTER_SECONDS, RunDir, State, Status, process_alive, process_started
+from engine.contract.run import rundir
+from engine.contract.run.results import Results
+from engine.contract.run.rundir import LOST_AFTER_SECONDS, RunDir, State, Status, process_alive, process_started
 
 HERE = socket.gethostname()
 NOW = 1_800_000_000.0

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.contract import profile as profiles
 from engine.contract.errors import ProfileError, UsageError
-from engine.contract.profile import Loaded
-from engine.contract.schema import Train
-from engine.contract.sweeps import Sweep
+from engine.contract.profile import files as profiles
+from engine.contract.profile.files import Loaded
+from engine.contract.profile.schema import Train
+from engine.contract.profile.sweeps import Sweep
 
 STAGES = '[[stage]]\nkind = "train"\n[[stage]]\nkind = "evaluate"\n'
 SWEEP = """

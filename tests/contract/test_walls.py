@@ -13,7 +13,7 @@ from engine import contract
 
 ROOT = Path(contract.__file__).parents[2]
 HEAVY = {"torch", "numpy", "scipy", "textual", "rich", "typer"}
-MODULES = sorted(f"engine.contract.{module.name}" for module in pkgutil.iter_modules(contract.__path__))
+MODULES = sorted(module.name for module in pkgutil.walk_packages(contract.__path__, "engine.contract."))
 
 
 def imported_by(module: str) -> set[str]:
@@ -24,7 +24,9 @@ def imported_by(module: str) -> set[str]:
 
 
 def test_there_is_a_contract() -> None:
-    assert {"engine.contract.profile", "engine.contract.records", "engine.contract.rundir"} <= set(MODULES)
+    assert {"engine.contract.profile.files", "engine.contract.run.records", "engine.contract.run.rundir"} <= set(
+        MODULES
+    )
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -33,7 +35,7 @@ def test_the_contract_is_light(module: str) -> None:
 
 
 def test_listing_runs_needs_no_psutil() -> None:
-    assert "psutil" not in imported_by("engine.contract.rundir")
+    assert "psutil" not in imported_by("engine.contract.run.rundir")
 
 
 def test_the_recorder_needs_no_torch() -> None:

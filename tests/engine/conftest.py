@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from engine import data, pipeline
-from engine.contract import profile as profiles
-from engine.contract import rundir
-from engine.contract.rundir import RunDir
+from engine.contract.profile import files as profiles
+from engine.contract.run import rundir
+from engine.contract.run.rundir import RunDir
 from engine.device import prepare
 from engine.stage import Context
 

@@ -30,10 +30,10 @@ from scipy.io import savemat
 from cafe_tui.launch import local
 from engine import data
 from engine.contract import datasets
-from engine.contract.catalogue import DATA_FACTS
 from engine.contract.datasets import Archive
 from engine.contract.errors import DiskError, UsageError
-from engine.contract.schema import Data
+from engine.contract.profile.catalogue import DATA_FACTS
+from engine.contract.profile.schema import Data
 from engine.data.archives import Recipe, load, prepare
 from engine.data.cifar import CIFAR10, CIFAR100
 from engine.data.svhn import SVHN

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
-from engine import draws
+from engine import keyed_random
 from engine.attacks import ATTACKS, LOSSES, Setting
 from engine.attacks.apgd import Apgd, checkpoints
 from engine.attacks.balls import Ball
 from engine.attacks.fab import least_move
 from engine.attacks.inversion import causal_logits, invert
-from engine.attacks.live import LiveExamples, strike
 from engine.attacks.loop import FP16_SCALE, attacked, input_gradient
 from engine.attacks.losses import cross_entropy, kl_divergence
-from engine.attacks.oracle import Oracle, exact_oracle
 from engine.attacks.pgd import SignedSteps, against_labels, training_adversary
+from engine.attacks.queries import Oracle, exact_oracle
+from engine.attacks.scheduler import LiveExamples, strike
 from engine.attacks.square import share_of
-from engine.contract.schema import Adversary, Evaluate
+from engine.contract.profile.schema import Adversary, Evaluate
 from engine.data import Batch, Images
 from engine.device import Compute
 from engine.models import build
@@ -323,7 +323,7 @@ def test_projection_and_random_starts_stay_in_ball_and_box(norm: str, eps: float
     x[0], x[1] = 0, 1
     wild = x + push * torch.randn(x.shape, generator=generator)
     ball = Ball(norm, eps)  # type: ignore[arg-type]
-    for point in (ball.project(wild, x), ball.random_point(x, draws.keys(seed, torch.arange(16), "start"))):
+    for point in (ball.project(wild, x), ball.random_point(x, keyed_random.keys(seed, torch.arange(16), "start"))):
         d = point - x
         size = d.abs().flatten(1).amax(1) if norm == "linf" else d.double().flatten(1).norm(dim=1)
         assert (size <= torch.tensor(eps)).all()
@@ -344,7 +344,7 @@ def test_projection_leaves_allowed_points_alone_and_contains_refuses_others() ->
 
 def test_random_starts_fill_the_ball() -> None:
     x = torch.full((4000, 1, 2, 2), 0.5)
-    key = draws.keys(0, torch.arange(4000), "start")
+    key = keyed_random.keys(0, torch.arange(4000), "start")
     linf = (Ball("linf", 0.2).random_point(x, key) - x).flatten(1)
     assert linf.abs().amax(1).mean() == pytest.approx(0.2 * 4 / 5, rel=0.02)  # E max of 4 uniforms is 4/5
     l2 = (Ball("l2", 0.2).random_point(x, key) - x).flatten(1).norm(dim=1)

@@ -9,20 +9,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import checkpoints, distributed, process
-from engine.contract import profile as profiles
+from engine import distributed, process
+from engine.checkpoints import own as checkpoints
 from engine.contract.errors import DiskError, ProfileError, RunFailed
 from engine.contract.plan import plan
-from engine.contract.records import ErrorNote, RecordReader, Scalars, WarningNote
-from engine.contract.rundir import RunDir
-from engine.contract.schema import BankPlace
+from engine.contract.profile import files as profiles
+from engine.contract.profile.schema import BankPlace
+from engine.contract.run.records import ErrorNote, RecordReader, Scalars, WarningNote
+from engine.contract.run.rundir import RunDir
 from engine.defences.train import Training
 from engine.device import Compute
 from engine.game import bank, saddle
 from engine.game.bank import FeatureBank, bank_bytes
 from engine.game.game import GameRun
 from engine.game.moments import regulariser
-from engine.game.networks import build_treatment
+from engine.models.treatment import build_treatment
 from engine.stage import Context, Step
 
 INDEX = torch.tensor([2, 3, 5, 8, 9])

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from engine import checkpoints
+from engine.checkpoints import own as checkpoints
 from engine.contract.errors import CheckpointError, DiskError
 
 

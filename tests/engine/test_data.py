@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from engine import data, process
-from engine.contract.catalogue import DATA_FACTS, DataName
 from engine.contract.errors import UsageError
 from engine.contract.plan import train_size, validation_size
-from engine.contract.profile import from_tables
-from engine.contract.records import Message, RecordReader
-from engine.contract.rundir import RunDir
-from engine.contract.schema import Data
+from engine.contract.profile.catalogue import DATA_FACTS, DataName
+from engine.contract.profile.files import from_tables
+from engine.contract.profile.schema import Data
+from engine.contract.run.records import Message, RecordReader
+from engine.contract.run.rundir import RunDir
 from engine.data import Batch, augment, epoch_order, shipped
 from engine.device import Compute
 

@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from engine import checkpoints, process
+from engine import process
+from engine.checkpoints import own as checkpoints
 from engine.contract.errors import ProfileError
-from engine.contract.profile import from_tables
-from engine.contract.records import RecordReader, Scalars, WarningNote
-from engine.contract.rundir import RunDir
+from engine.contract.profile.files import from_tables
+from engine.contract.run.records import RecordReader, Scalars, WarningNote
+from engine.contract.run.rundir import RunDir
 from engine.defences.alarms import Epoch, alarms
+from engine.defences.awp import perturbed, worst_direction
 from engine.defences.train import Training
-from engine.defences.weights import perturbed, worst_direction
 from engine.device import Compute
 from engine.pipeline import make
 from engine.stage import Context

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 from cafe_tui.launch import local
 from engine import distributed, process
-from engine.contract.catalogue import NO_WEIGHTS
-from engine.contract.records import ErrorNote, RecordReader, Scalars, StageChange
-from engine.contract.results import Results
-from engine.contract.rundir import FINAL, RunDir, process_alive
+from engine.contract.profile.catalogue import NO_WEIGHTS
+from engine.contract.run.records import ErrorNote, RecordReader, Scalars, StageChange
+from engine.contract.run.results import Results
+from engine.contract.run.rundir import FINAL, RunDir, process_alive
 
 TABLES: dict[str, object] = {
     "name": "shared",
@@ -300,7 +300,7 @@ FOLLOWING = """
 import sys, threading, time
 from pathlib import Path
 from engine import process
-from engine.contract.rundir import RunDir
+from engine.contract.run.rundir import RunDir
 process.END_POLL_SECONDS = process.END_GRACE_SECONDS = 0.05
 threading.Thread(target=process._end_in_time, args=(RunDir(Path(sys.argv[1])),), daemon=True).start()
 time.sleep(60)

@@ -14,19 +14,20 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
-from engine import checkpoints, process
+from engine import process
 from engine.attacks import ATTACKS, Attack
-from engine.attacks.oracle import Oracle
 from engine.attacks.pgd import SignedSteps
+from engine.attacks.queries import Oracle
 from engine.attacks.search import State
-from engine.contract import profile as profiles
-from engine.contract.catalogue import ENSEMBLES, AttackName
+from engine.checkpoints import own as checkpoints
 from engine.contract.errors import RunFailed, UsageError
 from engine.contract.plan import parts
-from engine.contract.records import Cell, Message
-from engine.contract.results import Results
-from engine.contract.rundir import RunDir
-from engine.contract.schema import Evaluate
+from engine.contract.profile import files as profiles
+from engine.contract.profile.catalogue import ENSEMBLES, AttackName
+from engine.contract.profile.schema import Evaluate
+from engine.contract.run.records import Cell, Message
+from engine.contract.run.results import Results
+from engine.contract.run.rundir import RunDir
 from engine.data import Images
 from engine.defences.train import Training
 from engine.device import Compute

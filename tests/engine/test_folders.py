@@ -22,11 +22,11 @@ from cafe_tui.launch import local
 from engine import data
 from engine.__main__ import _prepare
 from engine.contract import datasets
-from engine.contract import profile as profiles
-from engine.contract.catalogue import DATA_FACTS
 from engine.contract.errors import ProfileError, UsageError
 from engine.contract.plan import plan, train_size
-from engine.contract.schema import Data
+from engine.contract.profile import files as profiles
+from engine.contract.profile.catalogue import DATA_FACTS
+from engine.contract.profile.schema import Data
 from engine.device import Compute
 
 CPU = Compute(torch.device("cpu"))
@@ -175,7 +175,7 @@ def test_all_broken_pictures_are_told_at_once(pets: Path) -> None:
 
 def test_two_processes_that_make_one_cache_both_have_it(pets: Path, tmp_path: Path) -> None:
     program = (
-        "import os, sys\nfrom engine.contract.schema import Data\nfrom engine.data import folders\n"
+        "import os, sys\nfrom engine.contract.profile.schema import Data\nfrom engine.data import folders\n"
         "for i in range(12):\n"
         "    os.environ['CAFE_DATA'] = f'{sys.argv[1]}/{i}'\n"
         "    counted = {'classes': 2, 'channels': 3, 'train_images': 12, 'test_images': 4}\n"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.contract.rundir import RunDir
+from engine.contract.run.rundir import RunDir
 from engine.defences.train import Training
 from engine.game.game import GameRun
 from engine.game.moments import moment, omega, read_features, regulariser

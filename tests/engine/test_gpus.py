@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from cafe_tui.launch import local
 from engine import process
-from engine.contract.records import RecordReader, Scalars
-from engine.contract.rundir import RunDir
+from engine.contract.run.records import RecordReader, Scalars
+from engine.contract.run.rundir import RunDir
 from engine.record import Recorder
 
 DEVICE = os.environ.get("CAFE_TEST_DEVICE", "cuda")

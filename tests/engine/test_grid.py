@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from engine import checkpoints, data, process
+from engine import data, process
+from engine.checkpoints import own as checkpoints
 from engine.contract import plan
-from engine.contract import profile as profiles
-from engine.contract.catalogue import DATA_FACTS
-from engine.contract.checking import Tables
-from engine.contract.records import RecordReader, StageChange
-from engine.contract.rundir import RunDir
+from engine.contract.profile import files as profiles
+from engine.contract.profile.catalogue import DATA_FACTS
+from engine.contract.profile.checking import Tables
+from engine.contract.run.records import RecordReader, StageChange
+from engine.contract.run.rundir import RunDir
 from engine.data.source import Source
 
 FOLDER = profiles.shipped_folder()

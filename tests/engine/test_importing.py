@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine import checkpoints
+from engine.checkpoints import own as checkpoints
+from engine.checkpoints.foreign import PUBLISHED, _layers, convert, load_foreign
 from engine.contract.errors import CheckpointError, UsageError
 from engine.contract.weights import read_facts
-from engine.game.networks import build_treatment
-from engine.importing import PUBLISHED, _layers, convert, load_foreign
 from engine.models import build
 from engine.models.base import Normalise
+from engine.models.treatment import build_treatment
 
 CIFAR = {"classes": 10, "channels": 3, "size": 32}
 MEAN, STD = PUBLISHED["cifar10"]

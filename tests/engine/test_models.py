@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from engine import distributed
-from engine.contract.catalogue import SMALLEST_IMAGE, ModelName
 from engine.contract.errors import UsageError
-from engine.game.networks import Treatment, build_treatment
-from engine.models import MODELS, build, smallmaps, synced
+from engine.contract.profile.catalogue import SMALLEST_IMAGE, ModelName
+from engine.models import MODELS, build, conv_by_matmul, synced
 from engine.models.base import Classifier, Inputs
 from engine.models.folding import folded
+from engine.models.treatment import Treatment, build_treatment
 
 NAMES = list(MODELS)
 ONE_OF_EACH = ["small", "vgg11", "resnet18", "resnet50", "preact-resnet18", "wrn-28-10"]
@@ -312,15 +312,15 @@ MAPS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (4, 4), (1, 16), (5, 5)]
 
 @pytest.mark.parametrize("shape", MAPS, ids=str)
 @pytest.mark.parametrize("by_taps", [False, True])
-@pytest.mark.parametrize("kind", [smallmaps.Conv3x3, smallmaps.Deconv3x3])
+@pytest.mark.parametrize("kind", [conv_by_matmul.Conv3x3, conv_by_matmul.Deconv3x3])
 def test_convolutions_of_small_maps_are_those_of_torch(
-    kind: type[smallmaps.Conv3x3 | smallmaps.Deconv3x3], by_taps: bool, shape: tuple[int, int]
+    kind: type[conv_by_matmul.Conv3x3 | conv_by_matmul.Deconv3x3], by_taps: bool, shape: tuple[int, int]
 ) -> None:
     mine = kind(3, 5).double()
-    stock = (nn.Conv2d if kind is smallmaps.Conv3x3 else nn.ConvTranspose2d)(3, 5, 3, padding=1).double()
+    stock = (nn.Conv2d if kind is conv_by_matmul.Conv3x3 else nn.ConvTranspose2d)(3, 5, 3, padding=1).double()
     stock.load_state_dict(mine.state_dict())
     if by_taps:
-        smallmaps.by_taps(mine)
+        conv_by_matmul.by_taps(mine)
     x = torch.randn(4, 3, *shape, dtype=torch.double, requires_grad=True)
     gradient = torch.randn(4, 5, *shape, dtype=torch.double)
     found, expected = (
@@ -328,14 +328,14 @@ def test_convolutions_of_small_maps_are_those_of_torch(
     )
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
-    if by_taps and smallmaps.suits(x):
+    if by_taps and conv_by_matmul.suits(x):
         assert mine.weight.stride() == found[2].stride(), "the optimiser finds both in one layout"
 
 
 @pytest.mark.parametrize("shape", [*MAPS, (9, 7)], ids=str)
 @pytest.mark.parametrize("count", [4, 0])
 def test_a_deconvolution_of_constant_maps_is_that_of_torch(shape: tuple[int, int], count: int) -> None:
-    layer = smallmaps.Deconv3x3(3, 5).double()
+    layer = conv_by_matmul.Deconv3x3(3, 5).double()
     stock = nn.ConvTranspose2d(3, 5, 3, padding=1).double()
     stock.load_state_dict(layer.state_dict())
     summary = torch.randn(count, 3, dtype=torch.double, requires_grad=True)
@@ -351,7 +351,9 @@ def test_a_folded_network_with_small_maps_answers_alike_in_another_layout() -> N
     x = torch.rand(3, 3, 32, 32)
     fast = folded(network, x, channels_last=True)
     assert fast is not None
-    assert sum(isinstance(layer, smallmaps.Conv3x3) for layer in fast.modules()) == 4  # 512 channels at 4x4 and 2x2
+    assert (
+        sum(isinstance(layer, conv_by_matmul.Conv3x3) for layer in fast.modules()) == 4
+    )  # 512 channels at 4x4 and 2x2
     z, gradient = answer_and_slope(network, x)
     z_fast, gradient_fast = answer_and_slope(fast, x)
     torch.testing.assert_close(z_fast, z, rtol=1e-4, atol=1e-5)

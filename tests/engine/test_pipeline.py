@@ -15,11 +15,12 @@ import pytest
 import torch
 from filelock import FileLock
 
-from engine import checkpoints, device, pipeline, process
-from engine.contract import profile as profiles
-from engine.contract.catalogue import NO_WEIGHTS
+from engine import device, pipeline, process
+from engine.checkpoints import own as checkpoints
 from engine.contract.errors import UsageError
-from engine.contract.records import (
+from engine.contract.profile import files as profiles
+from engine.contract.profile.catalogue import NO_WEIGHTS
+from engine.contract.run.records import (
     AnyRecord,
     Cell,
     CheckpointWritten,
@@ -29,7 +30,7 @@ from engine.contract.records import (
     StageChange,
     WarningNote,
 )
-from engine.contract.rundir import RunDir
+from engine.contract.run.rundir import RunDir
 from engine.models.base import Classifier
 from engine.record import Recorder
 from tests.engine.conftest import QUICK

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from engine import data, pipeline
-from engine.contract import profile as profiles
 from engine.contract.plan import plan
-from engine.contract.rundir import RunDir
+from engine.contract.profile import files as profiles
+from engine.contract.run.rundir import RunDir
 from engine.device import prepare
 from engine.stage import Context
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.contract import profile as profiles
 from engine.contract.plan import plan
-from engine.contract.schema import Evaluate, Inoculate, Train
+from engine.contract.profile import files as profiles
+from engine.contract.profile.schema import Evaluate, Inoculate, Train
 
 FOLDER = profiles.shipped_folder()
 GRID = sorted(path for preset in ("standard", "paper") for path in (FOLDER / preset).glob("*-*-*.toml"))

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from engine import checkpoints
 from engine.attacks.balls import Ball
+from engine.checkpoints import own as checkpoints
 from engine.contract.errors import CheckpointError, ProfileError
 from engine.contract.plan import plan
-from engine.contract.records import Scalars
-from engine.contract.rundir import RunDir
+from engine.contract.run.records import Scalars
+from engine.contract.run.rundir import RunDir
 from engine.data import Batch, Images
 from engine.defences.train import Training, resized, side, triangular
 from engine.game.game import GameRun

@@ -20,8 +20,9 @@ from cafe_tui import __main__ as cafe_tui
 from cafe_tui.cli import importing
 from cafe_tui.launch import local
 from engine import __main__ as engine
-from engine import checkpoints, process
-from engine.contract.rundir import RunDir
+from engine import process
+from engine.checkpoints import own as checkpoints
+from engine.contract.run.rundir import RunDir
 from engine.contract.weights import read_facts
 from engine.models import build
 from tests.ui.test_cli import cafe

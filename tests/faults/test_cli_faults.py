@@ -14,9 +14,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from engine.contract import rundir
-from engine.contract.records import RecordReader, Scalars
-from engine.contract.rundir import RunDir, process_alive
+from engine.contract.run import rundir
+from engine.contract.run.records import RecordReader, Scalars
+from engine.contract.run.rundir import RunDir, process_alive
 
 CAFE = [sys.executable, "-m", "cafe_tui"]
 LONG = ["--set", "stage.train.epochs=2000", "--set", "stage.train.adversary.steps=1"]

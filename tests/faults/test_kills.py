@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from cafe_tui.exporting import points
-from cafe_tui.watch import RunFollower
+from cafe_tui.reading.run import RunFollower
+from cafe_tui.results.exporting import points
 from engine import process
-from engine.contract.records import CheckpointWritten, Record, RecordReader, Scalars, StageChange, WarningNote
-from engine.contract.rundir import RunDir
+from engine.contract.run.records import CheckpointWritten, Record, RecordReader, Scalars, StageChange, WarningNote
+from engine.contract.run.rundir import RunDir
 from engine.contract.weights import read_facts
 from engine.record import Recorder
-from tests.engine.conftest import quick_run  # noqa: F401  (a fixture)
+from tests.engine.conftest import quick_run  # noqa: F401
 
 LIVES = multiprocessing.get_context("forkserver")
 LIVES.set_forkserver_preload(["engine.pipeline", __name__])

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.contract import rundir
-from engine.contract.rundir import RunDir, process_alive
+from engine.contract.run import rundir
+from engine.contract.run.rundir import RunDir, process_alive
 from tests.faults.test_cli_faults import CAFE, runs, wait_for
 
 __all__ = ["runs"]  # a fixture

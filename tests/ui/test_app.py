@@ -17,29 +17,29 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from cafe_tui import format as fmt
-from cafe_tui.app import CafeApp, Followers
 from cafe_tui.launch import local
-from cafe_tui.ordering import ORDERS
-from cafe_tui.screens.confirm import Confirm
-from cafe_tui.screens.help import HelpLines, HelpScreen
-from cafe_tui.screens.prompt import Prompt
-from cafe_tui.screens.run import RunScreen
-from cafe_tui.screens.runs import RunsScreen
-from cafe_tui.watch import RunFollower, RunRow, row_of
-from cafe_tui.widgets.accuracies import Accuracies
-from cafe_tui.widgets.chart import Chart
-from cafe_tui.widgets.key_bar import KeyBar
-from cafe_tui.widgets.lines import plain
-from cafe_tui.widgets.log_view import LogView
-from cafe_tui.widgets.pane_tabs import PaneTabs
-from cafe_tui.widgets.profile_view import ProfileView
-from cafe_tui.widgets.robust_table import RobustTable
-from cafe_tui.widgets.run_header import RunHeader
-from cafe_tui.widgets.run_table import MARK, RunTable
-from cafe_tui.widgets.stage_bar import StageBar
+from cafe_tui.reading.ordering import ORDERS
+from cafe_tui.reading.run import RunFollower, RunRow, row_of
+from cafe_tui.ui.app import CafeApp, Followers
+from cafe_tui.ui.screens.help import HelpLines, HelpScreen
+from cafe_tui.ui.screens.run import RunScreen
+from cafe_tui.ui.screens.runs import RunsScreen
+from cafe_tui.ui.widgets.accuracies import Accuracies
+from cafe_tui.ui.widgets.chart import Chart
+from cafe_tui.ui.widgets.confirm import Confirm
+from cafe_tui.ui.widgets.key_bar import KeyBar
+from cafe_tui.ui.widgets.lines import plain
+from cafe_tui.ui.widgets.log_view import LogView
+from cafe_tui.ui.widgets.pane_tabs import PaneTabs
+from cafe_tui.ui.widgets.profile_view import ProfileView
+from cafe_tui.ui.widgets.prompt import Prompt
+from cafe_tui.ui.widgets.robust_table import RobustTable
+from cafe_tui.ui.widgets.run_header import RunHeader
+from cafe_tui.ui.widgets.run_table import MARK, RunTable
+from cafe_tui.ui.widgets.stage_bar import StageBar
 from engine.contract.errors import UsageError
-from engine.contract.records import Message, Scalars, StageChange, WarningNote, encode
-from engine.contract.rundir import RunDir, State, annotate
+from engine.contract.run.records import Message, Scalars, StageChange, WarningNote, encode
+from engine.contract.run.rundir import RunDir, State, annotate
 from tests.recorded import START, record_run
 from tests.ui.waiting import until
 

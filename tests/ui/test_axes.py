@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cafe_tui.axes import SMALLEST_SPAN, StepAxis, TimeAxis, ValueAxis, label, short
+from cafe_tui.charts.axes import SMALLEST_SPAN, StepAxis, TimeAxis, ValueAxis, label, short
 
 STEPS = st.integers(-(10**9), 10**9)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)

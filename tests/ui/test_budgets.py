@@ -15,16 +15,16 @@ import pytest
 from textual.geometry import Region
 from textual.widget import Widget
 
-from cafe_tui.screens.run import RunScreen
-from cafe_tui.screens.runs import RunsScreen
-from cafe_tui.widgets.chart import Chart
-from cafe_tui.widgets.log_view import KEPT, LogView
-from cafe_tui.widgets.run_header import RunHeader
-from cafe_tui.widgets.stage_bar import StageBar
-from engine.contract import rundir
-from engine.contract.records import Message, Scalars, StageChange, WarningNote, encode
-from engine.contract.results import make_cell
-from engine.contract.rundir import RunDir, State
+from cafe_tui.ui.screens.run import RunScreen
+from cafe_tui.ui.screens.runs import RunsScreen
+from cafe_tui.ui.widgets.chart import Chart
+from cafe_tui.ui.widgets.log_view import KEPT, LogView
+from cafe_tui.ui.widgets.run_header import RunHeader
+from cafe_tui.ui.widgets.stage_bar import StageBar
+from engine.contract.run import rundir
+from engine.contract.run.records import Message, Scalars, StageChange, WarningNote, encode
+from engine.contract.run.results import make_cell
+from engine.contract.run.rundir import RunDir, State
 from tests.recorded import START
 from tests.ui.test_app import app_on, open_run
 from tests.ui.test_terminal import Terminal

@@ -12,10 +12,10 @@ from rich.color import ColorType
 from textual.app import App, ComposeResult
 from textual.geometry import Region, Size
 
-from cafe_tui.raster import Curve, Row
-from cafe_tui.series import Series
-from cafe_tui.widgets import chart as module
-from cafe_tui.widgets.chart import PERIOD, Chart, changed_cells
+from cafe_tui.charts.raster import Curve, Row
+from cafe_tui.charts.series import Series
+from cafe_tui.ui.widgets import chart as module
+from cafe_tui.ui.widgets.chart import PERIOD, Chart, changed_cells
 
 
 class Counted(Chart):

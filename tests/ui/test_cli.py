@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cafe_tui.cli import app
-from engine.contract import profile as profiles
+from engine.contract.profile import files as profiles
 from tests.recorded import record_run
 
 VERBS = [
@@ -364,7 +364,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(folder: Path) -> None:
 def test_a_defect_is_told_without_a_traceback(tmp_path: Path) -> None:
     script = (
         "import sys; sys.argv = ['cafe', 'profiles']\n"
-        "import engine.contract.profile as p\n"
+        "import engine.contract.profile.files as p\n"
         "p.available = lambda: 1 / 0\n"
         "from cafe_tui.__main__ import main; main()"
     )

@@ -14,18 +14,18 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from cafe_tui.app import CafeApp
-from cafe_tui.exporting import Entry, Grid
-from cafe_tui.screens.compare import PANES, CompareScreen, RunsLine
-from cafe_tui.screens.confirm import Confirm
-from cafe_tui.widgets.compare_curves import OverlaidCurves, SeriesBar
-from cafe_tui.widgets.compare_export import ExportDialog
-from cafe_tui.widgets.compare_grid import GridPane
-from cafe_tui.widgets.key_bar import KeyBar
-from cafe_tui.widgets.pane_tabs import PaneTabs
-from engine.contract.records import Scalars, encode
-from engine.contract.results import make_cell
-from engine.contract.rundir import RunDir
+from cafe_tui.results.exporting import Entry, Grid
+from cafe_tui.ui.app import CafeApp
+from cafe_tui.ui.screens.compare import PANES, CompareScreen, RunsLine
+from cafe_tui.ui.widgets.compare.curves import OverlaidCurves, SeriesBar
+from cafe_tui.ui.widgets.compare.export import ExportDialog
+from cafe_tui.ui.widgets.compare.grid import GridPane
+from cafe_tui.ui.widgets.confirm import Confirm
+from cafe_tui.ui.widgets.key_bar import KeyBar
+from cafe_tui.ui.widgets.pane_tabs import PaneTabs
+from engine.contract.run.records import Scalars, encode
+from engine.contract.run.results import make_cell
+from engine.contract.run.rundir import RunDir
 from tests.recorded import record_run
 from tests.ui.test_app import app_on
 from tests.ui.test_comparing import change_profile, outcomes, run_id, run_with_outcomes, write_outcomes

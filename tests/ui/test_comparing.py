@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from cafe_tui import comparing, exporting
-from cafe_tui.comparing import (
+from cafe_tui.results import comparing, exporting
+from cafe_tui.results.comparing import (
     Compared,
     Evaluated,
     OutcomeFiles,
@@ -32,11 +32,11 @@ from cafe_tui.comparing import (
     short_names,
     table_grid,
 )
-from cafe_tui.exporting import Entry, Grid
-from engine.contract import profile as profiles
-from engine.contract.records import Scalars, encode
-from engine.contract.results import make_cell, table
-from engine.contract.rundir import RunDir
+from cafe_tui.results.exporting import Entry, Grid
+from engine.contract.profile import files as profiles
+from engine.contract.run.records import Scalars, encode
+from engine.contract.run.results import make_cell, table
+from engine.contract.run.rundir import RunDir
 from tests.recorded import record_run
 from tests.ui.test_cli import cafe, refused
 
@@ -504,7 +504,7 @@ def test_compare_does_not_take_another_network_while_the_table_is_unfinished(fol
 
 def test_comparing_loads_no_screen_and_numpy_only_for_outcomes() -> None:
     script = (
-        "import sys, cafe_tui.comparing, cafe_tui.exporting, cafe_tui.cli.compare\n"
+        "import sys, cafe_tui.results.comparing, cafe_tui.results.exporting, cafe_tui.cli.compare\n"
         "print([name for name in ('torch', 'textual', 'numpy', 'rich') if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

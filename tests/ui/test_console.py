@@ -10,11 +10,11 @@ import pyte
 import pytest
 from rich.text import Text
 
-from cafe_tui import console
-from cafe_tui.console import Painter, Signs
-from cafe_tui.watch import RunFollower, RunView
-from engine.contract.records import Cell, WarningNote, encode
-from engine.contract.results import make_cell, table
+from cafe_tui.console import views
+from cafe_tui.console.views import Painter, Signs
+from cafe_tui.reading.run import RunFollower, RunView
+from engine.contract.run.records import Cell, WarningNote, encode
+from engine.contract.run.results import make_cell, table
 from tests.recorded import record_run
 
 SIZES = [(40, 12), (80, 24), (120, 40), (160, 50), (200, 60)]
@@ -35,9 +35,9 @@ def test_frames_fit_any_terminal(
     upto: str, charset: Literal["braille", "ascii"], width: int, height: int, tmp_path: Path
 ) -> None:
     view, signs = view_of(tmp_path, upto), Signs(charset)
-    frame = console.frame(view, width, height, signs)
+    frame = views.frame(view, width, height, signs)
     assert len(frame) <= height
-    for line in console.render(frame, width, io.StringIO()):
+    for line in views.render(frame, width, io.StringIO()):
         plain = Text.from_ansi(line)
         assert plain.cell_len <= width
     if charset == "ascii":
@@ -47,7 +47,7 @@ def test_frames_fit_any_terminal(
 @pytest.mark.parametrize(("width", "height"), SIZES[1:])
 def test_a_frame_of_the_game_shows_both_players_and_the_four_readings(width: int, height: int, tmp_path: Path) -> None:
     view = view_of(tmp_path, "game")
-    text = "\n".join(line.plain for line in console.frame(view, width, height, Signs()))
+    text = "\n".join(line.plain for line in views.frame(view, width, height, Signs()))
     assert "hypothesis loss" in text
     assert "test-function loss" in text
     assert "psi" in text
@@ -60,29 +60,27 @@ def test_a_frame_of_the_game_shows_both_players_and_the_four_readings(width: int
 
 
 def test_the_smallest_terminal_shows_state_readings_and_table(tmp_path: Path) -> None:
-    game = [line.plain for line in console.frame(view_of(tmp_path, "game"), 40, 11, Signs())]
+    game = [line.plain for line in views.frame(view_of(tmp_path, "game"), 40, 11, Signs())]
     assert game[0].startswith("▶ running")
     assert "▶ game" in game[1]
     assert "train" not in game[1], "only the running stage has room for its name"
     assert len(game[1]) <= 40
     view = view_of(tmp_path, "evaluate")
-    text = "\n".join(line.plain[:40] for line in console.frame(view, 40, 11, Signs()))
+    text = "\n".join(line.plain[:40] for line in views.frame(view, 40, 11, Signs()))
     assert "  ".join(f"{name} {value:.1f}" for name, value in view.readings().items()) in text
     for number in ("96.2", "74.4", "66.4", "━━━"):
         assert number in text
 
 
 def test_notes_are_broken_into_lines_that_fit(tmp_path: Path) -> None:
-    frame = console.frame(
-        view_of(tmp_path, "game"), 40, 11, Signs(), "one two three four five six seven eight nine ten"
-    )
+    frame = views.frame(view_of(tmp_path, "game"), 40, 11, Signs(), "one two three four five six seven eight nine ten")
     assert [line.plain for line in frame[-2:]] == ["one two three four five six seven eight", "nine ten"]
 
 
 def test_prose_is_broken_between_words_and_rows_stay_whole() -> None:
     row = Text("a row of numbers", no_wrap=True)
     given = [Text("some words of prose"), row, Text("one/long path", overflow="ignore")]
-    assert [line.plain for line in console.broken(given, 10)] == [
+    assert [line.plain for line in views.broken(given, 10)] == [
         "some words",
         "of prose",
         row.plain,
@@ -92,7 +90,7 @@ def test_prose_is_broken_between_words_and_rows_stay_whole() -> None:
 
 def test_the_table_fills_cell_by_cell(tmp_path: Path) -> None:
     view = view_of(tmp_path, "evaluate")
-    text = "\n".join(line.plain for line in console.frame(view, 100, 40, Signs()))
+    text = "\n".join(line.plain for line in views.frame(view, 100, 40, Signs()))
     assert "96.2 [94.0, 97.6]" in text, "a finished cell with its Wilson interval"
     assert "━━━" in text, "the cell in progress"
     assert "·" in text, "cells still to come"
@@ -100,7 +98,7 @@ def test_the_table_fills_cell_by_cell(tmp_path: Path) -> None:
 
 def test_the_summary_compares_base_and_inoculated_model(tmp_path: Path) -> None:
     view = view_of(tmp_path, "finished")
-    text = "\n".join(line.plain for line in console.summary(view, 100, Signs()))
+    text = "\n".join(line.plain for line in views.summary(view, 100, Signs()))
     assert "train " in text
     assert "inoculate " in text
     assert "+3.1" in text
@@ -111,7 +109,7 @@ def test_the_summary_compares_base_and_inoculated_model(tmp_path: Path) -> None:
 
 def test_narrow_tables_drop_the_intervals_and_keep_the_numbers() -> None:
     cells = [make_cell("train", attack, 300, 450) for attack in ("clean", "fgsm", "pgd", "pgd-l2")]
-    text = "\n".join(line.plain for line in console.table_lines(table(cells), width=60))
+    text = "\n".join(line.plain for line in views.table_lines(table(cells), width=60))
     assert "66.7" in text
     assert "[" not in text
 
@@ -119,8 +117,8 @@ def test_narrow_tables_drop_the_intervals_and_keep_the_numbers() -> None:
 def test_warnings_stand_beside_their_number() -> None:
     cell = make_cell("train", "pgd", 3, 10, warnings=["3 answers were not finite"])
     shown = table([cell])
-    assert "30.0 [10.8, 60.3] !" in console.table_lines(shown, width=80)[1].plain
-    assert console.cell_warnings(shown) == ["train, pgd: 3 answers were not finite"]
+    assert "30.0 [10.8, 60.3] !" in views.table_lines(shown, width=80)[1].plain
+    assert views.cell_warnings(shown) == ["train, pgd: 3 answers were not finite"]
 
 
 def test_text_from_files_is_neither_markup_nor_control(tmp_path: Path) -> None:
@@ -130,9 +128,9 @@ def test_text_from_files_is_neither_markup_nor_control(tmp_path: Path) -> None:
         file.write(encode(Cell(model="[b]m", attack="\x1b]0;x\x07", correct=1, total=2, accuracy=50, low=1, high=99)))
     view = RunFollower(run, clock=lambda: run.state().heartbeat).poll()
     assert view is not None
-    frame = console.frame(view, 200, 50, Signs())
+    frame = views.frame(view, 200, 50, Signs())
     assert any("[red]boo[/red] �[31m� [link=x]" in line.plain for line in frame)
-    for line in [*frame, *console.summary(view, 200, Signs())]:
+    for line in [*frame, *views.summary(view, 200, Signs())]:
         assert line.plain.isprintable()
 
 
@@ -255,15 +253,15 @@ def test_a_terminal_that_is_gone_does_not_hide_why_it_ended() -> None:
 def test_a_live_run_costs_few_bytes(tmp_path: Path) -> None:
     """A byte budget, counted: one step of the game at 120x40 rewrites only the lines in which something moved."""
     run = record_run(tmp_path, upto="game")
-    from engine.contract.records import Scalars
+    from engine.contract.run.records import Scalars
 
     follower = RunFollower(run, clock=lambda: run.state().heartbeat)
     screen = Screen(120, 40)
     painter = FixedPainter(screen)
     view = follower.poll()
     assert view is not None
-    axes: console.Axes = {}
-    painter.paint(console.frame(view, 120, 39, Signs(), axes=axes))
+    axes: views.Axes = {}
+    painter.paint(views.frame(view, 120, 39, Signs(), axes=axes))
     whole = sum(len(text.encode()) for text in screen.written)
     screen.written.clear()
     updates = 20
@@ -273,7 +271,7 @@ def test_a_live_run_costs_few_bytes(tmp_path: Path) -> None:
             file.write(encode(Scalars(stage="game", step=96 + 2 * i, values=dict(values))))
         view = follower.poll()
         assert view is not None
-        painter.paint(console.frame(view, 120, 39, Signs(), axes=axes))
+        painter.paint(views.frame(view, 120, 39, Signs(), axes=axes))
     each = sum(len(text.encode()) for text in screen.written) / updates
     assert each < whole / 5
     assert each < 1500, "four updates a second are then less than 6 kB/s"
@@ -281,6 +279,6 @@ def test_a_live_run_costs_few_bytes(tmp_path: Path) -> None:
 
 def test_colours_follow_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert "\x1b[32m" in console.render([Text("x", "green")], 10, io.StringIO())[0]
+    assert "\x1b[32m" in views.render([Text("x", "green")], 10, io.StringIO())[0]
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[32m" not in console.render([Text("x", "green")], 10, io.StringIO())[0]
+    assert "\x1b[32m" not in views.render([Text("x", "green")], 10, io.StringIO())[0]

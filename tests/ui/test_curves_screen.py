@@ -14,16 +14,16 @@ from textual.events import MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
 from textual.pilot import Pilot
 
-from cafe_tui.app import CafeApp
-from cafe_tui.axes import SMALLEST_SPAN
-from cafe_tui.exact import ExactReader
-from cafe_tui.raster import Curve
-from cafe_tui.screens.curves import CurvesScreen, Key, SeriesList, free_colour
-from cafe_tui.series import Column, Series
-from cafe_tui.widgets.curve_view import RAW, CurveView, half_life, reading
-from cafe_tui.widgets.key_bar import KeyBar
-from cafe_tui.widgets.phase_view import PhaseView
-from engine.contract.records import Scalars, encode
+from cafe_tui.charts.axes import SMALLEST_SPAN
+from cafe_tui.charts.raster import Curve
+from cafe_tui.charts.series import Column, Series
+from cafe_tui.reading.zoom import ExactReader
+from cafe_tui.ui.app import CafeApp
+from cafe_tui.ui.screens.curves import CurvesScreen, Key, SeriesList, free_colour
+from cafe_tui.ui.widgets.curve_view import RAW, CurveView, half_life, reading
+from cafe_tui.ui.widgets.key_bar import KeyBar
+from cafe_tui.ui.widgets.phase_view import PhaseView
+from engine.contract.run.records import Scalars, encode
 from tests.recorded import START, record_run
 from tests.ui.test_app import app_on, open_run
 from tests.ui.waiting import until

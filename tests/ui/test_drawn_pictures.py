@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cafe_tui.gallery import INSTALL, Choice, Drawing, Gallery, choose
-from cafe_tui.pictures import Cell
-from cafe_tui.repaint import Repaint
-from cafe_tui.widgets.sample_grid import KINDS
+from cafe_tui.terminal.half_cells import Cell
+from cafe_tui.terminal.protocols import INSTALL, Choice, Drawing, Gallery, choose
+from cafe_tui.terminal.repaint import Repaint
+from cafe_tui.ui.widgets.sample_grid import KINDS
 from engine.contract.errors import UsageError
-from engine.contract.rundir import RunDir
+from engine.contract.run.rundir import RunDir
 from tests.recorded import record_run
 from tests.ui.picture_terminal import QUESTIONS, PictureScreen, PictureTerminal
 
@@ -242,7 +242,7 @@ def test_nobody_pays_for_it_before_looking_at_samples(tmp_path: Path) -> None:
     script = """
 import asyncio, sys
 from pathlib import Path
-from cafe_tui.app import CafeApp
+from cafe_tui.ui.app import CafeApp
 async def look():
     async with CafeApp(Path(sys.argv[1]), pictures="kitty").run_test() as pilot:
         while "finished" not in pilot.app.screen.query_one("RunTable").text():

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from cafe_tui import system
-from cafe_tui.app import CafeApp
-from cafe_tui.screens import manage
-from cafe_tui.screens.compare import CompareScreen
-from cafe_tui.screens.curves import CurvesScreen
-from cafe_tui.screens.launch import LaunchScreen
-from cafe_tui.screens.polling import PollingScreen
-from cafe_tui.screens.run import RunScreen
-from cafe_tui.screens.runs import RunsScreen
-from cafe_tui.screens.samples import SamplesScreen
-from cafe_tui.screens.system import SystemScreen
+from cafe_tui.launch import host
+from cafe_tui.ui.app import CafeApp
+from cafe_tui.ui.screens import manage
+from cafe_tui.ui.screens.compare import CompareScreen
+from cafe_tui.ui.screens.curves import CurvesScreen
+from cafe_tui.ui.screens.launch import LaunchScreen
+from cafe_tui.ui.screens.polling import PollingScreen
+from cafe_tui.ui.screens.run import RunScreen
+from cafe_tui.ui.screens.runs import RunsScreen
+from cafe_tui.ui.screens.samples import SamplesScreen
+from cafe_tui.ui.screens.system import SystemScreen
 from tests.recorded import START, record_run
 from tests.ui.test_app import table
 from tests.ui.waiting import until
@@ -40,7 +40,7 @@ SCREENS: dict[type[object], Sequence[str]] = {
 @pytest.fixture(autouse=True)
 def _still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(system, "look", lambda _: None)
+    monkeypatch.setattr(host, "look", lambda _: None)
     monkeypatch.setattr(manage, "_act", lambda *_: None)  # keys are pressed, runs are left alone
 
 

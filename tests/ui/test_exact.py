@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cafe_tui import exact
-from cafe_tui.exact import ExactReader
-from cafe_tui.series import Series
-from engine.contract.records import Message, Scalars, StageChange, encode
+from cafe_tui.charts.series import Series
+from cafe_tui.reading import zoom
+from cafe_tui.reading.zoom import ExactReader
+from engine.contract.run.records import Message, Scalars, StageChange, encode
 
 KEY = ("game", "psi")
 
@@ -55,11 +55,11 @@ def test_any_part_has_the_points_that_resumes_left(
         file.write(encode(StageChange(stage="train", stage_kind="train")))
     write(path, [(step, 9.0) for step in range(50)], "train")
     write(path, points)
-    usual, exact.PIECE = exact.PIECE, piece  # type: ignore[misc]
+    usual, zoom.PIECE = zoom.PIECE, piece  # type: ignore[misc]
     try:
         found = ExactReader(path).read([KEY], low, low + span)
     finally:
-        exact.PIECE = usual  # type: ignore[misc]
+        zoom.PIECE = usual  # type: ignore[misc]
     assert found is not None
     assert seen(found[KEY], low, low + span) == seen(whole(points), low, low + span)
 
@@ -102,7 +102,7 @@ def test_a_resume_within_a_piece_of_the_file_overwrites_what_an_earlier_piece_ha
 def test_a_line_that_was_torn_when_it_was_indexed_is_read_when_it_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
-    monkeypatch.setattr(exact, "PIECE", 1000)
+    monkeypatch.setattr(zoom, "PIECE", 1000)
     path = tmp_path / "records.jsonl"
     write(path, [(step, 1.0) for step in range(100)])
     data = path.read_bytes()
@@ -118,8 +118,8 @@ def test_a_line_that_was_torn_when_it_was_indexed_is_read_when_it_is_whole(
 def test_too_much_is_left_coarse(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     write(path, [(step, 1.0) for step in range(3_000)])
-    usual, exact.MOST_BYTES = exact.MOST_BYTES, 1000  # type: ignore[misc]
+    usual, zoom.MOST_BYTES = zoom.MOST_BYTES, 1000  # type: ignore[misc]
     try:
         assert ExactReader(path).read([KEY], 0, 3_000) is None
     finally:
-        exact.MOST_BYTES = usual  # type: ignore[misc]
+        zoom.MOST_BYTES = usual  # type: ignore[misc]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cafe_tui.follow import follow
-from engine.contract import rundir
-from engine.contract.rundir import RunDir
+from cafe_tui.console.follow import follow
+from engine.contract.run import rundir
+from engine.contract.run.rundir import RunDir
 from tests.recorded import record_run
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafe_tui import format as fmt
-from engine.contract.rundir import StateName
+from engine.contract.run.rundir import StateName
 
 
 @pytest.mark.parametrize(

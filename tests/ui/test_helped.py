@@ -11,11 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cafe_tui import helped, watch
-from cafe_tui.helped import HelpedReader
-from cafe_tui.screens import polling
-from engine.contract.columns import ColumnReader, Piece, in_columns
-from engine.contract.records import Message, RecordReader, Scalars, encode
+from cafe_tui.reading import parallel
+from cafe_tui.reading import run as reading_run
+from cafe_tui.reading.parallel import HelpedReader
+from cafe_tui.ui.screens import polling
+from engine.contract.run.columns import ColumnReader, Piece, in_columns
+from engine.contract.run.records import Message, RecordReader, Scalars, encode
 from tests.contract.test_columns import ODD, joined
 from tests.recorded import record_run
 from tests.ui.test_app import app_on, open_run
@@ -38,8 +39,8 @@ def _others() -> None:
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many parts out of a small file, for which there is all the time in the world, on any machine."""
     for name, value in (("OWN", 3000), ("HELPED", 5000), ("GRACE", 30.0), ("LONG", 1)):
-        monkeypatch.setattr(helped, name, value)
-    monkeypatch.setattr(helped, "processors", lambda: 2)
+        monkeypatch.setattr(parallel, name, value)
+    monkeypatch.setattr(parallel, "processors", lambda: 2)
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_what_a_helper_decodes_is_what_each_line_says(path: Path, monkeypatch: p
 
 
 def test_a_helper_that_is_always_late_only_wastes_its_own_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helped, "GRACE", 0.0)
+    monkeypatch.setattr(parallel, "GRACE", 0.0)
     with closing(HelpedReader(ColumnReader(path))) as reader:
         reader.call()
         check(reader, path)
@@ -119,7 +120,7 @@ def test_a_helper_that_is_always_late_only_wastes_its_own_time(path: Path, monke
     ids=["ends at once", "talks", "says nothing more", "says what is no answer", "stops in the middle", "is silent"],
 )
 def test_whatever_a_helper_does_all_is_read(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helped, "PATIENCE", 0.2)
+    monkeypatch.setattr(parallel, "PATIENCE", 0.2)
     with closing(HelpedReader(ColumnReader(path), [sys.executable, "-c", script])) as reader:
         reader.call()
         if "sleep" not in script:
@@ -156,18 +157,18 @@ def test_a_file_that_is_cut_off_and_written_anew_is_read_from_its_start(path: Pa
 
 def test_no_helper_for_a_short_way_or_a_single_processor(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = HelpedReader(ColumnReader(path))
-    monkeypatch.setattr(helped, "LONG", path.stat().st_size + 1)
+    monkeypatch.setattr(parallel, "LONG", path.stat().st_size + 1)
     reader.call()
     assert not helpers()
-    monkeypatch.setattr(helped, "LONG", 1)
-    monkeypatch.setattr(helped, "processors", lambda: 1)
+    monkeypatch.setattr(parallel, "LONG", 1)
+    monkeypatch.setattr(parallel, "processors", lambda: 1)
     reader = HelpedReader(ColumnReader(path))
     reader.call()
     assert not helpers()
 
 
 async def test_the_helper_of_a_screen_ends_with_it(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "READING_AT_FIRST", 0.0)
+    monkeypatch.setattr(reading_run, "READING_AT_FIRST", 0.0)
     monkeypatch.setattr(polling, "BREATH", 0.2)  # so that the screen is left long before all is read
     run = record_run(tmp_path / "runs", upto="game")
     path.replace(run.records_file)

@@ -13,23 +13,23 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
-from cafe_tui import costs, forms, system
-from cafe_tui.app import CafeApp
-from cafe_tui.forms import Choice
-from cafe_tui.launch import local
-from cafe_tui.screens.confirm import Confirm
-from cafe_tui.screens.launch import LaunchScreen, Verdict
-from cafe_tui.screens.run import RunScreen
-from cafe_tui.screens.runs import RunsScreen
-from cafe_tui.system import Gpu, Sample
-from cafe_tui.widgets.profile_form import Editor, ProfileForm
-from cafe_tui.widgets.run_table import RunTable
-from cafe_tui.widgets.sweep_plan import SweepPlan
-from engine.contract import profile as profiles
-from engine.contract import rundir
+from cafe_tui.launch import costs, host, local
+from cafe_tui.launch.host import Gpu, Sample
+from cafe_tui.profiles import forms
+from cafe_tui.profiles.forms import Choice
+from cafe_tui.ui.app import CafeApp
+from cafe_tui.ui.screens.launch import LaunchScreen, Verdict
+from cafe_tui.ui.screens.run import RunScreen
+from cafe_tui.ui.screens.runs import RunsScreen
+from cafe_tui.ui.widgets.confirm import Confirm
+from cafe_tui.ui.widgets.profile_form import Editor, ProfileForm
+from cafe_tui.ui.widgets.run_table import RunTable
+from cafe_tui.ui.widgets.sweep_plan import SweepPlan
 from engine.contract.errors import UsageError
-from engine.contract.profile import Loaded
-from engine.contract.rundir import RunDir
+from engine.contract.profile import files as profiles
+from engine.contract.profile.files import Loaded
+from engine.contract.run import rundir
+from engine.contract.run.rundir import RunDir
 from tests.recorded import record_run
 from tests.ui.waiting import until
 
@@ -37,7 +37,7 @@ from tests.ui.waiting import until
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(system, "look", lambda _: None)
+    monkeypatch.setattr(host, "look", lambda _: None)
 
 
 def said(pilot: Pilot[None]) -> str:
@@ -135,7 +135,7 @@ async def test_devices_are_offered_and_told_with_how_free_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpus = (Gpu(name="A100 [b]", use=90.0, memory_used=30 << 30, memory_total=40 << 30), Gpu(name="T4"))
-    monkeypatch.setattr(system, "look", lambda _: Sample(t=0.0, cores=[0.0] * 8, load=(2.5, 0, 0), gpus=gpus))
+    monkeypatch.setattr(host, "look", lambda _: Sample(t=0.0, cores=[0.0] * 8, load=(2.5, 0, 0), gpus=gpus))
     async with CafeApp(tmp_path).run_test(size=(120, 40)) as pilot:
         await open_form(pilot)
         await go_to(pilot, "compute.device")

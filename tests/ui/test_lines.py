@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.style import Style
 
-from cafe_tui.widgets.lines import Line, changes, fit, fit_name, paint, plain, width, wrap
+from cafe_tui.ui.widgets.lines import Line, changes, fit, fit_name, paint, plain, width, wrap
 
 TEXTS = st.text(alphabet="ab é日本…━", max_size=12)
 LINES = st.lists(st.tuples(TEXTS, st.sampled_from(["", "good"])), max_size=5).map(tuple)

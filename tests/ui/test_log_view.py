@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.app import App, ComposeResult
 
-from cafe_tui.widgets.log_view import KEPT, LogView, levels_of
+from cafe_tui.ui.widgets.log_view import KEPT, LogView, levels_of
 
 STAMP = "2026-11-23 07:38:19"
 LINES = [

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 from textual.app import App, ComposeResult
 
-from cafe_tui.raster import Curve
-from cafe_tui.series import Series
-from cafe_tui.widgets.phase_view import PhaseView, pairs, said, swing
+from cafe_tui.charts.raster import Curve
+from cafe_tui.charts.series import Series
+from cafe_tui.ui.widgets.phase_view import PhaseView, pairs, said, swing
 from tests.ui.waiting import until
 
 Path2D = Callable[[float], tuple[float, float]]

@@ -9,9 +9,9 @@ import pyte
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cafe_tui.driver import Output
-from cafe_tui.pace import LONGEST, PATIENCE, STUCK, USUAL, Pace
-from cafe_tui.repaint import Repaint
+from cafe_tui.terminal.driver import Output
+from cafe_tui.terminal.frame_rate import LONGEST, PATIENCE, STUCK, USUAL, Pace
+from cafe_tui.terminal.repaint import Repaint
 
 COLUMNS, LINES = 12, 4
 STYLES = ["", "1", "31", "38;2;1;2;3", "1;34;49"]

@@ -15,14 +15,14 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import Static
 
-from cafe_tui.app import CafeApp
-from cafe_tui.gallery import FIRST, LAST
-from cafe_tui.pictures import Cell, Picture, Run, Scale, half_cells, ramp_character, scale_for
-from cafe_tui.screens.run import RunScreen
-from cafe_tui.screens.samples import KEPT_SIDE, SamplesScreen, Unreadable, decode_png, read_inside, read_sheet
-from cafe_tui.widgets.key_bar import KeyBar
-from cafe_tui.widgets.sample_grid import KINDS, Example, SampleGrid
-from engine.contract.rundir import RunDir
+from cafe_tui.terminal.half_cells import Cell, Picture, Run, Scale, half_cells, ramp_character, scale_for
+from cafe_tui.terminal.protocols import FIRST, LAST
+from cafe_tui.ui.app import CafeApp
+from cafe_tui.ui.screens.run import RunScreen
+from cafe_tui.ui.screens.samples import KEPT_SIDE, SamplesScreen, Unreadable, decode_png, read_inside, read_sheet
+from cafe_tui.ui.widgets.key_bar import KeyBar
+from cafe_tui.ui.widgets.sample_grid import KINDS, Example, SampleGrid
+from engine.contract.run.rundir import RunDir
 from tests.recorded import START, record_run
 from tests.ui.waiting import until
 
@@ -247,7 +247,7 @@ async def test_pictures_that_cannot_be_drawn_become_half_cells(tmp_path: Path, m
     def draw(*_: object) -> None:
         raise RuntimeError("[red]another library")
 
-    monkeypatch.setattr("cafe_tui.drawing.draw", draw)
+    monkeypatch.setattr("cafe_tui.terminal.encode.draw", draw)
     run = record_run(tmp_path)
     write_sheet(run, [entry(run, 0, said=9)])
     app = CafeApp(tmp_path, clock=lambda: START + 60, pictures="kitty")
@@ -349,7 +349,7 @@ def test_a_sheet_may_be_absent_a_folder_or_lead_elsewhere(tmp_path: Path) -> Non
 def test_only_files_of_the_folder_itself_and_of_a_sane_size_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cafe_tui.screens.samples.MOST_BYTES", 10)
+    monkeypatch.setattr("cafe_tui.ui.screens.samples.MOST_BYTES", 10)
     (tmp_path / "small").write_bytes(b"x" * 10)
     (tmp_path / "large").write_bytes(b"x" * 11)
     assert read_inside(tmp_path, "small") == b"x" * 10

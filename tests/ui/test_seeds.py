@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_rel
 
-from cafe_tui import exporting, seeds
 from cafe_tui import format as fmt
-from cafe_tui.comparing import read_settings
-from cafe_tui.seeds import Pair
-from engine.contract import profile as profiles
-from engine.contract import rundir
-from engine.contract.results import Results, make_cell
-from engine.contract.rundir import RunDir, State, write_atomically
+from cafe_tui.results import exporting, seeds
+from cafe_tui.results.comparing import read_settings
+from cafe_tui.results.seeds import Pair
+from engine.contract.profile import files as profiles
+from engine.contract.run import rundir
+from engine.contract.run.results import Results, make_cell
+from engine.contract.run.rundir import RunDir, State, write_atomically
 from tests.ui.test_cli import cafe, refused
 from tests.ui.test_comparing import outcomes, write_outcomes
 

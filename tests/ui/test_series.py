@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cafe_tui.series import CAPACITY, Column, Series
+from cafe_tui.charts.series import CAPACITY, Column, Series
 
 VALUES = st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf, -math.inf])
 JUMPS = st.integers(-40, 6) | st.just(1) | st.integers(0, 3000)

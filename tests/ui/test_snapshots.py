@@ -11,19 +11,19 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import OptionList
 
-from cafe_tui import system
-from cafe_tui.app import CafeApp
-from cafe_tui.screens.compare import CompareScreen
-from cafe_tui.screens.confirm import Confirm
-from cafe_tui.screens.curves import CurvesScreen
-from cafe_tui.screens.launch import LaunchScreen
-from cafe_tui.screens.run import RunScreen
-from cafe_tui.screens.runs import RunsScreen
-from cafe_tui.screens.samples import SamplesScreen
-from cafe_tui.screens.system import SystemScreen
-from cafe_tui.widgets.chart import Chart
-from cafe_tui.widgets.log_view import LogView
-from cafe_tui.widgets.run_table import RunTable
+from cafe_tui.launch import host
+from cafe_tui.ui.app import CafeApp
+from cafe_tui.ui.screens.compare import CompareScreen
+from cafe_tui.ui.screens.curves import CurvesScreen
+from cafe_tui.ui.screens.launch import LaunchScreen
+from cafe_tui.ui.screens.run import RunScreen
+from cafe_tui.ui.screens.runs import RunsScreen
+from cafe_tui.ui.screens.samples import SamplesScreen
+from cafe_tui.ui.screens.system import SystemScreen
+from cafe_tui.ui.widgets.chart import Chart
+from cafe_tui.ui.widgets.confirm import Confirm
+from cafe_tui.ui.widgets.log_view import LogView
+from cafe_tui.ui.widgets.run_table import RunTable
 from tests.recorded import START, record_run
 from tests.ui.test_system import NOW, SAMPLE, GivenSamples
 from tests.ui.waiting import until
@@ -138,7 +138,7 @@ def test_profile(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int]) ->
 
 @pytest.mark.parametrize("size", SIZES)
 def test_launch(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(system, "look", lambda _: None)
+    monkeypatch.setattr(host, "look", lambda _: None)
 
     async def form(pilot: Pilot[None]) -> None:
         await shown(LaunchScreen, ["N"], "")(pilot)

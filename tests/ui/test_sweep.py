@@ -9,17 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from cafe_tui import costs
-from cafe_tui.console import Signs
-from cafe_tui.follow_sweep import frame
-from cafe_tui.launch import local, queue
-from cafe_tui.origins import resolved
-from cafe_tui.watch import whole_view
-from engine.contract import profile as profiles
-from engine.contract import rundir
-from engine.contract.rundir import State
-from engine.contract.schema import Profile
-from engine.contract.sweeps import Sweep
+from cafe_tui.console.follow_sweep import frame
+from cafe_tui.console.views import Signs
+from cafe_tui.launch import costs, local, queue
+from cafe_tui.profiles.parent import resolved
+from cafe_tui.reading.run import whole_view
+from engine.contract.profile import files as profiles
+from engine.contract.profile.schema import Profile
+from engine.contract.profile.sweeps import Sweep
+from engine.contract.run import rundir
+from engine.contract.run.rundir import State
 from tests.recorded import record_run
 from tests.ui.test_cli import cafe
 

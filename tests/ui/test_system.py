@@ -19,10 +19,10 @@ import pytest
 from textual.widget import Widget
 
 from cafe_tui.launch import local
-from cafe_tui.screens.system import SystemScreen
-from cafe_tui.system import NOT_YET, SILENCE, Gpu, GpuProcess, Sample, Sampler, devices, look, read_gpus
-from cafe_tui.widgets.system_panel import PercentChart, SystemPanel
-from engine.contract.rundir import State
+from cafe_tui.launch.host import NOT_YET, SILENCE, Gpu, GpuProcess, Sample, Sampler, devices, look, read_gpus
+from cafe_tui.ui.screens.system import SystemScreen
+from cafe_tui.ui.widgets.system_panel import PercentChart, SystemPanel
+from engine.contract.run.rundir import State
 from tests.recorded import record_run
 from tests.ui.test_app import app_on
 from tests.ui.waiting import until
@@ -143,7 +143,7 @@ def test_this_host_is_sampled_and_the_process_ends_with_its_reader(tmp_path: Pat
 
 def test_the_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from cafe_tui.system import Sampler\n"
+        "import sys, time; from pathlib import Path; from cafe_tui.launch.host import Sampler\n"
         "sampler = Sampler(Path(sys.argv[1]))\n"
         "while not sampler.poll(): time.sleep(0.05)\n"
         "print('sampled', flush=True); time.sleep(60)"

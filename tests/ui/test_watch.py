@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cafe_tui import watch
-from cafe_tui.exporting import points
-from cafe_tui.trends import trend
-from cafe_tui.watch import LogFollower, RunFollower, RunsFollower, row_of
-from engine.contract import profile as profiles
+from cafe_tui.reading import run as reading_run
+from cafe_tui.reading.run import LogFollower, RunFollower, RunsFollower, row_of
+from cafe_tui.reading.sparkline import trend
+from cafe_tui.results.exporting import points
 from engine.contract.plan import plan
-from engine.contract.records import RecordReader, Scalars, StageChange, WarningNote, encode
-from engine.contract.rundir import LOST_AFTER_SECONDS, RunDir, State
+from engine.contract.profile import files as profiles
+from engine.contract.run.records import RecordReader, Scalars, StageChange, WarningNote, encode
+from engine.contract.run.rundir import LOST_AFTER_SECONDS, RunDir, State
 from tests.recorded import START, record_run
 
 
@@ -201,7 +201,7 @@ def test_rows_are_read_again_only_when_files_change(tmp_path: Path, monkeypatch:
 def test_of_many_ended_runs_those_out_of_sight_are_looked_at_in_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "ENDED_AT_ONCE", 2)
+    monkeypatch.setattr(reading_run, "ENDED_AT_ONCE", 2)
     runs = [RunDir(tmp_path / f"20260101-00000{i}-many-000{i}") for i in range(5)]
     for run in runs:
         run.path.mkdir()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from cafe_tui import console
 from cafe_tui import format as fmt
-from cafe_tui.radii import radius_curves
-from cafe_tui.watch import StageView
-from cafe_tui.widgets.robust_table import RobustData, RobustTable
-from cafe_tui.widgets.stage_bar import StageBar
-from engine.contract.records import Cell, Part, Progress
-from engine.contract.results import Table, make_cell, table
+from cafe_tui.charts.radii import radius_curves
+from cafe_tui.console import views
+from cafe_tui.reading.run import StageView
+from cafe_tui.ui.widgets.robust_table import RobustData, RobustTable
+from cafe_tui.ui.widgets.stage_bar import StageBar
+from engine.contract.run.records import Cell, Part, Progress
+from engine.contract.run.results import Table, make_cell, table
 
 PARTS = [Part(attack="apgd-ce", correct=60), Part(attack="apgd-t", correct=55)]
 
@@ -79,11 +79,11 @@ def test_accuracy_over_the_radius_is_a_curve_from_the_clean_accuracy_on() -> Non
     (curve,) = radius_curves(table(by_radius()))
     assert curve.name == "pgd"
     assert curve.series.means() == [(0, 90.0), (1000, 80.0), (3000, 55.0), (10000, 3.0)]
-    text = "\n".join(line.plain for line in console.radius_lines(table(by_radius()), 80, console.Signs()))
+    text = "\n".join(line.plain for line in views.radius_lines(table(by_radius()), 80, views.Signs()))
     assert "accuracy % against eps (linf)" in text
     assert "0.1" in text.splitlines()[-1]
     assert "accuracy % against eps" in lines_of(RobustData(table(by_radius())), 80)
-    assert console.radius_lines(ensemble(), 80, console.Signs()) == []
+    assert views.radius_lines(ensemble(), 80, views.Signs()) == []
 
 
 def test_a_table_of_any_width_can_be_drawn() -> None:

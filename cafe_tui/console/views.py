@@ -1,0 +1,504 @@
+"""Console views of a run: the live view, the final summary, plain lines, tables. Drawn with Rich, painted by us.
+
+A frame is a list of lines; `Painter` writes only those that changed since the last one. Rich's own live display
+repaints everything each time, which a slow line cannot take.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from io import StringIO
+from textwrap import wrap
+from typing import Final, TextIO
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from cafe_tui import format as fmt
+from cafe_tui.charts.axes import StepAxis, ValueAxis
+from cafe_tui.charts.radii import radius_plot
+from cafe_tui.charts.raster import Charset, Curve, draw, follow
+from cafe_tui.charts.svg import picture, to_rich
+from cafe_tui.reading.run import RunView, StageView
+from engine.contract.run.records import Cell
+from engine.contract.run.results import Paired, Table
+
+STATE_STYLES: Final = {
+    "running": "cyan",
+    "finished": "green",
+    "failed": "bold red",
+    "lost": "bold red",
+    "stopped": "yellow",
+    "stopping": "yellow",
+}
+WIDEST_PICTURE: Final = 110
+"""Cells beyond which a curve gains nothing: two stand side by side instead."""
+NARROWEST_PAIR: Final = 100
+LEAST_PICTURE: Final = 6
+SHORTEST_BAR: Final = 4
+
+_BEGIN_SYNC, _END_SYNC = "\x1b[?2026h", "\x1b[?2026l"
+_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+_STYLE, _RESET = re.compile(r"\x1b\[[\d;]*m"), "\x1b[0m"
+_CLEAR_LINE, _CLEAR_BELOW, _CLEAR_SCREEN = "\x1b[K", "\x1b[J", "\x1b[H\x1b[2J"
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What a terminal can show."""
+
+    charset: Charset = "braille"
+
+    @property
+    def ascii_only(self) -> bool:
+        return self.charset == "ascii"
+
+    def state(self, state: str) -> str:
+        """Symbol and word."""
+        symbols = fmt.ASCII_SYMBOLS if self.ascii_only else fmt.SYMBOLS
+        return f"{symbols[state]} {state}"
+
+
+def utf8(stream: TextIO) -> bool:
+    """Whether a stream takes more than ASCII."""
+    return (stream.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def signs_for(stream: TextIO) -> Signs:
+    """What may be written to a stream."""
+    return Signs("braille" if utf8(stream) else "ascii")
+
+
+def live_terminal(stream: TextIO) -> bool:
+    """Whether a stream can show a view that changes in place."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
+
+
+# --- pieces of a view ------------------------------------------------------------------------------------------------
+
+
+def header(view: RunView, signs: Signs, width: int | None = None) -> Text:
+    """Run, state, time spent and time to go; the run comes last where not all of it fits into `width` cells."""
+    name, rest = Text(fmt.printable(view.id), "bold"), Text()
+    rest.append(signs.state(view.status.state), STATE_STYLES.get(view.status.state, ""))
+    rest.append(f"  {fmt.duration(view.elapsed)}", "dim")
+    if view.eta is not None:
+        rest.append(f", about {fmt.duration(view.eta)} to go", "dim")
+    fits = width is None or name.cell_len + 2 + rest.cell_len <= width
+    return Text("  ", no_wrap=True, overflow="crop").join((name, rest) if fits else (rest, name))
+
+
+def stage_bar(view: RunView, width: int, signs: Signs) -> Text:
+    """All stages in order, the running one with a bar, its share and its time to go; the others named if they fit."""
+    arrow = " > " if signs.ascii_only else " › "
+    running = tuple(stage for stage in view.stages if stage.state == "running")
+    signs_only = len(view.stages) + len(arrow) * max(len(view.stages) - 1, 0)
+    numbers = 15 if running else 0  # " 100% 59m 59s" and the spaces around the bar
+    for named in (view.stages, running):
+        fixed = signs_only + sum(len(stage.id) + 1 for stage in named) + numbers
+        if fixed + SHORTEST_BAR <= width:
+            break
+    cells = min(max(width - fixed, SHORTEST_BAR), 24)
+    text = Text(no_wrap=True, overflow="crop")
+    for i, stage in enumerate(view.stages):
+        text.append(arrow if i else "", "dim")
+        text.append_text(_stage(stage, view, cells, signs, fmt.printable(stage.id) if stage in named else ""))
+    return text
+
+
+def _stage(stage: StageView, view: RunView, cells: int, signs: Signs, name: str) -> Text:
+    if stage.state == "finished":
+        return Text(f"{signs.state('finished')[0]} {name}".rstrip(), "green")
+    if stage.state == "waiting":
+        return Text(f"{signs.state('queued')[0]} {name}".rstrip(), "dim")
+    text = Text()
+    mark = signs.state(view.status.state)[0]
+    text.append(f"{mark} {name} ", STATE_STYLES.get(view.status.state, "cyan"))
+    text.append(fmt.bar(stage.progress, cells, ascii_only=signs.ascii_only), "cyan")
+    text.append(f" {100 * stage.progress:.0f}%")
+    if stage.eta is not None:
+        text.append(f" {fmt.duration(stage.eta)}", "dim")
+    return text
+
+
+def readings(view: RunView, width: int, signs: Signs, *, explain: bool) -> list[Text]:
+    """The four accuracies of the game, with what each means when there is room."""
+    found = view.readings()
+    if not found:
+        return []
+    if not explain:
+        text, gap = Text(no_wrap=True, overflow="crop"), "%   " if width >= 60 else "  "
+        for name, value in found.items():
+            text.append(f"{name} ", "dim").append(f"{fmt.percent(value)}{gap}", "bold")
+        return [text.append("accuracy on unseen images", "dim") if width >= 75 else text]
+    lines = []
+    for name, value in found.items():
+        line = Text(no_wrap=True, overflow="crop")
+        line.append(f"{name:>3} ", "bold").append(f"{fmt.percent(value):>6}% ", "bold")
+        line.append(fmt.bar(value / 100, 20, ascii_only=signs.ascii_only), "cyan")
+        lines.append(line.append(f"  {fmt.MEANINGS[name]}", "dim"))
+    return lines
+
+
+def table_lines(
+    table: Table,
+    differences: Sequence[Paired] = (),
+    *,
+    width: int,
+    running: tuple[str, str, float] | None = None,
+    signs: Signs | None = None,
+) -> list[Text]:
+    """Robust accuracy in percent, models as rows, attacks as columns, 95% intervals beside the numbers where they fit.
+
+    `running` names the cell in progress and its share done; `differences` adds rows against the first model.
+    """
+    signs = signs or Signs()
+    if not table.models:
+        return []
+    versus = [f"{row.b} - {row.a}" for row in differences]
+    first = max(cell_len(fmt.printable(name)) for name in [*table.models, *versus, "accuracy %"]) + 2
+    wide = first + 20 * len(table.attacks) <= width
+    column = 20 if wide else max(min((width - first) // max(len(table.attacks), 1), 12), 7)
+    lines = [_row("accuracy %", [Text(fmt.printable(name)) for name in table.attacks], first, column, "dim")]
+    for model in table.models:
+        row = [_cell_text(table.cell(model, name), model, name, wide, running, signs) for name in table.attacks]
+        lines.append(_row(model, row, first, column))
+    for pair in dict.fromkeys((row.a, row.b) for row in differences):
+        found = {row.attack: row for row in differences if (row.a, row.b) == pair}
+        row = [_difference_text(found.get(name), wide) for name in table.attacks]
+        lines.append(_row(f"{pair[1]} - {pair[0]}", row, first, column))
+    return lines
+
+
+def _row(name: str, cells: Sequence[Text], first: int, column: int, style: str = "") -> Text:
+    line = Text(no_wrap=True, overflow="crop")
+    name = fmt.printable(name)
+    line.append(name + " " * max(first - cell_len(name), 1), style or "bold")
+    for cell in cells:
+        line.append_text(cell if not style else Text(cell.plain, style))
+        line.append(" " * max(column - cell.cell_len, 1))
+    return line
+
+
+def _cell_text(
+    cell: Cell | None, model: str, attack: str, wide: bool, running: tuple[str, str, float] | None, signs: Signs
+) -> Text:
+    if cell is None and running and running[:2] == (model, attack):
+        return Text(fmt.bar(running[2], 6, ascii_only=signs.ascii_only), "cyan")
+    if cell is None:
+        return Text("." if signs.ascii_only else "·", "dim")
+    text = Text(fmt.percent(cell.accuracy))
+    if wide:
+        text.append(f" {fmt.interval(cell.low, cell.high)}", "dim")
+    if cell.warnings:
+        text.append(" !", "bold yellow")
+    return text
+
+
+def _difference_text(row: Paired | None, wide: bool) -> Text:
+    if row is None:
+        return Text("")
+    clear = row.low > 0 or row.high < 0
+    text = Text(fmt.signed(row.difference), ("green" if row.difference > 0 else "red") if clear else "")
+    return text.append(f" {fmt.interval(row.low, row.high)}", "dim") if wide else text
+
+
+def radius_lines(table: Table, width: int, signs: Signs) -> list[Text]:
+    """The curves of accuracy against eps; nothing for a table with one radius."""
+    found = radius_plot(table, min(width, WIDEST_PICTURE), signs.charset)
+    return list(to_rich(found[0], found[1]).split("\n")) if found else []
+
+
+def cell_warnings(table: Table) -> list[str]:
+    """The warnings that belong to numbers of the table."""
+    return [f"{cell.model}, {cell.attack}: {note}" for cell in table.cells.values() for note in cell.warnings]
+
+
+# --- curves ----------------------------------------------------------------------------------------------------------
+
+
+def pictures(view: RunView) -> list[tuple[str, list[Curve]]]:
+    """Titles and curves worth showing now: the game's while it is played and after, those of training otherwise."""
+    stage = view.current
+    if stage is not None and stage.kind == "evaluate":
+        stage = view.last_of_kind("game") or view.last_of_kind("train", "inoculate")
+    if stage is None:
+        return []
+
+    def curves(**names: str) -> list[Curve]:
+        wanted = [(shown, view.series.get((stage.id, name))) for name, shown in names.items()]
+        return [Curve(shown, series, i) for i, (shown, series) in enumerate(wanted, 1) if series is not None]
+
+    if stage.kind == "game":
+        chosen = [
+            ("game", curves(hypothesis_loss="hypothesis loss", test_function_loss="test-function loss")),
+            ("moment", curves(psi="psi", regulariser="regulariser")),
+        ]
+    else:
+        chosen = [
+            (stage.id, curves(loss="loss", inoculation_loss="inoculation loss")),
+            (
+                "accuracy %",
+                curves(accuracy="train", val_accuracy="val clean", val_robust_accuracy="val robust"),
+            ),
+        ]
+    return [(title, drawn) for title, drawn in chosen if drawn]
+
+
+Axes = dict[str, tuple[StepAxis, ValueAxis]]
+"""The axes of each picture by its title, kept from frame to frame: they grow in steps, so that old dots stay put."""
+
+
+def curve_lines(view: RunView, width: int, height: int, signs: Signs, axes: Axes | None = None) -> list[Text]:
+    """The pictures in `width` x `height` cells: side by side where both fit, else one above the other, else one.
+
+    With `axes` they are drawn on those, which follow the curves; without, on axes that fit this one picture.
+    """
+    chosen = pictures(view)
+    if not chosen or height < LEAST_PICTURE:
+        return [Text("")] * max(height, 0)
+    if len(chosen) > 1 and width >= NARROWEST_PAIR:
+        half = min((width - 2) // 2, WIDEST_PICTURE)
+        left, right = (_picture(title, curves, half, height, signs, axes) for title, curves in chosen)
+        return [_beside(a, b, half) for a, b in zip(left, right, strict=True)]
+    if len(chosen) > 1 and height >= 2 * LEAST_PICTURE + 6:
+        upper = (height * 3) // 5
+        (title, curves), (title2, curves2) = chosen[:2]
+        return [
+            *_picture(title, curves, width, upper, signs, axes),
+            *_picture(title2, curves2, width, height - upper, signs, axes),
+        ]
+    return _picture(*chosen[0], width, height, signs, axes)
+
+
+def _picture(title: str, curves: list[Curve], width: int, height: int, signs: Signs, axes: Axes | None) -> list[Text]:
+    if axes is None:
+        plot = picture(curves, width, height, charset=signs.charset)
+    else:
+        x, y = axes.setdefault(title, (StepAxis(), ValueAxis()))
+        follow(curves, x, y)
+        plot = draw(curves, x, y, width, height - 1, charset=signs.charset)
+    lines = to_rich(plot, fmt.printable(title)).split("\n")
+    return [*lines, *[Text("")] * (height - len(lines))][:height]
+
+
+def _beside(left: Text, right: Text, cells: int) -> Text:
+    line = left.copy()
+    line.truncate(cells, pad=True)
+    return line.append("  ").append_text(right)
+
+
+# --- whole views -----------------------------------------------------------------------------------------------------
+
+
+def frame(view: RunView, width: int, height: int, signs: Signs, note: str = "", axes: Axes | None = None) -> list[Text]:
+    """The live view in at most `width` x `height` cells; `axes` is kept by the caller from frame to frame."""
+    top = [header(view, signs, width), stage_bar(view, width, signs)]
+    progress = view.attack_progress
+    running = (progress.model, progress.attack, fmt.share_done(progress)) if progress else None
+    below: list[Text] = []
+    if view.last_of_kind("game"):
+        below += readings(view, width, signs, explain=height >= 30)
+    if view.last_of_kind("evaluate"):
+        below += [Text(""), *table_lines(view.table, view.differences, width=width, running=running, signs=signs)]
+        below += [Text(line, "dim", no_wrap=True, overflow="crop") for line in fmt.waterfalls(view.table, progress)]
+    problems = [*view.warnings, *cell_warnings(view.table)][-(3 if height >= 24 else 1) :]
+    below += [Text(f"! {fmt.printable(text)}", "yellow", no_wrap=True, overflow="crop") for text in problems]
+    below += [Text(line, "bold red") for line in _wrapped(view.error, width)]
+    below += [Text(line, "dim") for line in _wrapped(note, width)]
+    room = height - len(top) - len(below) - 1
+    if room < LEAST_PICTURE:
+        return [*top, *below][:height]
+    return [*top, Text(""), *curve_lines(view, width, min(room, 34), signs, axes), *below][:height]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return wrap(fmt.printable(text), max(width, 1), max_lines=3, placeholder="")
+
+
+def summary(view: RunView, width: int, signs: Signs) -> list[Text]:
+    """What a finished, stopped or failed run leaves on the screen."""
+    lines: list[Text] = []
+    if view.table.cells:
+        lines += table_lines(view.table, view.differences, width=width, signs=signs)
+        lines += [Text(line) for line in fmt.waterfalls(view.table, None)]
+        lines += radius_lines(view.table, width, signs)
+        first = next(iter(view.table.cells.values()))
+        if means := fmt.means_of(view.table):
+            lines.append(Text(means, "dim"))
+        lines.append(Text(f"{first.total} test images, 95% intervals; differences are paired, same images", "dim"))
+        for row in view.differences:
+            if row.attack != "clean":
+                lines.append(Text(_sentence(row)))
+    found = view.readings()
+    if found:
+        lines.append(
+            Text(
+                f"features of the game: AC {fmt.percent(found['AC'])}% against Adv {fmt.percent(found['Adv'])}%, "
+                f"CC {fmt.percent(found['CC'])}% against CF {fmt.percent(found['CF'])}%"
+            )
+        )
+    for text in [*view.warnings, *cell_warnings(view.table)]:
+        lines.append(Text(f"! {fmt.printable(text)}", "yellow"))
+    return lines
+
+
+def _sentence(row: Paired) -> str:
+    return (
+        f"{row.attack}: {row.b} {fmt.signed(row.difference)} points on {row.a} "
+        f"{fmt.interval(row.low, row.high)}, {fmt.p_value(row.p)} (exact McNemar)"
+    )
+
+
+def ending(view: RunView, signs: Signs, path: str) -> list[Text]:
+    """State, reason, where the files are, and what to type next."""
+    line = Text(no_wrap=True, overflow="ignore")
+    line.append(signs.state(view.status.state), STATE_STYLES.get(view.status.state, ""))
+    line.append(f" after {fmt.duration(view.elapsed)}  {fmt.printable(path)}")
+    lines = [line]
+    if view.error:
+        lines.append(Text(fmt.printable(view.error), "red"))
+    if view.hint:
+        lines.append(Text(fmt.printable(view.hint)))
+    return lines
+
+
+# --- painting --------------------------------------------------------------------------------------------------------
+
+
+class Painter:
+    """Shows frames in place, at the end of the normal screen, writing only lines that changed.
+
+    A context manager: on leaving, by whatever way, the cursor is shown again below the last frame.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lines: list[str] = []
+        self._size: tuple[int, int] | None = None
+
+    def __enter__(self) -> Painter:
+        self._stream.write(_HIDE_CURSOR)
+        self._stream.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # the terminal may be gone
+            self._stream.write(_END_SYNC + _SHOW_CURSOR)  # a signal may have ended us in the middle of a frame
+            self._stream.flush()
+
+    def size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal."""
+        try:
+            columns, lines = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):
+            columns, lines = 80, 24
+        return columns or 80, lines or 24
+
+    def resized(self) -> bool:
+        """Whether the terminal has another size than when the last frame was painted."""
+        return self._size is not None and self._size != self.size()
+
+    def paint(self, frame: Sequence[Text]) -> None:
+        """Show a frame; after a resize everything is drawn again."""
+        size = self.size()
+        lines = render(frame, size[0], self._stream)[: max(size[1] - 1, 1)]
+        if self._size is not None and size != self._size:
+            self._write(_CLEAR_SCREEN + "".join(f"{line}\n" for line in lines))
+        else:
+            self._write(self._change(lines))
+        self._size, self._lines = size, lines
+
+    def _change(self, lines: list[str]) -> str:
+        """What turns the frame on the screen into `lines`, with the cursor below it before and after."""
+        old, parts, at = self._lines, [], len(self._lines)
+        for i, line in enumerate(lines):
+            if i >= len(old):
+                parts.append(f"{_move(i - at)}\r{line}\n")
+                at = i + 1
+            elif old[i] != line:
+                parts.append(_move(i - at) + _rest(old[i], line) + _CLEAR_LINE)
+                at = i
+        if len(lines) < len(old):
+            parts.append(f"{_move(len(lines) - at)}\r{_CLEAR_BELOW}")
+            at = len(lines)
+        return "".join(parts) + (_move(len(lines) - at) + "\r" if parts and at != len(lines) else "")
+
+    def _write(self, text: str) -> None:
+        if text:
+            self._stream.write(f"{_BEGIN_SYNC}{text}{_END_SYNC}")
+            self._stream.flush()
+
+
+def _rest(old: str, new: str) -> str:
+    """What turns the line `old` into `new`: from the first cell that differs, in the style that holds there."""
+    differing = (i for i, (before, after) in enumerate(zip(old, new, strict=False)) if before != after)
+    same = next(differing, min(len(old), len(new)))
+    escape = new.rfind("\x1b", 0, same)
+    if escape >= 0 and "m" not in new[escape:same]:
+        same = escape
+    head = new[:same]
+    style = "".join(_STYLE.findall(head.rpartition(_RESET)[2]))
+    return f"\x1b[{cell_len(_STYLE.sub('', head)) + 1}G{style}{new[same:]}"
+
+
+def _move(lines: int) -> str:
+    """Cursor up or down; only over lines that are already there."""
+    return f"\x1b[{-lines}A" if lines < 0 else f"\x1b[{lines}B" if lines > 0 else ""
+
+
+def console(stream: TextIO, width: int | None = None) -> Console:
+    """A Rich console that colours only where colour is wanted, and never reads text as markup."""
+    plain = not live_terminal(stream)
+    return Console(
+        file=stream,
+        width=width,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        soft_wrap=True,
+        force_terminal=not plain,
+        color_system=None if plain or "NO_COLOR" in os.environ else "auto",
+    )
+
+
+def render(lines: Sequence[Text], width: int, stream: TextIO) -> list[str]:
+    """Lines as the terminal takes them, each cut to `width` cells."""
+    out = StringIO()
+    drawn = Console(
+        file=out,
+        width=width,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        force_terminal=True,
+        no_color="NO_COLOR" in os.environ,
+    )
+    for line in lines:
+        line = line.copy()
+        line.truncate(width)
+        drawn.print(line, soft_wrap=True)
+    return out.getvalue().split("\n")[:-1]
+
+
+def broken(lines: Sequence[Text], width: int) -> list[Text]:
+    """Prose broken between words into lines of at most `width` cells; table rows and paths stay whole."""
+    measure, result = Console(width=width), list[Text]()
+    for line in lines:
+        whole = line.no_wrap or line.overflow == "ignore" or line.cell_len <= width
+        result += [line] if whole else line.wrap(measure, width)
+    return result
+
+
+def print_lines(lines: Sequence[Text], stream: TextIO | None = None) -> None:
+    """Print lines once, none of them cut; on a terminal prose is broken between words."""
+    stream = stream or sys.stdout
+    out = console(stream, width=10_000)
+    for line in broken(lines, console(stream).width) if stream.isatty() else lines:
+        out.print(line)

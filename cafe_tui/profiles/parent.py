@@ -1,0 +1,61 @@
+"""The resolved profile of a run, beside that of the profile it was started from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cafe_tui.profiles import forms
+from cafe_tui.reading.run import profile_reference
+from engine.contract.errors import CafeError
+from engine.contract.profile import files as profiles
+from engine.contract.profile.files import Loaded
+from engine.contract.run.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class ResolvedKey:
+    """A key of a profile in its group; `parent` is the value there where it differs, else None."""
+
+    group: str
+    key: str
+    text: str
+    parent: str | None = None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """All keys of a run's profile; `remark` says what they are compared with, or why they cannot be shown."""
+
+    keys: tuple[ResolvedKey, ...]
+    remark: str
+
+
+def resolved(run: RunDir) -> Resolved:
+    """What the run was asked to do, and what of it is not in the profile that it was started from, as that is now."""
+    try:
+        loaded = profiles.load(str(run.profile_file))
+    except CafeError as error:
+        return Resolved((), str(error))
+    reference = profile_reference(run.info())
+    changed: dict[str, str] = {}
+    remark = "started from a profile that is not known"
+    if reference:
+        try:
+            parent = _as_now(reference, loaded.profile.name)
+            changed = {key: old for key, old, _ in forms.differences(parent, loaded)}
+            count = f"{len(changed)} key{'s' * (len(changed) != 1)}"
+            remark = f"{count} differ{'s' * (len(changed) == 1)} from {reference}" if changed else f"as in {reference}"
+        except CafeError:
+            remark = f"{reference}, which it was started from, cannot be read here"
+    keys = tuple(
+        ResolvedKey(field.group, field.key, field.text or "-", changed.get(field.key))
+        for field in forms.fields(loaded.profile)
+    )
+    return Resolved(keys, remark)
+
+
+def _as_now(reference: str, name: str) -> Loaded:
+    """The profile that a command names, or that of its runs which has this name if it is a sweep. Raises UsageError."""
+    sweep = profiles.load_sweep(reference)
+    points = sweep.points if sweep else []
+    return next((point for point in points if point.profile.name == name), None) or profiles.load(reference)

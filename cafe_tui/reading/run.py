@@ -1,0 +1,551 @@
+"""Follow run directories: what was appended and replaced since last time, reduced to frozen values for any view.
+
+Nothing here draws, and nothing here raises because a directory is torn, empty, foreign, huge or vanishing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from cafe_tui.charts.series import CAPACITY, Series
+from cafe_tui.reading.sparkline import trend
+from engine.contract.errors import CafeError
+from engine.contract.run import rundir
+from engine.contract.run.columns import ColumnReader, Columns, in_columns
+from engine.contract.run.records import AnyRecord, Cell, ErrorNote, Message, Progress, StageChange, WarningNote
+from engine.contract.run.results import Paired, Results, Table, table
+from engine.contract.run.rundir import Info, RunDir, State, Status
+
+if TYPE_CHECKING:
+    from cafe_tui.reading.parallel import HelpedReader
+
+KEPT_NOTES = 200
+"""Warnings and messages kept of a run; a run that warns every step must not fill the memory of its viewers."""
+READING_SECONDS = 0.05
+"""For how long a look at many runs reads on."""
+READING_AT_FIRST, READING_LONGER, READING_AT_MOST = 0.01, 4, 0.4
+"""For how long a poll of one run reads on: briefly at first, so that a curve is soon seen, then longer by a factor,
+since each time the screen is drawn anew."""
+ENDED_AT_ONCE = 1000
+"""Ended runs out of sight at most that one look at a folder asks for changes; the others have their turn later."""
+SETTLED_NS = 4_000_000_000
+"""Nanoseconds after which the time of a folder tells every change."""
+RESUMED_SECONDS = 60.0
+"""An engine that began so much later than its run was made is not its first."""
+VALUED_OPTIONS = frozenset({"--set", "--name", "--tag", "--device", "--parallel", "--runs"})
+"""Of `cafe run`: the word after one of them is not the profile."""
+LEAST_PROGRESS = 0.02
+"""Share of a run or stage that must be done before a time to go is guessed from it."""
+SETTLED_PROGRESS, SETTLED_SECONDS = 0.1, 60.0
+"""Of a stage so much more must be done or time gone: before, it is mostly its first step, the slowest of all."""
+
+
+@dataclass(frozen=True)
+class StageView:
+    """A stage of the profile: `state` is waiting, running or finished; `started` and `finished` in unix seconds.
+
+    The time between a stop and its resume does not count: `started` is later by it. `eta` is the seconds to go, None
+    while unknown or not running.
+    """
+
+    id: str
+    kind: str
+    state: str = "waiting"
+    step: int = 0
+    total_steps: int = 0
+    started: float | None = None
+    finished: float | None = None
+    eta: float | None = None
+
+    @property
+    def progress(self) -> float:
+        """Share done, 0-1."""
+        if self.state == "finished":
+            return 1.0
+        return min(self.step / self.total_steps, 1.0) if self.total_steps else 0.0
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One picture of a run. Series are copies that no reader changes any more.
+
+    `elapsed` and `eta` in seconds, without the time between a stop and its resume.
+    """
+
+    id: str
+    info: Info
+    state: State
+    status: Status
+    stages: tuple[StageView, ...]
+    series: Mapping[tuple[str, str], Series]
+    latest: Mapping[tuple[str, str], float]
+    table: Table
+    attack_progress: Progress | None
+    differences: tuple[Paired, ...]
+    warnings: tuple[str, ...]
+    messages: tuple[str, ...]
+    error: str
+    hint: str
+    progress: float
+    elapsed: float
+    eta: float | None
+
+    @property
+    def current(self) -> StageView | None:
+        """The stage that is running, or was when the run ended; None before the first."""
+        begun = [stage for stage in self.stages if stage.state != "waiting"]
+        return begun[-1] if begun else None
+
+    def last_of_kind(self, *kinds: str) -> StageView | None:
+        """The latest stage of one of these kinds that has begun."""
+        begun = [stage for stage in self.stages if stage.kind in kinds and stage.state != "waiting"]
+        return begun[-1] if begun else None
+
+    def readings(self) -> dict[str, float]:
+        """Adv, CF, CC and AC in percent, of the latest game: on test images at its end, held-out ones before."""
+        game = self.last_of_kind("game")
+        if game is None:
+            return {}
+        for prefix in ("final_", "val_", ""):
+            names = {short: f"{prefix}accuracy_{short.lower()}" for short in ("Adv", "CF", "CC", "AC")}
+            if all((game.id, name) in self.latest for name in names.values()):
+                return {short: self.latest[game.id, name] for short, name in names.items()}
+        return {}
+
+
+class RunFollower:
+    """Follows one run directory. With `keep`, `fresh` holds the records that the last poll brought.
+
+    `behind` tells after a poll that there was more to read than it had time for. `capacity` bounds each series. With
+    `helped`, a process of its own may help to read a long file after the first poll; whoever wants it closes it.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        *,
+        clock: Callable[[], float] = time.time,
+        keep: bool = False,
+        capacity: int = CAPACITY,
+        helped: bool = False,
+    ) -> None:
+        self.run = run
+        self._capacity = capacity
+        self.fresh: list[AnyRecord] = []
+        self.behind = False
+        self._keep = keep
+        self._patience = READING_AT_FIRST
+        self._clock = clock
+        self._reader = ColumnReader(run.records_file)
+        self._helped = helped
+        self._help: HelpedReader | None = None
+        self._series: dict[tuple[str, str], Series] = {}
+        self._shown: dict[tuple[str, str], Series] = {}
+        self._latest: dict[tuple[str, str], float] = {}
+        self._stages: dict[str, StageView] = {}
+        self._cells: list[Cell] = []
+        self._attack: Progress | None = None
+        self._warnings: list[str] = []
+        self._messages: list[str] = []
+        self._error: ErrorNote | None = None
+        self._models: tuple[str, ...] = ()
+        self._attacks: tuple[str, ...] = ()
+        self._started: float | None = None
+        self._newest: float | None = None
+        self._idle = 0.0
+        self._results: Results | None = None
+        self._results_read: object = None
+        self._signature: object = None
+        self._planned = False
+        self._parts: dict[str, tuple[float, float]] = {}  # of each stage, in progress of the run: its begin and length
+        self.view = self._picture(State(state="starting"), Status("starting"))
+
+    def poll(self, seconds: float | None = None) -> RunView | None:
+        """The new picture, or None when nothing has changed (a running clock and having caught up count as changes).
+
+        Of a long file it reads for about so many seconds, by default a little longer each time, and the rest later.
+        """
+        if seconds is None:
+            seconds, self._patience = self._patience, min(READING_LONGER * self._patience, READING_AT_MOST)
+        if not self._planned:
+            self._plan()
+        was_behind, read = self.behind, self._read(seconds)
+        state = self.run.state()
+        status = self.run.status(state, now=self._clock())
+        if status.final:
+            state = self.run.state()
+        results = self.run.signature()[1]
+        if results != self._results_read:
+            self._results_read, self._results = results, self.run.results()
+        elapsed = int(self._elapsed(state, status)) if not status.final else 0
+        signature = (state.state, state.stage, state.step, state.progress, state.error, status, elapsed, results)
+        if not read and signature == self._signature and not was_behind:
+            return None
+        self._signature = signature
+        self.view = self._picture(state, status)
+        return self.view
+
+    def close(self) -> None:
+        """End the process that helps to read; the next poll may start another. For the thread that polls."""
+        if self._help:
+            self._help.close()
+
+    def _call_help(self) -> None:
+        if self._help is None:
+            from cafe_tui.reading.parallel import HelpedReader  # some milliseconds that come after the first picture
+
+            self._reader = self._help = HelpedReader(self._reader)
+        self._help.call()
+
+    def _plan(self) -> None:
+        from engine.contract.plan import columns, plan
+        from engine.contract.profile import files as profiles  # 16 ms that a list of runs need not pay
+        from engine.contract.profile.schema import Evaluate
+
+        try:
+            tables = profiles.read_toml(self.run.profile_file)
+            profile = profiles.from_tables(tables)
+        except CafeError:
+            self._planned = self.run.profile_file.exists()  # broken, and it is written once: not tried again
+            return
+        self._planned = True
+        stages, begin = plan(profile), 0.0
+        whole = sum(stage.cost for stage in stages)
+        for stage in stages:
+            self._stages.setdefault(stage.id, StageView(stage.id, stage.kind, total_steps=stage.steps))
+            self._parts[stage.id] = (begin / whole, stage.cost / whole)
+            begin += stage.cost
+        tables_planned = [stage for stage in profile.stage if isinstance(stage, Evaluate)]
+        self._models = tuple(dict.fromkeys(name for stage in tables_planned for name in stage.models or ()))
+        self._attacks = tuple(dict.fromkeys(c.name for stage in tables_planned for c in columns(profile, stage)))
+
+    def _read(self, seconds: float) -> bool:
+        """Take in records for about so many seconds; whether there were any."""
+        self.fresh = []
+        if self._helped and self.behind:
+            self._call_help()
+        until, before = time.monotonic() + seconds, self._reader.offset
+        self.behind = False
+        while pieces := self._next():
+            for piece in pieces:
+                if isinstance(piece, Columns):
+                    self._take_columns(piece)
+                else:
+                    self._take(piece)
+            if time.monotonic() > until:
+                self.behind = self._reader.more
+                break
+        return self._reader.offset != before
+
+    def _next(self) -> Sequence[AnyRecord | Columns]:
+        """The next part of the records, its scalars as columns; none if there is no more."""
+        if not self._keep:
+            return self._reader.read_columns()
+        records = self._reader.read()
+        self.fresh += records
+        return list(in_columns(records))
+
+    def _take(self, record: AnyRecord) -> None:
+        if isinstance(record, StageChange):
+            self._take_stage(record)
+        elif isinstance(record, Cell):
+            self._cells.append(record)
+            self._attack = None
+        elif isinstance(record, Progress):
+            self._attack = record
+        elif isinstance(record, ErrorNote):
+            self._error = record
+        elif isinstance(record, WarningNote):
+            told = [text for text in self._warnings if text != record.text]  # perhaps by an engine that was killed
+            self._warnings = [*told, record.text][-KEPT_NOTES:]
+        elif isinstance(record, Message):
+            self._messages = [*self._messages, record.text][-KEPT_NOTES:]
+        self._newest = record.t
+
+    def _take_columns(self, columns: Columns) -> None:
+        """Add scalars to their series."""
+        for name, curve in columns.curves.items():
+            self._series_of(columns.stage, name).extend(*curve)
+            self._shown.pop((columns.stage, name), None)
+            self._latest[columns.stage, name] = curve.values[-1]
+        self._newest = columns.t
+
+    def _series_of(self, stage: str, name: str) -> Series:
+        if (stage, name) not in self._series:
+            self._series[stage, name] = Series(capacity=self._capacity)
+        return self._series[stage, name]
+
+    def _take_stage(self, record: StageChange) -> None:
+        stage = self._stages.get(record.stage, StageView(record.stage, record.stage_kind))
+        total = record.total_steps or stage.total_steps
+        if record.state == "finished":
+            stage = replace(stage, state="finished", step=total, total_steps=total, finished=record.t)
+        else:
+            started = record.t
+            if stage.state == "running" and stage.started and self._newest:  # an earlier engine had begun it
+                idle = max(record.t - self._newest, 0.0)
+                self._idle, started = self._idle + idle, stage.started + idle
+            stage = replace(stage, state="running", total_steps=total, started=started, finished=None)
+            self._error = None
+        self._stages[record.stage] = stage
+        self._started = self._started or record.t
+
+    def _elapsed(self, state: State, status: Status) -> float:
+        created = self.run.info().created or self._started or state.heartbeat
+        if self._started and self._started - created > RESUMED_SECONDS:  # it waited in a queue
+            created = self._started
+        until = state.heartbeat if status.final and state.heartbeat else self._clock()
+        return max(until - created - self._idle, 0.0) if created else 0.0
+
+    def _eta(self, started: float | None, progress: float, status: Status) -> float | None:
+        """Seconds to go for what has come to `progress` since `started`."""
+        if status.final or started is None or progress < LEAST_PROGRESS:
+            return None
+        return max(round((self._clock() - started) * (1 - progress) / progress, 3), 0.0)
+
+    def _share(self, stage: StageView, state: State) -> float:
+        """Share of the work of the stage at work that is done (0-1): an example of an evaluation is not one of another.
+
+        What the engine says of the whole run has it, where the profile tells what stages cost.
+        """
+        if stage.id not in self._parts:
+            return stage.progress
+        begin, length = self._parts[stage.id]
+        return min(max((state.progress - begin) / length, 0.0), 1.0)
+
+    def _picture(self, state: State, status: Status) -> RunView:
+        for key, series in self._series.items():
+            if key not in self._shown:
+                self._shown[key] = series.copy()
+        stages, running = dict(self._stages), self._stages.get(state.stage)
+        if running is not None and running.state == "running":
+            running = replace(running, step=state.step, total_steps=state.total_steps or running.total_steps)
+            done = self._share(running, state)
+            eta = self._eta(running.started, done, status)
+            settled = self._clock() - (running.started or 0) >= SETTLED_SECONDS or done >= SETTLED_PROGRESS
+            stages[state.stage] = running = replace(running, eta=eta if settled else None)
+        eta = self._eta(self._started and self._started + self._idle, state.progress, status)
+        if eta is not None and running is not None and running.eta is not None:
+            eta = max(eta, running.eta)  # by the speed of earlier stages a run could seem to end before its stage
+        return RunView(
+            id=self.run.id,
+            info=self.run.info(),
+            state=state,
+            status=status,
+            stages=tuple(stages.values()),
+            series=dict(self._shown),
+            latest=dict(self._latest),
+            table=table(self._cells, self._models, self._attacks),
+            attack_progress=None if status.final else self._attack,
+            differences=tuple(self._results.differences) if self._results else (),
+            warnings=tuple(self._warnings),
+            messages=tuple(self._messages),
+            error=status.reason or (self._error.text if self._error and status.state == "failed" else ""),
+            hint=state.hint,
+            progress=state.progress,
+            elapsed=self._elapsed(state, status),
+            eta=eta,
+        )
+
+
+def whole_view(run: RunDir) -> RunView:
+    """The picture of a run after everything that is on disk now."""
+    follower = RunFollower(run)
+    follower.poll()
+    while follower.behind:
+        follower.poll()
+    return follower.view
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run in a list of runs; `created` in unix seconds, `progress` 0-1.
+
+    `eta` is the seconds to go, None while unknown; `trend` the newest values of the headline metric, if it was read.
+    """
+
+    id: str
+    name: str
+    state: str
+    reason: str
+    stage: str
+    step: int
+    total_steps: int
+    progress: float
+    created: float
+    tags: tuple[str, ...]
+    headline: Mapping[str, float | str | None]
+    profile: str = ""
+    eta: float | None = None
+    trend: tuple[float, ...] = ()
+
+    @cached_property
+    def words(self) -> str:
+        """All that the run is found by, in lower case."""
+        return " ".join((self.id, self.name, self.profile, self.state, self.stage, *self.tags)).lower()
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of the `ls` document of the contract."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state,
+            "reason": self.reason,
+            "stage": self.stage,
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "progress": self.progress,
+            "created": self.created,
+            "tags": list(self.tags),
+            "headline": dict(self.headline),
+        }
+
+
+def row_of(run: RunDir, now: float | None = None) -> RunRow:
+    """The row of one run, read from its small files."""
+    info, state, results = run.info(), run.state(), run.results()
+    status = run.status(state, now)
+    return RunRow(
+        id=run.id,
+        name=info.name,
+        state=status.state,
+        reason=status.reason,
+        stage=state.stage,
+        step=state.step,
+        total_steps=state.total_steps,
+        progress=state.progress,
+        created=info.created,
+        tags=tuple(info.tags),
+        headline=dict(results.headline) if results else {},
+        profile=_profile_of(info),
+        eta=_eta(info, state, time.time() if now is None else now) if not status.final else None,
+    )
+
+
+def profile_reference(info: Info) -> str:
+    """What the command that started the run named as its profile; empty when that is not known."""
+    words = iter(info.command[2:] if info.command[1:2] == ["run"] else ())
+    for word in words:
+        if not word.startswith("-"):
+            return word
+        if word in VALUED_OPTIONS:
+            next(words, None)
+    return ""
+
+
+def _profile_of(info: Info) -> str:
+    """The name of the profile that the run was started from; where that is an earlier run's, its own name."""
+    named = PurePath(profile_reference(info))
+    return info.name if named.name in ("", "profile.toml") else named.stem
+
+
+def _eta(info: Info, state: State, now: float) -> float | None:
+    """Seconds to go by the mean speed so far; None early on and for an engine that went on with an older one's work."""
+    began = state.pid_started
+    if state.progress < LEAST_PROGRESS or began is None or abs(began - info.created) > RESUMED_SECONDS:
+        return None
+    return max(now - began, 0.0) * (1 - state.progress) / state.progress
+
+
+class RunsFollower:
+    """Follows the runs folder: runs whose files did not change are not read again.
+
+    Of the runs whose ids are `visible`, the trend is read too. `behind` tells after a poll that some is still missing.
+    """
+
+    def __init__(self, runs: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.runs = runs
+        self._clock = clock
+        self._known: dict[str, tuple[object, RunRow]] = {}
+        self._rows: tuple[RunRow, ...] | None = None
+        self._listed: Sequence[RunDir] = ()
+        self._changed = 0
+        self._turn = 0  # the first of the ended runs out of sight that are looked at next
+        self._trends: dict[str, tuple[object, tuple[float, ...]]] = {}
+        self.visible: frozenset[str] = frozenset()
+        self.behind = False
+
+    def poll(self) -> tuple[RunRow, ...] | None:
+        """All runs, newest first; None when nothing has changed. Raises UsageError when the folder is unreadable."""
+        known: dict[str, tuple[object, RunRow]] = {}
+        until, self.behind = time.monotonic() + READING_SECONDS, False
+        listed, begin = self._listing(), self._turn
+        end = begin + ENDED_AT_ONCE
+        self._turn = end if end < len(listed) else 0
+        for place, run in enumerate(listed):
+            before = self._known.get(run.id)
+            ended = before is not None and before[1].state in rundir.FINAL
+            if before and ended and not begin <= place < end and run.id not in self.visible:
+                known[run.id] = before
+                continue
+            signature = run.signature()
+            # A heartbeat that stops changes no file: the state of a run that is not final is judged each time.
+            if before and ended and before[0] == signature:
+                known[run.id] = before
+            else:
+                known[run.id] = (signature, row_of(run, self._clock()))
+        self._known = known
+        visible = [run for run in self._listed if run.id in self.visible]
+        self._trends = {run.id: self._trends[run.id] for run in visible if run.id in self._trends}
+        for run in visible:
+            self._look_at_trend(run, until)
+        rows = tuple(self._with_trend(row) for _, row in known.values())
+        if rows == self._rows:
+            return None
+        self._rows = rows
+        return rows
+
+    def _look_at_trend(self, run: RunDir, until: float) -> None:
+        """Read the trend of a run if its records changed and there is time, until a moment of the monotonic clock."""
+        changed = run.records_signature()
+        if run.id not in self._trends or self._trends[run.id][0] != changed:
+            if time.monotonic() > until:
+                self.behind = True
+            else:
+                self._trends[run.id] = (changed, trend(run))
+
+    def _with_trend(self, row: RunRow) -> RunRow:
+        found = self._trends.get(row.id)
+        return replace(row, trend=found[1]) if found and found[1] else row
+
+    def _listing(self) -> Sequence[RunDir]:
+        """The runs; those listed last if the folder has not changed since, which costs a long list nothing."""
+        try:
+            changed = self.runs.stat().st_mtime_ns
+        except OSError:
+            changed = 0
+        # A change soon after the listing may bear the same time, as some file systems count in seconds.
+        if changed != self._changed or time.time_ns() - changed < SETTLED_NS:
+            self._listed, self._changed = rundir.listing(self.runs), changed
+        return self._listed
+
+
+class LogFollower:
+    """The tail of engine.log: at first at most `lines` lines from its end, then whatever is appended."""
+
+    def __init__(self, run: RunDir, *, lines: int = 500) -> None:
+        self.path = run.log_file
+        self._lines = lines
+        self._offset: int | None = None
+
+    def poll(self, max_bytes: int = 1 << 18) -> list[str]:
+        """New complete lines, without their newlines; a log that became shorter is read from its start."""
+        try:
+            with self.path.open("rb") as file:
+                size = file.seek(0, 2)
+                first = self._offset is None
+                start = max(size - max_bytes, 0) if self._offset is None else self._offset
+                start = 0 if start > size else start
+                file.seek(start)
+                chunk = file.read(max_bytes)
+        except OSError:
+            return []
+        end = chunk.rfind(b"\n") + 1 or (len(chunk) if len(chunk) == max_bytes else 0)
+        self._offset = start + end
+        lines = chunk[:end].decode("utf-8", "replace").splitlines()
+        return lines[-self._lines :] if first else lines

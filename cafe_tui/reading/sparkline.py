@@ -1,0 +1,48 @@
+"""How the number that says most about a run has gone of late, read from the end of its records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from engine.contract.run.records import Scalars, decode_lines, to_float
+from engine.contract.run.rundir import RunDir
+
+METRICS: Final = ("val_robust_accuracy", "val_accuracy_ac", "accuracy_ac", "val_accuracy", "loss")
+"""Of these the first that a stage has is its headline."""
+TAIL_BYTES: Final = 1 << 16
+"""Of the records, from their end: a few hundred lines."""
+
+
+def trend(run: RunDir) -> tuple[float, ...]:
+    """The newest values of the headline metric of the latest stage that has one; empty without any, never an error."""
+    try:
+        with run.records_file.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - TAIL_BYTES, 0))
+            chunk = file.read(TAIL_BYTES)
+    except OSError:
+        return ()
+    begin = chunk.find(b"\n") + 1 if size > TAIL_BYTES else 0
+    records = [record for record in decode_lines(chunk[begin : chunk.rfind(b"\n") + 1]) if isinstance(record, Scalars)]
+    found = _headline(records)
+    values: dict[int, float] = {}
+    for record in records:
+        if found and record.stage == found[0] and found[1] in record.values:
+            if record.step <= next(reversed(values), -1):  # a resume
+                values = {step: value for step, value in values.items() if step < record.step}
+            values[record.step] = to_float(record.values[found[1]])
+    return tuple(values.values())
+
+
+def _headline(records: Sequence[Scalars]) -> tuple[str, str] | None:
+    """Stage and name of the metric."""
+    stage = None
+    names: set[str] = set()
+    for record in reversed(records):
+        if names and record.stage != stage:
+            break
+        stage = record.stage
+        names |= record.values.keys() & set(METRICS)
+    return next(((stage, name) for name in METRICS if name in names), None) if stage is not None else None

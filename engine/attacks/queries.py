@@ -1,0 +1,137 @@
+"""How attacks ask a network: in one compute shape, counted, never with gradients of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from msgspec import structs
+from torch import Tensor, nn
+
+from engine.attacks.loop import FP16_SCALE, Slope
+from engine.contract.profile.schema import Evaluate
+from engine.data import Batch
+from engine.device import FORMATS, Compute, emulates, has
+from engine.models.folding import folded
+
+LogitLoss = Callable[[Tensor], Tensor]
+"""Logits (N,K) to what is to be maximised (N,)."""
+
+
+@dataclass
+class Effort:
+    """What was asked: gradients of single examples, and answers to single examples without one."""
+
+    gradient_steps: int = 0
+    forwards: int = 0
+
+
+class Oracle:
+    """A network in eval mode with frozen weights, and how to ask it.
+
+    `live` is how many rows of the next questions are examples (the others fill up the compute shape); `effort` counts
+    by it. With `repeats` above 1 an answer is the mean of so many, for networks whose answers are random.
+    """
+
+    def __init__(
+        self, network: Callable[[Tensor], Tensor], compute: Compute, *, how: str = "", repeats: int = 1
+    ) -> None:
+        self._network = network
+        self._compute = compute
+        self.how = how
+        self.repeats = repeats
+        self.live = 0
+        self.effort = Effort()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format in which the network answers."""
+        return self._compute.dtype
+
+    def repeated(self, repeats: int) -> Oracle:
+        """The same network, asked so often for each answer."""
+        return Oracle(self._network, self._compute, how=f"{self.how}, mean of {repeats} answers", repeats=repeats)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The answer to images x (N,C,H,W) fp32: logits (N,K) fp32."""
+        self.effort.forwards += self.live * self.repeats
+        with torch.inference_mode():
+            answers = [self._ask(x).clone() for _ in range(self.repeats)]
+        return torch.stack(answers).mean(0)
+
+    def slope(self, x: Tensor, loss: LogitLoss) -> Slope:
+        """Gradient (N,C,H,W), value (N,) and logits (N,K) of a loss at images x."""
+        self.effort.gradient_steps += self.live * self.repeats
+        slopes = [self._slope(x, loss) for _ in range(self.repeats)]
+        if self.repeats == 1:
+            return slopes[0]
+        return Slope(*(torch.stack(parts).mean(0) for parts in zip(*slopes, strict=True)))
+
+    def _slope(self, x: Tensor, loss: LogitLoss) -> Slope:
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            z = self._ask(x)
+            value = loss(z)
+            (gradient,) = torch.autograd.grad(value, x, torch.full_like(value, FP16_SCALE))
+        return Slope(gradient.clone(), value.detach(), z.detach().clone())
+
+    def _ask(self, x: Tensor) -> Tensor:
+        """The answer, to be copied: a compiled network is a CUDA graph, which writes its next one over it."""
+        with self._compute.autocast():
+            return self._network(self._compute.layout(x)).float()
+
+
+def exact_oracle(model: nn.Module, compute: Compute, repeats: int = 1) -> Oracle:
+    """The network as it is, in fp32: the one whose word counts."""
+    return Oracle(model, replace(compute, dtype=torch.float32), how="fp32", repeats=repeats)
+
+
+def searching_oracle(model: nn.Module, stage: Evaluate, compute: Compute, sample: Batch, repeats: int = 1) -> Oracle:
+    """The same network as fast as the stage allows: folded, in a smaller number format, in a better layout, compiled.
+
+    `sample` shows whether the folded network answers alike; where it does not, or cannot be folded, it is left as it
+    is. The model must be in eval mode with frozen weights.
+    """
+    dtype = number_format(stage, compute)
+    search = replace(compute, dtype=dtype)
+    chosen = stage.channels_last
+    laid_out = compute.channels_last if chosen is None else chosen
+    network, said = model, [next(name for name, kind in FORMATS.items() if kind == dtype)]
+    last = search.prefers_channels_last if chosen is None else chosen
+    if stage.fold and (fused := folded(model, sample.x, channels_last=last)) is not None:
+        network, laid_out = fused, last
+        said.append("BatchNorm folded")
+    elif laid_out:
+        network = deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
+    if laid_out:
+        said.append("channels last")
+    search = replace(search, channels_last=laid_out)
+    ask: Callable[[Tensor], Tensor] = network
+    if stage.compile:
+        ask = cast(Callable[[Tensor], Tensor], torch.compile(network, mode="reduce-overhead", dynamic=False))
+        said.append("compiled")
+    return Oracle(ask, search, how=", ".join(said), repeats=repeats)
+
+
+def searching_oracles(model: nn.Module, stage: Evaluate, compute: Compute, sample: Batch) -> tuple[Oracle, Oracle]:
+    """`searching_oracle`, and the same in fp32 for searches that are `precise`: one and the same if it is in fp32."""
+    fast = searching_oracle(model, stage, compute, sample)
+    if fast.dtype == torch.float32:
+        return fast, fast
+    return fast, searching_oracle(model, structs.replace(stage, precision="fp32", compile=False), compute, sample)
+
+
+def number_format(stage: Evaluate, compute: Compute) -> torch.dtype:
+    """In which attacks of this stage search. `auto` takes bf16 where matrix units make it faster, and fp32 elsewhere.
+
+    A CPU with avx512_bf16 but without AMX may be either: a VGG-16 in bf16 takes half the time of fp32 on an EPYC, and
+    longer than fp32 on a Xeon. There it is for the profile to say.
+    """
+    if stage.precision != "auto":
+        return FORMATS[stage.precision]
+    if compute.device.type == "cuda":
+        return torch.float16 if emulates(compute.device, torch.bfloat16) else torch.bfloat16
+    return torch.bfloat16 if has("amx_tile") else torch.float32

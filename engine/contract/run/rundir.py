@@ -1,0 +1,413 @@
+"""A run is a directory: paths, creation, listing, lookup, state.
+
+One process writes it (the engine's rank 0), any number read it, also over NFS: state is replaced by rename, records
+are appended, readers lock nothing. While a run is `queued`, and then only, its queue writes state.json. Whether a run
+is still alive is the reader's judgement, see `RunDir.status`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import SystemRandom
+from typing import Literal, TypeVar
+
+import msgspec
+
+from engine.contract.errors import DiskError, RunNotFound, UsageError
+from engine.contract.run.records import to_json
+from engine.contract.run.results import Results
+
+StateName = Literal["queued", "starting", "running", "stopping", "stopped", "finished", "failed", "lost"]
+FINAL: frozenset[str] = frozenset({"stopped", "finished", "failed", "lost"})
+HEARTBEAT_SECONDS = 5.0
+"""How often a living engine renews its heartbeat."""
+LOST_AFTER_SECONDS = 60.0
+"""A heartbeat older than this, without a final state, means the run is lost."""
+
+T = TypeVar("T")
+
+_ID = re.compile(r"^\d{8}-\d{6}-.+-[0-9a-z]{4}$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+class State(msgspec.Struct, kw_only=True):
+    """state.json. `step` of `total_steps` counts within `stage`; `progress` (0-1) is that of the whole run."""
+
+    state: StateName = "queued"
+    stage: str = ""
+    step: int = 0
+    total_steps: int = 0
+    progress: float = 0.0
+    pid: int | None = None
+    pid_started: float | None = None
+    host: str = ""
+    heartbeat: float = 0.0
+    error: str = ""
+    hint: str = ""
+
+
+class Info(msgspec.Struct, kw_only=True):
+    """run.json: what does not change while the run goes on. `folder` is where the command was given."""
+
+    id: str
+    name: str
+    created: float
+    tags: list[str] = []
+    note: str = ""
+    description: str = ""
+    command: list[str] = []
+    folder: str = ""
+    host: str = ""
+    devices: list[str] = []
+    versions: dict[str, str] = {}
+    parent: str | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a reader may say of a run: its state, or `lost`, and why."""
+
+    state: StateName
+    reason: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in FINAL
+
+
+class _Inside:
+    """A path inside a run directory, made when asked for: a list of a thousand runs needs three of the eleven."""
+
+    def __init__(self, *parts: str) -> None:
+        self.parts = parts
+
+    def __get__(self, run: RunDir, _: type[RunDir]) -> Path:
+        return run.path.joinpath(*self.parts)
+
+
+class RunDir:
+    """The paths of one run directory, and its small files read with tolerance."""
+
+    profile_file = _Inside("profile.toml")
+    info_file = _Inside("run.json")
+    state_file = _Inside("state.json")
+    records_file = _Inside("records.jsonl")
+    results_file = _Inside("results.json")
+    log_file = _Inside("engine.log")
+    checkpoints = _Inside("checkpoints")
+    outcomes = _Inside("outcomes")
+    samples = _Inside("samples")
+    control = _Inside("control")
+    stop_file = _Inside("control", "stop")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+        self._root = str(path)
+
+    def __repr__(self) -> str:
+        return f"RunDir({str(self.path)!r})"
+
+    def info(self) -> Info:
+        """run.json; a missing or broken file gives what the name of the directory tells."""
+        return self._small("run.json", Info) or Info(id=self.id, name=self.id, created=_created_from_id(self.id))
+
+    def state(self) -> State:
+        """state.json; a missing or broken file gives a state without heartbeat."""
+        return self._small("state.json", State) or State(state="starting")
+
+    def results(self) -> Results | None:
+        """results.json, or None while there is none."""
+        return self._small("results.json", Results)
+
+    def _small(self, name: str, kind: type[T]) -> T | None:
+        # Joining paths as text and reading without a buffer: a list of runs does this thousands of times.
+        try:
+            with open(f"{self._root}/{name}", "rb", buffering=0) as file:
+                return msgspec.json.decode(file.readall(), type=kind)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def signature(self) -> tuple[object, ...]:
+        """Changes when state.json, results.json or run.json does."""
+        return tuple(_signature(f"{self._root}/{name}") for name in ("state.json", "results.json", "run.json"))
+
+    def records_signature(self) -> object:
+        """Changes when records.jsonl does."""
+        return _signature(f"{self._root}/records.jsonl")
+
+    def write_state(self, state: State) -> None:
+        """Replace state.json; raises DiskError when the disk refuses."""
+        write_atomically(self.state_file, to_json(state), lasting=False)  # a heartbeat soon renews it
+
+    def status(self, state: State | None = None, now: float | None = None) -> Status:
+        """The state as written, unless the engine is gone: then `lost`, with the reason.
+
+        On the engine's own host the process itself is looked at (its start time guards against a reused pid);
+        from any other host the heartbeat decides.
+        """
+        state = state or self.state()
+        if state.state in FINAL:
+            return Status(state.state, state.error)
+        now = time.time() if now is None else now
+        if state.pid is not None and state.host == socket.gethostname():
+            if not process_alive(state.pid, state.pid_started):
+                latest = self.state()
+                if latest.state in FINAL:  # it ended between our two looks
+                    return Status(latest.state, latest.error)
+                if state.state == "queued":
+                    return Status("lost", f"its queue (process {state.pid}) is gone; `cafe resume` goes on with it")
+                return Status("lost", f"the engine process {state.pid} is gone; its last words are in {self.log_file}")
+            return Status(state.state)
+        if now - state.heartbeat > LOST_AFTER_SECONDS:
+            silent = f"no sign of life for {int(now - state.heartbeat)} s" if state.heartbeat else "no sign of life"
+            host = f" from host {state.host}" if state.host else ""
+            return Status("lost", f"{silent}{host}; see {self.log_file}")
+        return Status(state.state)
+
+    def request_stop(self) -> None:
+        """Ask the engine to stop after its current step; works from another host."""
+        try:
+            self.control.mkdir(exist_ok=True)
+            self.stop_file.touch()
+        except OSError as error:
+            raise DiskError(f"cannot ask {self.id} to stop: {error.strerror}: {self.stop_file}") from None
+
+
+def process_alive(pid: int, started: float | None) -> bool:
+    """Whether process `pid` of this host lives and, if known, started at `started` (unix seconds).
+
+    A zombie is dead: its parent has merely not asked for its exit code yet.
+    """
+    import psutil  # 20 ms that listing finished runs need not pay
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return started is None or abs(process.create_time() - started) < 2.0
+    except (psutil.NoSuchProcess, ValueError):  # ValueError: no number of a process
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def process_started(pid: int) -> float:
+    """Start time of a living process, in unix seconds."""
+    import psutil
+
+    return float(psutil.Process(pid).create_time())
+
+
+def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Write beside, flush to disk, rename: a reader sees the old file or the new one. Raises DiskError.
+
+    What is `lasting` is still the new one after a power cut.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        if lasting:
+            settle(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise DiskError(
+            f"cannot write {path}: {error.strerror}", "Free some space or choose another --runs folder."
+        ) from error
+
+
+def settle(folder: Path) -> None:
+    """Flush to disk which files a folder has. Where a file system cannot, a power cut may bring old names back."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def create(
+    runs: Path,
+    name: str,
+    profile_toml: str,
+    *,
+    description: str = "",
+    tags: Sequence[str] = (),
+    command: Sequence[str] = (),
+    parent: str | None = None,
+    state: Literal["starting", "queued"] = "starting",
+) -> RunDir:
+    """Make a new run directory under `runs`, complete or not at all. `queued` are runs whose engine comes later.
+
+    Raises UsageError when the folder cannot be made or written, or when `name` cannot be part of a folder's name.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"a run cannot be called {name!r}", "Letters, digits, dot, dash and underscore, at most 60.")
+    now = time.time()
+    info = Info(
+        id="",
+        name=name,
+        created=now,
+        tags=list(tags),
+        description=description,
+        command=list(command),
+        folder=os.getcwd(),
+        host=socket.gethostname(),
+        parent=parent,
+    )
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        info.id, hidden = _reserve(runs, name, now)
+        try:
+            _fill(hidden, info, profile_toml, state)
+            hidden.rename(runs / info.id)
+        except BaseException:
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise UsageError(
+            f"cannot create a run in {runs}: {error.strerror}",
+            "Choose a folder you can write with --runs DIR or the variable CAFE_RUNS.",
+        ) from None
+    return RunDir(runs / info.id)
+
+
+def _reserve(runs: Path, name: str, now: float) -> tuple[str, Path]:
+    """A new id and the hidden folder, made by us alone, in which its run is put together."""
+    while True:
+        run_id = f"{_stamp(now)}-{name}-{''.join(SystemRandom().choices(_ALPHABET, k=4))}"
+        hidden = runs / f".new-{run_id}"
+        with suppress(FileExistsError):
+            hidden.mkdir()
+            if not (runs / run_id).exists():
+                return run_id, hidden
+            hidden.rmdir()
+
+
+def _fill(folder: Path, info: Info, profile_toml: str, first: StateName) -> None:
+    for name in ("checkpoints", "outcomes", "samples", "control"):
+        (folder / name).mkdir()
+    state = State(state=first, host=info.host, heartbeat=info.created)
+    (folder / "profile.toml").write_text(profile_toml, encoding="utf-8")
+    (folder / "run.json").write_bytes(msgspec.json.format(to_json(info)))
+    (folder / "state.json").write_bytes(to_json(state))
+    (folder / "records.jsonl").touch()
+    (folder / "engine.log").touch()
+
+
+def listing(runs: Path) -> list[RunDir]:
+    """All runs of a folder, newest first; a folder that does not exist has none. Foreign folders are left out."""
+    return [RunDir(runs / name) for name in _newest_first(runs)]
+
+
+def _newest_first(runs: Path) -> list[str]:
+    """Names of runs by the time in their ids; run.json is read only for those whose id does not decide."""
+    names = list(_names(runs))
+    stamps = {name: name[:15] if _ID.match(name) else _stamp(RunDir(runs / name).info().created) for name in names}
+    crowd = Counter(stamps.values())
+    created = {name: RunDir(runs / name).info().created if crowd[stamps[name]] > 1 else 0.0 for name in names}
+    return sorted(names, key=lambda name: (stamps[name], created[name], name), reverse=True)
+
+
+def _names(runs: Path) -> Iterator[str]:
+    try:
+        with os.scandir(runs) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or not entry.is_dir():
+                    continue
+                if _ID.match(entry.name) or os.path.exists(os.path.join(entry.path, "run.json")):
+                    yield entry.name
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"cannot read the runs folder {runs}: {error.strerror}") from None
+
+
+def find(runs: Path, reference: str) -> RunDir:
+    """The run that `reference` names: an id, a unique prefix of one, or `last`. Raises RunNotFound otherwise."""
+    names = _newest_first(runs)
+    if not names:
+        raise RunNotFound(f"no runs in {runs}", "Start one with `cafe run quickstart`, or point --runs elsewhere.")
+    if reference == "last":
+        return RunDir(runs / names[0])
+    matches = [name for name in names if name.startswith(reference)] if reference else []
+    if reference in matches or len(matches) == 1:
+        return RunDir(runs / (reference if reference in matches else matches[0]))
+    if matches:
+        shown = ", ".join(matches[:5]) + (", ..." if len(matches) > 5 else "")
+        raise RunNotFound(f"{len(matches)} runs begin with {reference!r}: {shown}", "Type a few more characters.")
+    raise RunNotFound(f"no run {reference!r} in {runs}", "`cafe ls` lists the runs.")
+
+
+def tagged(runs: Path, tag: str) -> list[RunDir]:
+    """The runs with a tag, oldest first. Raises UsageError."""
+    return [run for run in reversed(listing(runs)) if tag in run.info().tags]
+
+
+def _stamp(moment: float) -> str:
+    return time.strftime("%Y%m%d-%H%M%S", time.localtime(moment))
+
+
+def annotate(run: RunDir, *, add: Sequence[str] = (), drop: Sequence[str] = (), note: str | None = None) -> Info:
+    """Change the tags of a run, or its note, and return what run.json then says.
+
+    Raises UsageError for a tag that is empty, longer than 40 characters, or has spaces, commas or control characters,
+    and for a directory without run.json; DiskError when it cannot be written.
+    """
+    for tag in add:
+        if not re.fullmatch(r"[^\s,]{1,40}", tag) or not tag.isprintable():
+            raise UsageError(f"not a tag: {tag!r}", "A tag has 1 to 40 characters, without spaces or commas.")
+    info = run._small("run.json", Info)
+    if info is None:
+        raise UsageError(f"{run.id} has no readable run.json; it cannot be tagged or noted")
+    info.tags = [tag for tag in dict.fromkeys([*info.tags, *add]) if tag not in drop]
+    info.note = info.note if note is None else note
+    write_atomically(run.info_file, msgspec.json.format(to_json(info)))
+    return info
+
+
+def remove(run: RunDir) -> None:
+    """Delete a run that has ended. It leaves the list at once, even if its files take a while.
+
+    Raises UsageError while its engine may be alive, DiskError when the folder refuses.
+    """
+    status = run.status()
+    if not status.final:
+        raise UsageError(f"{run.id} is {status.state}", "Stop it first: `cafe stop`.")
+    hidden = run.path.with_name(f".gone-{run.id}")
+    try:
+        run.path.rename(hidden)
+        shutil.rmtree(hidden)
+    except OSError as error:
+        raise DiskError(f"cannot delete {run.path}: {error.strerror}") from None
+
+
+def _created_from_id(run_id: str) -> float:
+    try:
+        return time.mktime(time.strptime(run_id[:15], "%Y%m%d-%H%M%S"))
+    except ValueError:
+        return 0.0
+
+
+def _signature(path: str) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
