@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from engine import data, distributed
+from engine.brake import Brake
 from engine.checkpoints import own as checkpoints
 from engine.contract import weights
 from engine.contract.errors import CheckpointError, Stopped
@@ -30,7 +31,6 @@ from engine.device import FORMATS, Compute, emulates, prepare
 from engine.evaluation.outcomes import load, outcomes_file, partial_file
 from engine.evaluation.table import Evaluation
 from engine.game.game import GameRun
-from engine.process import Brake
 from engine.record import Recorder
 from engine.stage import Context, EpochStage, StageRun, Step, another_profile
 

@@ -6,7 +6,6 @@ torch is imported inside, after the heartbeat has begun and signals are listened
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -14,11 +13,11 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
 from engine import distributed
+from engine.brake import STOP_POLL_SECONDS, WAIT_SECONDS, Brake
 from engine.contract.errors import CafeError, DiskError, RunFailed, Stopped, UsageError
 from engine.contract.profile import files as profiles
 from engine.contract.run.records import ErrorNote, Message, to_json
@@ -26,42 +25,9 @@ from engine.contract.run.rundir import FINAL, RunDir, write_atomically
 from engine.oom import out_of_memory
 from engine.record import Recorder, Silent
 
-STOP_POLL_SECONDS = 0.25
-WAIT_SECONDS = 30.0
-"""How long an engine waits for one before it that is ending: freeing the memory of GPUs takes a while."""
 END_POLL_SECONDS = 1.0
 END_GRACE_SECONDS = 5.0
 """How long after the last words of a run each of its processes may take to end by itself."""
-
-
-class Brake:
-    """Whether somebody wants the run to stop: by signal, or by the file control/stop (also from another host)."""
-
-    def __init__(self, run: RunDir) -> None:
-        self._file = run.stop_file  # looked at by rank 0 alone: one look a moment is enough for all
-        self._signalled = False
-        self._looked = 0.0
-
-    @contextmanager
-    def listening(self) -> Iterator[Brake]:
-        """Turn SIGTERM and SIGINT into a wish to stop within this context."""
-        old = {number: signal.signal(number, self._signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield self
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-    def _signal(self, number: int, frame: FrameType | None) -> None:
-        self._signalled = True
-
-    def wanted(self) -> bool:
-        """Agreed between the ranks, who all ask after the same step; looked up on disk a few times a second at most."""
-        now = time.monotonic()
-        if distributed.first() and not self._signalled and now - self._looked > STOP_POLL_SECONDS:
-            self._looked = now
-            self._signalled = self._file.exists()
-        return distributed.anywhere(self._signalled)
 
 
 def run(directory: RunDir) -> int:

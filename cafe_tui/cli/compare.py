@@ -10,7 +10,7 @@ import typer
 from cafe_tui.cli.options import Json, Runs, find_run, print_json
 
 if TYPE_CHECKING:
-    from cafe_tui.results.comparing import Evaluated, Verdict
+    from cafe_tui.results.outcomes import Evaluated, Verdict
     from engine.contract.run.results import Paired
     from engine.contract.run.rundir import RunDir
 
@@ -31,17 +31,17 @@ def compare(
     runs: Runs = None,
 ) -> None:
     """Compare two runs on the same examples: difference B - A in points, 95% interval, exact McNemar p."""
-    from cafe_tui.results import comparing
+    from cafe_tui.results import outcomes
     from engine.contract.errors import UsageError
 
     sides = [_tested(find_run(runs, name)) for name in (a, b)]
     if sides[0].id == sides[1].id:
         raise UsageError(f"{sides[0].id} cannot be compared with itself", "`cafe show` compares the networks of a run.")
     first, second = (_model(side, model) for side in sides)
-    files = comparing.OutcomeFiles()
+    files = outcomes.OutcomeFiles()
     wanted = _attacks(sides, (first, second), attack)
-    found = [comparing.judge(sides[0], sides[1], (first, second), name, files) for name in wanted]
-    unequal = comparing.different_tests(sides[0].settings, sides[1].settings, wanted)
+    found = [outcomes.judge(sides[0], sides[1], (first, second), name, files) for name in wanted]
+    unequal = outcomes.different_tests(sides[0].settings, sides[1].settings, wanted)
     _complain(found, all_needed=bool(attack), unequal=unequal)
     rows = [verdict.result for verdict in found if verdict.result]
     if json:
@@ -54,13 +54,14 @@ def compare(
 
 def _tested(run: RunDir) -> Evaluated:
     """The run with its outcomes. Raises UsageError when it has none or its profile cannot be read."""
-    from cafe_tui.results import comparing
+    from cafe_tui.results import outcomes
+    from cafe_tui.results.settings import read_settings
     from engine.contract.errors import UsageError
 
-    settings = comparing.read_settings(run)
+    settings = read_settings(run)
     if settings.problem:
         raise UsageError(f"{run.id}: {settings.problem}", "The profile tells which outcomes belong to which network.")
-    tested = comparing.evaluated(run, settings)
+    tested = outcomes.evaluated(run, settings)
     if not tested.files:
         hint = "They are written cell by cell by a stage of kind evaluate; `cafe show` tells how far a run has come."
         raise UsageError(f"{run.id} has no per-example outcomes", hint)

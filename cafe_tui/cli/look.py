@@ -14,7 +14,8 @@ from cafe_tui.locations import runs_folder
 
 if TYPE_CHECKING:
     from cafe_tui.charts.raster import Curve
-    from cafe_tui.reading.run import RunRow, RunView
+    from cafe_tui.reading.run import RunView
+    from cafe_tui.reading.runs import RunRow
     from engine.contract.run.records import Cell
     from engine.contract.run.results import Table
     from engine.contract.run.rundir import RunDir
@@ -43,7 +44,7 @@ def list_runs(
 ) -> None:
     """List runs, newest first: state, stage, progress, age, accuracies in percent."""
     from cafe_tui.reading.ordering import ordered
-    from cafe_tui.reading.run import row_of
+    from cafe_tui.reading.runs import row_of
     from engine.contract.run import rundir
 
     folder = runs_folder(runs)
@@ -95,8 +96,9 @@ def show(run: Run, json: Json = False, runs: Runs = None) -> None:
     from rich.text import Text
 
     from cafe_tui import format as fmt
-    from cafe_tui.console import views
-    from cafe_tui.reading.run import row_of, whole_view
+    from cafe_tui.console import painter, views
+    from cafe_tui.reading.run import whole_view
+    from cafe_tui.reading.runs import row_of
 
     row, view = row_of(directory), whole_view(directory)
     signs, info = views.signs_for(sys.stdout), view.info
@@ -107,7 +109,7 @@ def show(run: Run, json: Json = False, runs: Runs = None) -> None:
         spent = fmt.duration(stage.finished - stage.started) if stage.started and stage.finished else ""
         share = f"{100 * stage.progress:.0f}%"
         lines.append(Text(f"  {fmt.printable(stage.id):<14} {stage.state:<9} {share:>4}  {spent}".rstrip()))
-    summary = views.summary(view, views.console(sys.stdout).width - 2, signs)
+    summary = views.summary(view, painter.console(sys.stdout).width - 2, signs)
     lines += [Text(""), Text("results", "bold"), *(Text("  ").append_text(line) for line in summary)] if summary else []
     lines += [Text(""), Text("files", "bold"), Text(f"  {fmt.printable(str(directory.path))}", overflow="ignore")]
     for name in ("profile.toml", "records.jsonl", "results.json", "engine.log", "checkpoints", "samples"):
@@ -118,7 +120,7 @@ def show(run: Run, json: Json = False, runs: Runs = None) -> None:
     facts = {"tags": ", ".join(row.tags), "host": info.host, "devices": ", ".join(info.devices), **info.versions}
     lines += [Text(""), Text("made with", "bold")]
     lines += [Text(f"  {name:<14} {fmt.printable(value)}") for name, value in facts.items() if value]
-    views.print_lines(lines)
+    painter.print_lines(lines)
 
 
 def _amount(path: Path) -> str:
@@ -133,7 +135,7 @@ def _amount(path: Path) -> str:
 def _show_document(directory: RunDir) -> dict[str, object]:
     import msgspec
 
-    from cafe_tui.reading.run import row_of
+    from cafe_tui.reading.runs import row_of
     from engine.contract.errors import CafeError
     from engine.contract.profile import files as profiles
 
@@ -157,7 +159,7 @@ def logs(
 ) -> None:
     """Print the engine's log: warnings, and tracebacks of failures."""
     from cafe_tui import format as fmt
-    from cafe_tui.reading.run import LogFollower
+    from cafe_tui.reading.log import LogFollower
 
     directory = find_run(runs, run)
     tail = LogFollower(directory, lines=lines)
@@ -187,7 +189,7 @@ def plot(
 ) -> None:
     """Draw curves once. By default: hypothesis and test-function loss of the game, else the training loss."""
     from cafe_tui.charts.svg import picture, to_rich, to_svg
-    from cafe_tui.console import views
+    from cafe_tui.console import painter, views
     from engine.contract.errors import UsageError
     from engine.contract.run.rundir import write_atomically
 
@@ -203,9 +205,9 @@ def plot(
         print(svg)
         return
     signs = views.signs_for(sys.stdout)
-    cells = width or min(views.console(sys.stdout).width, 160)
+    cells = width or min(painter.console(sys.stdout).width, 160)
     drawn = to_rich(picture(curves, cells, height or 20, log=log, charset=signs.charset), stage)
-    views.print_lines([*drawn.split("\n")])
+    painter.print_lines([*drawn.split("\n")])
 
 
 def _curves(directory: RunDir, wanted: str | None) -> tuple[str, list[Curve]]:
@@ -244,7 +246,7 @@ def table(
     runs: Runs = None,
 ) -> None:
     """Robust-accuracy tables side by side: models as rows, attacks as columns, percent with 95% intervals."""
-    from cafe_tui.console import views
+    from cafe_tui.console import painter, views
     from cafe_tui.reading.run import whole_view
     from engine.contract.run import results
 
@@ -267,16 +269,16 @@ def table(
     if format_ != "text":
         print("\n".join(_in_format(shown, format_)))
         return
-    width = views.console(sys.stdout).width if sys.stdout.isatty() else 200
+    width = painter.console(sys.stdout).width if sys.stdout.isatty() else 200
     differences = pictures[0].differences if len(pictures) == 1 else ()
     signs = views.signs_for(sys.stdout)
-    views.print_lines(views.table_lines(shown, differences, width=width, signs=signs))
-    views.print_lines(views.radius_lines(shown, width, signs))
+    painter.print_lines(views.table_lines(shown, differences, width=width, signs=signs))
+    painter.print_lines(views.radius_lines(shown, width, signs))
 
 
 def _over_seeds(directories: list[RunDir], format_: str) -> None:
     from cafe_tui import format as fmt
-    from cafe_tui.results import comparing, exporting
+    from cafe_tui.results import exporting, grids
     from cafe_tui.results import seeds as over
     from engine.contract.errors import UsageError
 
@@ -290,14 +292,14 @@ def _over_seeds(directories: list[RunDir], format_: str) -> None:
         print_json(over.document(found))
         return
     if format_ == "csv":
-        rows = [row for one in found for row in comparing.mean_records(one.group.runs)]
-        print("\n".join(exporting.csv_lines(comparing.MEAN_COLUMNS, rows)))
+        rows = [row for one in found for row in grids.mean_records(one.group.runs)]
+        print("\n".join(exporting.csv_lines(grids.MEAN_COLUMNS, rows)))
         return
     draw = {"text": exporting.text, "markdown": exporting.markdown, "latex": exporting.latex}[format_]
     for one in found:
-        grids = [over.mean_grid(one), *([over.effect_grid(one)] if one.effects else [])]
+        tables = [over.mean_grid(one), *([over.effect_grid(one)] if one.effects else [])]
         print(fmt.printable(one.group.name))
-        for grid in grids:
+        for grid in tables:
             print("\n".join(["", *draw(grid), "", *map(fmt.printable, (*grid.remarks, *grid.notes)), ""]))
 
 

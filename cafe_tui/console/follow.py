@@ -15,9 +15,10 @@ from typing import Protocol
 from rich.text import Text
 
 from cafe_tui import format as fmt
-from cafe_tui.console import views
+from cafe_tui.console import painter, views
 from cafe_tui.launch import local
-from cafe_tui.reading.run import LogFollower, RunFollower, RunView
+from cafe_tui.reading.log import LogFollower
+from cafe_tui.reading.run import RunFollower, RunView
 from engine.contract.run.records import Cell, ErrorNote, Message, Scalars, StageChange, WarningNote, to_json
 from engine.contract.run.results import document
 from engine.contract.run.rundir import RunDir, Status
@@ -47,7 +48,7 @@ class Sink(Protocol):
 class Live:
     """The live view: frames in place, the summary in their stead at the end."""
 
-    def __init__(self, painter: views.Painter, signs: views.Signs) -> None:
+    def __init__(self, painter: painter.Painter, signs: views.Signs) -> None:
         self._painter, self._signs, self._note = painter, signs, ""
         self._axes: views.Axes = {}
 
@@ -64,9 +65,9 @@ class Live:
     def end(self, view: RunView, run: RunDir) -> None:
         width, height = self._painter.size()
         said = [*views.summary(view, width, self._signs), *_tail(view, run), *_ending(view, run, self._signs)]
-        closing = views.broken(said, width)
+        closing = painter.broken(said, width)
         self._painter.paint(_last_frame(view, width, max(height - 1 - len(closing), 0), self._signs))
-        views.print_lines(closing)
+        painter.print_lines(closing)
 
 
 class Plain:
@@ -185,11 +186,11 @@ def _tail(view: RunView, run: RunDir) -> list[Text]:
 def _sink(plain: bool, json: bool, records: bool) -> Iterator[Sink]:
     if json:
         yield Json(records)
-    elif plain or not views.live_terminal(sys.stdout):
+    elif plain or not painter.live_terminal(sys.stdout):
         yield Plain()
     else:
-        with views.Painter(sys.stdout) as painter:
-            yield Live(painter, views.signs_for(sys.stdout))
+        with painter.Painter(sys.stdout) as canvas:
+            yield Live(canvas, views.signs_for(sys.stdout))
 
 
 class Interrupts:

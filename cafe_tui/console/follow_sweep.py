@@ -11,7 +11,7 @@ from typing import Protocol
 from rich.text import Text
 
 from cafe_tui import format as fmt
-from cafe_tui.console import views
+from cafe_tui.console import painter, views
 from cafe_tui.console.follow import EXIT_CODES, POLL_SECONDS, Interrupts, Plain, whole_document
 from cafe_tui.launch import local, queue
 from cafe_tui.reading.run import RunFollower, RunView
@@ -40,7 +40,7 @@ class Sink(Protocol):
 class Live:
     """A line for each run, in place."""
 
-    def __init__(self, tag: str, followers: Followers, painter: views.Painter) -> None:
+    def __init__(self, tag: str, followers: Followers, painter: painter.Painter) -> None:
         self._tag, self._followers, self._painter, self._note = tag, followers, painter, ""
         self._signs = views.signs_for(sys.stdout)
 
@@ -57,7 +57,7 @@ class Live:
 
     def end(self) -> None:
         self._painter.paint([])
-        views.print_lines(_ending(self._tag, self._followers, self._signs))
+        painter.print_lines(_ending(self._tag, self._followers, self._signs))
 
 
 class Lines:
@@ -134,11 +134,11 @@ def follow(
 def _sink(tag: str, followers: Followers, *, plain: bool, json: bool) -> Iterator[Sink]:
     if json:
         yield JsonLines(tag, followers)
-    elif plain or not views.live_terminal(sys.stdout):
+    elif plain or not painter.live_terminal(sys.stdout):
         yield Lines(tag, followers)
     else:
-        with views.Painter(sys.stdout) as painter:
-            yield Live(tag, followers, painter)
+        with painter.Painter(sys.stdout) as canvas:
+            yield Live(tag, followers, canvas)
 
 
 def _serve(followers: Followers, sink: Sink, interrupts: Interrupts, *, stops: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cafe_tui.profiles import forms
-from cafe_tui.reading.run import profile_reference
+from cafe_tui.reading.runs import profile_reference
 from engine.contract.errors import CafeError
 from engine.contract.profile import files as profiles
 from engine.contract.profile.files import Loaded

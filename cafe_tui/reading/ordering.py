@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from engine.contract.run.rundir import FINAL
 
 if TYPE_CHECKING:
-    from cafe_tui.reading.run import RunRow
+    from cafe_tui.reading.runs import RunRow
 
 Key = Callable[["RunRow"], float | str | None]
 

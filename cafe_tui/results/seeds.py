@@ -8,21 +8,12 @@ from typing import Any
 
 from cafe_tui import format as fmt
 from cafe_tui.reading.run import whole_view
-from cafe_tui.results.comparing import (
-    SEED,
-    Compared,
-    Group,
-    OutcomeFiles,
-    Settings,
-    attacks_of,
-    evaluated,
-    judge,
-    mean_entries,
-    read_settings,
-    seed_groups,
-    short_names,
-)
 from cafe_tui.results.exporting import Entry, Grid, Row
+from cafe_tui.results.grids import mean_entries
+from cafe_tui.results.groups import Compared, Group, attacks_of, seed_groups
+from cafe_tui.results.names import short_names
+from cafe_tui.results.outcomes import OutcomeFiles, evaluated, judge
+from cafe_tui.results.settings import SEED, Settings, read_settings
 from engine.contract.run.results import OverSeeds, Paired, over_seeds
 from engine.contract.run.rundir import RunDir
 

@@ -22,7 +22,9 @@ from textual.driver import Driver
 from textual.screen import Screen
 from textual.theme import Theme
 
-from cafe_tui.reading.run import LogFollower, RunFollower, RunsFollower
+from cafe_tui.reading.log import LogFollower
+from cafe_tui.reading.run import RunFollower
+from cafe_tui.reading.runs import RunsFollower
 from cafe_tui.terminal.frame_rate import SLOW, USUAL, Pace
 from cafe_tui.terminal.protocols import Gallery, Way, choose, installed, terminal_cell
 from cafe_tui.ui.messages import RunOpened

@@ -10,7 +10,8 @@ from textual.message import Message
 
 if TYPE_CHECKING:
     from cafe_tui.profiles.parent import Resolved
-    from cafe_tui.reading.run import RunRow, RunView
+    from cafe_tui.reading.run import RunView
+    from cafe_tui.reading.runs import RunRow
 
 
 @dataclass

@@ -15,7 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from engine import device, pipeline, process
+from engine import brake, device, pipeline, process
 from engine.checkpoints import own as checkpoints
 from engine.contract.errors import UsageError
 from engine.contract.profile import files as profiles
@@ -354,7 +354,7 @@ def test_an_edited_profile_is_refused_until_it_is_put_back(
 
         with monkeypatch.context() as patch:
             patch.setattr(Recorder, "progress", stopping)
-            patch.setattr(process, "STOP_POLL_SECONDS", 0)
+            patch.setattr(brake, "STOP_POLL_SECONDS", 0)
             assert process.run(run) == 130
 
     stopped_in("train", 3)

@@ -19,7 +19,8 @@ from textual.widgets import Input, Static
 from cafe_tui import format as fmt
 from cafe_tui.launch import local
 from cafe_tui.reading.ordering import ORDERS
-from cafe_tui.reading.run import RunFollower, RunRow, row_of
+from cafe_tui.reading.run import RunFollower
+from cafe_tui.reading.runs import RunRow, row_of
 from cafe_tui.ui.app import CafeApp, Followers
 from cafe_tui.ui.screens.help import HelpLines, HelpScreen
 from cafe_tui.ui.screens.run import RunScreen

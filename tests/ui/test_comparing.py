@@ -19,20 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from cafe_tui.results import comparing, exporting
-from cafe_tui.results.comparing import (
-    Compared,
-    Evaluated,
-    OutcomeFiles,
-    Settings,
-    Unreadable,
-    read_outcomes,
-    read_settings,
-    seed_groups,
-    short_names,
-    table_grid,
-)
+from cafe_tui.results import exporting, grids
+from cafe_tui.results import outcomes as outcomes_module
 from cafe_tui.results.exporting import Entry, Grid
+from cafe_tui.results.grids import table_grid
+from cafe_tui.results.groups import Compared, seed_groups
+from cafe_tui.results.names import short_names
+from cafe_tui.results.outcomes import Evaluated, OutcomeFiles, Unreadable, read_outcomes
+from cafe_tui.results.settings import Settings, read_settings
 from engine.contract.profile import files as profiles
 from engine.contract.run.records import Scalars, encode
 from engine.contract.run.results import make_cell, table
@@ -117,14 +111,14 @@ def test_profiles_show_only_what_differs(tmp_path: Path) -> None:
     one, two = record_run(tmp_path, run_id=run_id("aaaa")), record_run(tmp_path, run_id=run_id("bbbb"))
     change_profile(two, seed=3, name="other", description="other words", stage__game__epochs=7, threat__eps=0.3)
     runs = [Compared(run.id, run.id[-4:], read_settings(run), table([])) for run in (one, two)]
-    grid = comparing.profile_grid(runs)
+    grid = grids.profile_grid(runs)
     assert grid.head == ("key", "aaaa", "bbbb")
     found = {row[0]: row[1:] for row in texts(grid)}
     assert found["seed"] == ["0", "3"]
     assert found["threat.eps"] == ["0.15", "0.3"]
     assert found["stage.game.epochs"] == ["10", "7"]
     assert not {"name", "description", "stages"} & found.keys()
-    same = comparing.profile_grid([runs[0], runs[0]])
+    same = grids.profile_grid([runs[0], runs[0]])
     assert not same.sections
     assert "All settings are the same" in same.notes[0]
 
@@ -136,7 +130,7 @@ def test_stages_are_told_apart_by_their_ids_not_their_places(tmp_path: Path) -> 
     tables["stage"][1]["models"] = ["train"]
     two.profile_file.write_text(profiles.dumps(profiles.from_tables(tables)), encoding="utf-8")
     runs = [Compared(run.id, run.id[-4:], read_settings(run), table([])) for run in (one, two)]
-    found = {row[0]: row[1:] for row in texts(comparing.profile_grid(runs))}
+    found = {row[0]: row[1:] for row in texts(grids.profile_grid(runs))}
     assert found["stages"] == ["train, game, inoculate, evaluate", "train, evaluate"]
     assert found["stage.game.epochs"] == ["10", "-"]
     assert not any(key.startswith("stage.train.") for key in found)
@@ -149,7 +143,7 @@ def test_a_profile_that_cannot_be_read_is_said_in_one_line(tmp_path: Path, text:
     if text is not None:
         two.profile_file.write_text(text)
     runs = [Compared(run.id, run.id[-4:], read_settings(run), table([])) for run in (one, two)]
-    grid = comparing.profile_grid(runs)
+    grid = grids.profile_grid(runs)
     assert not grid.sections
     [problem] = grid.remarks
     assert problem.startswith("bbbb: ")
@@ -235,8 +229,8 @@ def test_a_column_measured_on_different_numbers_of_examples_is_remarked() -> Non
 
 def test_paired_numbers_are_those_of_the_definition(tmp_path: Path) -> None:
     one, two = run_with_outcomes(tmp_path, "aaaa", 1), run_with_outcomes(tmp_path, "bbbb", 2, share=0.8)
-    tested = [comparing.evaluated(run, read_settings(run)) for run in (one, two)]
-    found = comparing.verdicts(tested, OutcomeFiles())
+    tested = [outcomes_module.evaluated(run, read_settings(run)) for run in (one, two)]
+    found = outcomes_module.verdicts(tested, OutcomeFiles())
     assert [(v.a, v.b, v.attack) for v in found] == [
         (model, model, attack) for model in ("train", "inoculate") for attack in ("clean", "fgsm", "pgd")
     ]
@@ -257,9 +251,11 @@ def test_networks_without_a_namesake_are_compared_last_with_last(tmp_path: Path)
     def tested(end: str, *models: str) -> Evaluated:
         return Evaluated(run_id(end), Settings(), {(model, "pgd"): tmp_path for model in models})
 
-    assert comparing.shared_models(tested("aaaa", "train", "cafe"), tested("bbbb", "adv")) == [("cafe", "adv")]
-    assert comparing.shared_models(tested("aaaa", "train", "cafe"), tested("bbbb", "train")) == [("train", "train")]
-    assert comparing.shared_models(tested("aaaa"), tested("bbbb", "train")) == []
+    assert outcomes_module.shared_models(tested("aaaa", "train", "cafe"), tested("bbbb", "adv")) == [("cafe", "adv")]
+    assert outcomes_module.shared_models(tested("aaaa", "train", "cafe"), tested("bbbb", "train")) == [
+        ("train", "train")
+    ]
+    assert outcomes_module.shared_models(tested("aaaa"), tested("bbbb", "train")) == []
 
 
 @pytest.mark.parametrize(
@@ -272,12 +268,12 @@ def test_networks_without_a_namesake_are_compared_last_with_last(tmp_path: Path)
 def test_different_examples_are_never_compared(tmp_path: Path, right: Any, labels: Any, says: str) -> None:
     one, two = run_with_outcomes(tmp_path, "aaaa", 1), run_with_outcomes(tmp_path, "bbbb", 2)
     write_outcomes(two, "train", "pgd", right, labels)
-    tested = [comparing.evaluated(run, read_settings(run)) for run in (one, two)]
-    found = comparing.verdicts(tested, OutcomeFiles())
+    tested = [outcomes_module.evaluated(run, read_settings(run)) for run in (one, two)]
+    found = outcomes_module.verdicts(tested, OutcomeFiles())
     [refused_one] = [verdict for verdict in found if verdict.result is None]
     assert (refused_one.a, refused_one.attack) == ("train", "pgd")
     assert says in refused_one.problem
-    grid = comparing.paired_grid(tested, found, {one.id: "aaaa", two.id: "bbbb"})
+    grid = grids.paired_grid(tested, found, {one.id: "aaaa", two.id: "bbbb"})
     assert len(grid.sections[0]) == 5
     assert any("bbbb: not compared under pgd: different examples" in remark for remark in grid.remarks)
 
@@ -286,8 +282,8 @@ def test_the_same_labels_of_other_data_are_not_the_same_examples(tmp_path: Path)
     one, two = run_with_outcomes(tmp_path, "aaaa", 1), run_with_outcomes(tmp_path, "bbbb", 2)
     settings = read_settings(two)
     other = Settings({**settings.values, "data.name": "svhn"}, settings.tables)
-    tested = [comparing.evaluated(one, read_settings(one)), comparing.evaluated(two, other)]
-    assert {v.problem for v in comparing.verdicts(tested, OutcomeFiles())} == {"different data: digits and svhn"}
+    tested = [outcomes_module.evaluated(one, read_settings(one)), outcomes_module.evaluated(two, other)]
+    assert {v.problem for v in outcomes_module.verdicts(tested, OutcomeFiles())} == {"different data: digits and svhn"}
 
 
 def test_another_strength_of_the_attack_is_remarked(tmp_path: Path) -> None:
@@ -300,7 +296,7 @@ def test_another_strength_of_the_attack_is_remarked(tmp_path: Path) -> None:
         (["pgd-l2"], ["threat.eps", "stage.evaluate.pgd_steps"]),
         (["apgd-ce", "cw"], ["threat.eps"]),
     ):
-        assert comparing.different_tests(*settings, attacks) == keys
+        assert outcomes_module.different_tests(*settings, attacks) == keys
 
 
 def npy(array: Any, **options: Any) -> bytes:
@@ -361,7 +357,7 @@ def test_huge_missing_and_endless_files_are_not_read(tmp_path: Path, monkeypatch
     bomb.write_bytes(zipped(right=npy(np.zeros(1 << 20, bool)), labels=npy(np.zeros(1 << 20, int))))
     assert bomb.stat().st_size < 1 << 16
     assert len(read_outcomes(bomb).right) == 1 << 20
-    monkeypatch.setattr(comparing, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(outcomes_module, "MOST_BYTES", 1 << 20)
     with pytest.raises(Unreadable, match="more than"):
         read_outcomes(bomb)
     with pytest.raises(Unreadable, match="not there"):
@@ -504,7 +500,8 @@ def test_compare_does_not_take_another_network_while_the_table_is_unfinished(fol
 
 def test_comparing_loads_no_screen_and_numpy_only_for_outcomes() -> None:
     script = (
-        "import sys, cafe_tui.results.comparing, cafe_tui.results.exporting, cafe_tui.cli.compare\n"
+        "import sys, cafe_tui.results.grids, cafe_tui.results.outcomes\n"
+        "import cafe_tui.results.exporting, cafe_tui.cli.compare\n"
         "print([name for name in ('torch', 'textual', 'numpy', 'rich') if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -10,8 +10,9 @@ import pyte
 import pytest
 from rich.text import Text
 
-from cafe_tui.console import views
-from cafe_tui.console.views import Painter, Signs
+from cafe_tui.console import painter, views
+from cafe_tui.console.painter import Painter
+from cafe_tui.console.views import Signs
 from cafe_tui.reading.run import RunFollower, RunView
 from engine.contract.run.records import Cell, WarningNote, encode
 from engine.contract.run.results import make_cell, table
@@ -37,7 +38,7 @@ def test_frames_fit_any_terminal(
     view, signs = view_of(tmp_path, upto), Signs(charset)
     frame = views.frame(view, width, height, signs)
     assert len(frame) <= height
-    for line in views.render(frame, width, io.StringIO()):
+    for line in painter.render(frame, width, io.StringIO()):
         plain = Text.from_ansi(line)
         assert plain.cell_len <= width
     if charset == "ascii":
@@ -80,7 +81,7 @@ def test_notes_are_broken_into_lines_that_fit(tmp_path: Path) -> None:
 def test_prose_is_broken_between_words_and_rows_stay_whole() -> None:
     row = Text("a row of numbers", no_wrap=True)
     given = [Text("some words of prose"), row, Text("one/long path", overflow="ignore")]
-    assert [line.plain for line in views.broken(given, 10)] == [
+    assert [line.plain for line in painter.broken(given, 10)] == [
         "some words",
         "of prose",
         row.plain,
@@ -279,6 +280,6 @@ def test_a_live_run_costs_few_bytes(tmp_path: Path) -> None:
 
 def test_colours_follow_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert "\x1b[32m" in views.render([Text("x", "green")], 10, io.StringIO())[0]
+    assert "\x1b[32m" in painter.render([Text("x", "green")], 10, io.StringIO())[0]
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[32m" not in views.render([Text("x", "green")], 10, io.StringIO())[0]
+    assert "\x1b[32m" not in painter.render([Text("x", "green")], 10, io.StringIO())[0]

@@ -13,8 +13,8 @@ from scipy.stats import binomtest, ttest_rel
 
 from cafe_tui import format as fmt
 from cafe_tui.results import exporting, seeds
-from cafe_tui.results.comparing import read_settings
 from cafe_tui.results.seeds import Pair
+from cafe_tui.results.settings import read_settings
 from engine.contract.profile import files as profiles
 from engine.contract.run import rundir
 from engine.contract.run.results import Results, make_cell

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cafe_tui.reading import run as reading_run
-from cafe_tui.reading.run import LogFollower, RunFollower, RunsFollower, row_of
+from cafe_tui.reading import runs as runs_module
+from cafe_tui.reading.log import LogFollower
+from cafe_tui.reading.run import RunFollower
+from cafe_tui.reading.runs import RunsFollower, row_of
 from cafe_tui.reading.sparkline import trend
 from cafe_tui.results.exporting import points
 from engine.contract.plan import plan
@@ -201,7 +203,7 @@ def test_rows_are_read_again_only_when_files_change(tmp_path: Path, monkeypatch:
 def test_of_many_ended_runs_those_out_of_sight_are_looked_at_in_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading_run, "ENDED_AT_ONCE", 2)
+    monkeypatch.setattr(runs_module, "ENDED_AT_ONCE", 2)
     runs = [RunDir(tmp_path / f"20260101-00000{i}-many-000{i}") for i in range(5)]
     for run in runs:
         run.path.mkdir()

@@ -16,9 +16,11 @@ from cafe_tui import format as fmt
 from cafe_tui.charts.raster import FAINT, Curve
 from cafe_tui.charts.svg import to_svg
 from cafe_tui.reading.run import RunFollower
-from cafe_tui.results import comparing, exporting
-from cafe_tui.results.comparing import MOST_RUNS, Compared, OutcomeFiles, Settings, Verdict
+from cafe_tui.results import exporting, grids, names, outcomes, settings
 from cafe_tui.results.exporting import Document, Grid
+from cafe_tui.results.groups import MOST_RUNS, Compared
+from cafe_tui.results.outcomes import OutcomeFiles, Verdict
+from cafe_tui.results.settings import Settings
 from cafe_tui.ui.screens.curves import Key, defaults
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.compare.curves import OverlaidCurves, SeriesBar
@@ -140,7 +142,7 @@ class CompareScreen(PollingScreen):
         there = {run.id: run for run in runs}
         self._there = len(there)
         self._runs = list(there.values())[:MOST_RUNS]
-        self._names = comparing.short_names([run.id for run in self._runs])
+        self._names = names.short_names([run.id for run in self._runs])
         self._pane = PANES[0]
         self._key: Key | None = None  # the series on screen
         self._singled: str | None = None  # id of the run that is brought out
@@ -173,7 +175,7 @@ class CompareScreen(PollingScreen):
     def read(self) -> bool:
         """Look at the run directories (reader thread); whether there is more to read at once."""
         if not self._settings:
-            self._settings = [comparing.read_settings(run) for run in self._runs]
+            self._settings = [settings.read_settings(run) for run in self._runs]
         news = [follower.poll(READING_SECONDS) for follower in self._followers]
         if any(news):
             views = tuple(follower.view for follower in self._followers)
@@ -181,7 +183,7 @@ class CompareScreen(PollingScreen):
                 Compared(view.id, self._names[view.id], settings, view.table)
                 for view, settings in zip(views, self._settings, strict=True)
             )
-            tables, profiles = comparing.table_grid(runs), comparing.profile_grid(runs)
+            tables, profiles = grids.table_grid(runs), grids.profile_grid(runs)
             self.post_message(RunsRead(runs, views, tables, profiles))
         self._read_outcomes()
         return any(follower.behind for follower in self._followers)
@@ -191,9 +193,9 @@ class CompareScreen(PollingScreen):
         if seen == self._outcomes_seen:
             return
         self._outcomes_seen = seen
-        tested = [comparing.evaluated(run, settings) for run, settings in zip(self._runs, self._settings, strict=True)]
-        found = comparing.verdicts(tested, self._files)
-        grid = comparing.paired_grid(tested, found, self._names) if len(tested) > 1 else SEVERAL_NEEDED
+        tested = [outcomes.evaluated(run, settings) for run, settings in zip(self._runs, self._settings, strict=True)]
+        found = outcomes.verdicts(tested, self._files)
+        grid = grids.paired_grid(tested, found, self._names) if len(tested) > 1 else SEVERAL_NEEDED
         self.post_message(OutcomesRead(found, grid))
 
     def on_runs_read(self, message: RunsRead) -> None:
@@ -356,12 +358,12 @@ class CompareScreen(PollingScreen):
             rows: list[tuple[object, ...]] = [tuple(entry.text for entry in row) for row in grid.sections[0]]
             return [_csv("CSV, a line a key", f"{stem}.csv", grid.head, rows)]
         if self._pane == "paired":
-            records = comparing.paired_records(self._verdicts)
-            return [_csv("CSV, a line a comparison", f"{stem}.csv", comparing.PAIRED_COLUMNS, records)]
+            records = grids.paired_records(self._verdicts)
+            return [_csv("CSV, a line a comparison", f"{stem}.csv", grids.PAIRED_COLUMNS, records)]
         head = ("run", "seed", *exporting.CELL_COLUMNS)
-        documents = [_csv("CSV, a line a cell", f"{stem}.csv", head, comparing.cell_records(runs))]
-        if means := comparing.mean_records(runs):
-            documents.append(_csv("CSV of the means over seeds", "compare-means.csv", comparing.MEAN_COLUMNS, means))
+        documents = [_csv("CSV, a line a cell", f"{stem}.csv", head, grids.cell_records(runs))]
+        if means := grids.mean_records(runs):
+            documents.append(_csv("CSV of the means over seeds", "compare-means.csv", grids.MEAN_COLUMNS, means))
         return documents
 
     def _curve_documents(self, key: Key) -> list[Document]:

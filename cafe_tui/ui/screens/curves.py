@@ -18,11 +18,11 @@ from textual.strip import Strip
 from cafe_tui import format as fmt
 from cafe_tui.charts.raster import Curve
 from cafe_tui.charts.series import Series
+from cafe_tui.reading.run import stage_to_show
 from cafe_tui.reading.zoom import ExactReader
 from cafe_tui.ui.messages import RunChanged
 from cafe_tui.ui.preferences import Memory
 from cafe_tui.ui.screens.polling import PollingScreen
-from cafe_tui.ui.screens.run import stage_to_show
 from cafe_tui.ui.widgets.chart import COLOURS, CURVE_CLASSES, CURVE_CSS, curve_style
 from cafe_tui.ui.widgets.curve_view import CurveView
 from cafe_tui.ui.widgets.game_curves import CHARTS, TRAINING

@@ -16,7 +16,7 @@ from engine.contract.run import rundir
 from engine.contract.run.rundir import FINAL, RunDir
 
 if TYPE_CHECKING:
-    from cafe_tui.reading.run import RunRow
+    from cafe_tui.reading.runs import RunRow
 
 
 def _names(rows: Sequence[RunRow]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 
 from textual.app import ComposeResult
@@ -28,7 +27,9 @@ from cafe_tui.ui.widgets.stage_bar import StageBar
 from engine.contract.run.rundir import RunDir
 
 if TYPE_CHECKING:
-    from cafe_tui.reading.run import LogFollower, RunFollower, RunView, StageView
+    from cafe_tui.reading.log import LogFollower
+    from cafe_tui.reading.run import RunFollower, RunView
+from cafe_tui.reading.run import stage_to_show
 
 PANES: Final = ("curves", "results", "log", "profile")
 """What `tab` goes through; on a low terminal one of them is shown at a time, and the profile is always alone."""
@@ -36,8 +37,6 @@ HEIGHTS: Final = [(0, "-low"), (34, "-high")]
 WIDTHS: Final = [(0, "-narrow"), (150, "-wide")]
 PATIENCE: Final = 0.05
 """Seconds that the first painting waits for the first records."""
-
-
 W = TypeVar("W", bound=Widget)
 
 
@@ -45,15 +44,6 @@ def titled(widget: W, title: str) -> W:
     """The widget with a title in its top border."""
     widget.border_title = title
     return widget
-
-
-def stage_to_show(stages: Sequence[StageView], with_curves: Container[str]) -> str:
-    """Id of the stage whose curves say most: the one running, else the latest game, else the latest with any."""
-    drawable = [stage for stage in stages if stage.id in with_curves]
-    running = [stage for stage in drawable if stage.state == "running"]
-    games = [stage for stage in drawable if stage.kind == "game"]
-    best = running or games or drawable
-    return best[-1].id if best else ""
 
 
 Severity = Literal["information", "warning", "error"]
@@ -290,7 +280,7 @@ class RunScreen(PollingScreen):
 
     def action_stop(self) -> None:
         """Ask whether to stop this run."""
-        from cafe_tui.reading.run import row_of
+        from cafe_tui.reading.runs import row_of
         from cafe_tui.ui.screens import manage
 
         manage.stop(self.app, [row_of(self._run)], lambda _: self._run)

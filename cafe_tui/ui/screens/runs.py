@@ -18,7 +18,7 @@ from textual.widgets import Static
 
 from cafe_tui import format as fmt
 from cafe_tui.reading.ordering import ORDERS, Group, grouped, ordered
-from cafe_tui.reading.run import row_of
+from cafe_tui.reading.runs import row_of
 from cafe_tui.ui.messages import RunsChanged
 from cafe_tui.ui.preferences import Memory
 from cafe_tui.ui.screens.polling import BREATH, PollingScreen
@@ -30,7 +30,7 @@ from engine.contract.run.rundir import FINAL, RunDir, listing
 if TYPE_CHECKING:
     from textual.widgets import Input
 
-    from cafe_tui.reading.run import RunRow, RunsFollower
+    from cafe_tui.reading.runs import RunRow, RunsFollower
 
 AGES_EVERY = 10.0
 """Seconds between looks at whether an age has become another text."""

@@ -35,7 +35,7 @@ from cafe_tui.ui.widgets.pieces import difference_piece, state_piece
 from engine.contract.run.rundir import FINAL
 
 if TYPE_CHECKING:
-    from cafe_tui.reading.run import RunRow
+    from cafe_tui.reading.runs import RunRow
 
 
 @dataclass(frozen=True)

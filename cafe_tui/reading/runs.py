@@ -1,0 +1,190 @@
+"""Follow a folder of runs: one row a run, read anew only where its files have changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from cafe_tui.reading.sparkline import trend
+from engine.contract.run import rundir
+from engine.contract.run.rundir import Info, RunDir, State
+
+if TYPE_CHECKING:
+    pass
+from cafe_tui.reading.run import LEAST_PROGRESS, RESUMED_SECONDS
+
+READING_SECONDS = 0.05
+"""For how long a look at many runs reads on."""
+ENDED_AT_ONCE = 1000
+"""Ended runs out of sight at most that one look at a folder asks for changes; the others have their turn later."""
+SETTLED_NS = 4_000_000_000
+"""Nanoseconds after which the time of a folder tells every change."""
+VALUED_OPTIONS = frozenset({"--set", "--name", "--tag", "--device", "--parallel", "--runs"})
+"""Of `cafe run`: the word after one of them is not the profile."""
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run in a list of runs; `created` in unix seconds, `progress` 0-1.
+
+    `eta` is the seconds to go, None while unknown; `trend` the newest values of the headline metric, if it was read.
+    """
+
+    id: str
+    name: str
+    state: str
+    reason: str
+    stage: str
+    step: int
+    total_steps: int
+    progress: float
+    created: float
+    tags: tuple[str, ...]
+    headline: Mapping[str, float | str | None]
+    profile: str = ""
+    eta: float | None = None
+    trend: tuple[float, ...] = ()
+
+    @cached_property
+    def words(self) -> str:
+        """All that the run is found by, in lower case."""
+        return " ".join((self.id, self.name, self.profile, self.state, self.stage, *self.tags)).lower()
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of the `ls` document of the contract."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state,
+            "reason": self.reason,
+            "stage": self.stage,
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "progress": self.progress,
+            "created": self.created,
+            "tags": list(self.tags),
+            "headline": dict(self.headline),
+        }
+
+
+def row_of(run: RunDir, now: float | None = None) -> RunRow:
+    """The row of one run, read from its small files."""
+    info, state, results = run.info(), run.state(), run.results()
+    status = run.status(state, now)
+    return RunRow(
+        id=run.id,
+        name=info.name,
+        state=status.state,
+        reason=status.reason,
+        stage=state.stage,
+        step=state.step,
+        total_steps=state.total_steps,
+        progress=state.progress,
+        created=info.created,
+        tags=tuple(info.tags),
+        headline=dict(results.headline) if results else {},
+        profile=_profile_of(info),
+        eta=_eta(info, state, time.time() if now is None else now) if not status.final else None,
+    )
+
+
+def profile_reference(info: Info) -> str:
+    """What the command that started the run named as its profile; empty when that is not known."""
+    words = iter(info.command[2:] if info.command[1:2] == ["run"] else ())
+    for word in words:
+        if not word.startswith("-"):
+            return word
+        if word in VALUED_OPTIONS:
+            next(words, None)
+    return ""
+
+
+def _profile_of(info: Info) -> str:
+    """The name of the profile that the run was started from; where that is an earlier run's, its own name."""
+    named = PurePath(profile_reference(info))
+    return info.name if named.name in ("", "profile.toml") else named.stem
+
+
+def _eta(info: Info, state: State, now: float) -> float | None:
+    """Seconds to go by the mean speed so far; None early on and for an engine that went on with an older one's work."""
+    began = state.pid_started
+    if state.progress < LEAST_PROGRESS or began is None or abs(began - info.created) > RESUMED_SECONDS:
+        return None
+    return max(now - began, 0.0) * (1 - state.progress) / state.progress
+
+
+class RunsFollower:
+    """Follows the runs folder: runs whose files did not change are not read again.
+
+    Of the runs whose ids are `visible`, the trend is read too. `behind` tells after a poll that some is still missing.
+    """
+
+    def __init__(self, runs: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.runs = runs
+        self._clock = clock
+        self._known: dict[str, tuple[object, RunRow]] = {}
+        self._rows: tuple[RunRow, ...] | None = None
+        self._listed: Sequence[RunDir] = ()
+        self._changed = 0
+        self._turn = 0  # the first of the ended runs out of sight that are looked at next
+        self._trends: dict[str, tuple[object, tuple[float, ...]]] = {}
+        self.visible: frozenset[str] = frozenset()
+        self.behind = False
+
+    def poll(self) -> tuple[RunRow, ...] | None:
+        """All runs, newest first; None when nothing has changed. Raises UsageError when the folder is unreadable."""
+        known: dict[str, tuple[object, RunRow]] = {}
+        until, self.behind = time.monotonic() + READING_SECONDS, False
+        listed, begin = self._listing(), self._turn
+        end = begin + ENDED_AT_ONCE
+        self._turn = end if end < len(listed) else 0
+        for place, run in enumerate(listed):
+            before = self._known.get(run.id)
+            ended = before is not None and before[1].state in rundir.FINAL
+            if before and ended and not begin <= place < end and run.id not in self.visible:
+                known[run.id] = before
+                continue
+            signature = run.signature()
+            # A heartbeat that stops changes no file: the state of a run that is not final is judged each time.
+            if before and ended and before[0] == signature:
+                known[run.id] = before
+            else:
+                known[run.id] = (signature, row_of(run, self._clock()))
+        self._known = known
+        visible = [run for run in self._listed if run.id in self.visible]
+        self._trends = {run.id: self._trends[run.id] for run in visible if run.id in self._trends}
+        for run in visible:
+            self._look_at_trend(run, until)
+        rows = tuple(self._with_trend(row) for _, row in known.values())
+        if rows == self._rows:
+            return None
+        self._rows = rows
+        return rows
+
+    def _look_at_trend(self, run: RunDir, until: float) -> None:
+        """Read the trend of a run if its records changed and there is time, until a moment of the monotonic clock."""
+        changed = run.records_signature()
+        if run.id not in self._trends or self._trends[run.id][0] != changed:
+            if time.monotonic() > until:
+                self.behind = True
+            else:
+                self._trends[run.id] = (changed, trend(run))
+
+    def _with_trend(self, row: RunRow) -> RunRow:
+        found = self._trends.get(row.id)
+        return replace(row, trend=found[1]) if found and found[1] else row
+
+    def _listing(self) -> Sequence[RunDir]:
+        """The runs; those listed last if the folder has not changed since, which costs a long list nothing."""
+        try:
+            changed = self.runs.stat().st_mtime_ns
+        except OSError:
+            changed = 0
+        # A change soon after the listing may bear the same time, as some file systems count in seconds.
+        if changed != self._changed or time.time_ns() - changed < SETTLED_NS:
+            self._listed, self._changed = rundir.listing(self.runs), changed
+        return self._listed
