@@ -146,14 +146,18 @@ def test_python_m_where_no_folder_has_the_name(folder: Path) -> None:
         subprocess.run([sys.executable, "-m", name, *arguments], env=environment, timeout=120, check=True)
 
 
-def test_torchrun_by_hand(folder: Path) -> None:
-    """As the README says."""
-    profile = profiles.load("tiny").profile
+@pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
+def test_an_engine_by_hand(folder: Path, devices: str) -> None:
+    """By torchrun as the README says, and by Python with its safe path, whose ranks have it too."""
+    profile = profiles.load("tiny", [f"compute.devices={devices}"] if ":" in devices else []).profile
     run = rundir.create(folder / "runs", "tiny", profiles.dumps(profile))
-    environment = {key: value for key, value in os.environ.items() if key not in SAFE}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+    environment = {key: value for key, value in os.environ.items() if key not in SAFE} | {"OMP_NUM_THREADS": "1"}
+    command: list[str | Path] = [sys.executable, "-P"]
+    if devices == "cpu":
+        environment["PYTHONSAFEPATH"] = "1"
+        command = [Path(sys.executable).with_name("torchrun"), "--local-addr", "127.0.0.1"]
     done = subprocess.run(
-        [Path(sys.executable).with_name("torchrun"), "--local-addr", "127.0.0.1", "-m", "engine", "run", run.path],
+        [*command, "-m", "engine", "run", run.path],
         env=environment,
         capture_output=True,
         text=True,
