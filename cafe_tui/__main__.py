@@ -1,10 +1,21 @@
-"""The `cafe` command: `python -m cafe_tui` is the same."""
+"""The `cafe` command: `python -m cafe_tui` is the same.
+
+But not where the working directory has a cafe_tui/ of its own, or a module of the name of one that Python needs to
+start: `python -m` takes these before a word of ours is read. `cafe` and `python -P -m cafe_tui` do not.
+"""
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # the working directory: an engine/ or numpy.py that happens to lie there is not meant
+    home = os.path.dirname(os.path.dirname(__file__))
+    if home not in sys.path:  # the working directory was a checkout that is not installed
+        sys.path.insert(0, home)
+
+import gc
 from io import TextIOWrapper
 
 

@@ -2,15 +2,22 @@
 
 `python -m engine data NAME` fetches and converts a data set, `python -m engine import FILE` a foreign checkpoint;
 `python -m engine speed` measures this host.
+
+What happens to lie in the working directory, such as a torch.py, is not imported. An engine/ there is, in the place of
+all that stands here, unless Python was started with its safe path (-P or PYTHONSAFEPATH=1), as `cafe` does.
 """
 
 from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]
 
 import argparse
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

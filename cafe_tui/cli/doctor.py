@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from cafe_tui.cli.options import Json, Runs, print_json
+from cafe_tui.launch import spawn
 from cafe_tui.locations import runs_folder, slow_line
 from engine.contract.errors import UsageError
 
@@ -92,9 +93,7 @@ def _engine() -> dict[str, Any]:
     from json import loads
 
     try:
-        answer = subprocess.run(
-            [sys.executable, "-c", _TORCH_PROBE], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
-        )
+        answer = spawn.answer(spawn.python("-c", _TORCH_PROBE), _PROBE_SECONDS)
     except subprocess.TimeoutExpired:
         return {"error": f"no answer within {_PROBE_SECONDS} s; a GPU driver may hang"}
     if answer.returncode:

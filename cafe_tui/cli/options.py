@@ -75,11 +75,11 @@ def run_engine(*arguments: str) -> int:
     It gets the signals that would end this process. One that a signal ends gives the code of a shell, 130 for these.
     """
     import signal
-    import subprocess
-    import sys
     from types import FrameType
 
-    process = subprocess.Popen([sys.executable, "-m", "engine", *arguments])
+    from cafe_tui.launch.spawn import attached, python
+
+    process = attached(python("-m", "engine", *arguments))
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         process.send_signal(number)

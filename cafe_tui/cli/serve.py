@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cafe_tui.cli.options import Runs
+from cafe_tui.launch.spawn import environment
 from cafe_tui.locations import runs_folder
 
 
@@ -37,7 +38,8 @@ def serve(
             "they are; 127.0.0.1 and ssh -L are safer",
             file=sys.stderr,
         )
-    os.environ["CAFE_RUNS"] = str(runs_folder(runs).absolute())  # a shell starts the UI: no name passes through it
+    # textual-serve has a shell start the UI, in our environment: no name passes through its command.
+    os.environ |= environment() | {"CAFE_RUNS": str(runs_folder(runs).absolute())}
     try:
         UiServer(host, port).run()
     except OSError as error:

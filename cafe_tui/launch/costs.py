@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cafe_tui import format as fmt
-from cafe_tui.launch import local, queue
+from cafe_tui.launch import queue
+from cafe_tui.launch.spawn import python, talking
 from engine.contract.plan import plan
 from engine.contract.profile import files as profiles
 from engine.contract.profile.files import Loaded
@@ -96,25 +96,17 @@ def _speeds(wanted: Sequence[Profile], given_up: Callable[[], bool]) -> list[flo
     ]
     kinds = {kind: profiles.to_tables(profile) for kind, profile in zip(alike, wanted, strict=True)}
     try:
-        answer = _answer(json.dumps(list(kinds.values())), given_up)
+        answer = _answer(json.dumps(list(kinds.values())).encode(), given_up)
         found = dict(zip(kinds, json.loads(answer), strict=True))
     except (OSError, ValueError):
         return None  # the run itself will tell what is wrong
     return [found[kind] for kind in alike]
 
 
-def _answer(question: str, given_up: Callable[[], bool]) -> str:
+def _answer(question: bytes, given_up: Callable[[], bool]) -> bytes:
     """What the measuring process says; nothing when it fails, takes too long or is not waited for."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "engine", "speed", os.getcwd()],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=profiles.shipped_folder(),  # a file called engine or torch in the user's folder must not shadow ours
-        env=local.environment(),
-    )
-    asked: str | None = question
+    process = talking(python("-m", "engine", "speed", os.getcwd()))
+    asked: bytes | None = question
     with process:
         for _ in range(round(MEASURE_SECONDS / ASKED_EVERY)):
             if given_up():
@@ -124,4 +116,4 @@ def _answer(question: str, given_up: Callable[[], bool]) -> str:
             except subprocess.TimeoutExpired:
                 asked = None  # is on its way
         process.kill()
-    return ""
+    return b""

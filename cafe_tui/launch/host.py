@@ -20,6 +20,8 @@ from typing import Any, Final
 
 import msgspec
 
+from cafe_tui.launch.spawn import python, talking
+
 PERIOD: Final = 2.0
 """Seconds between two samples."""
 SILENCE: Final = 10.0
@@ -187,7 +189,7 @@ class Sampler:
     def __init__(
         self, folder: Path, command: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._command = [*(command or (sys.executable, "-m", "cafe_tui.launch.host")), str(folder)]
+        self._command = [*(command or python("-m", "cafe_tui.launch.host")), str(folder)]
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._started = -SILENCE
@@ -219,9 +221,7 @@ class Sampler:
     def _start(self) -> None:
         self._started, self._rest = self._clock(), b""
         try:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+            self._process = talking(self._command)
         except OSError as error:
             self.problem = f"the process that looks at this host cannot be started: {error.strerror}"
             return

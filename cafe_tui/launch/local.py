@@ -8,10 +8,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cafe_tui.launch.spawn import outliving, python
 from engine.contract.datasets import check_here
 from engine.contract.errors import UsageError
 from engine.contract.profile import files as profiles
@@ -23,9 +23,6 @@ from engine.contract.run.rundir import RunDir
 
 ACCELERATOR_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 """One of these is there wherever torch could find a CUDA or ROCm device."""
-
-_children: list[subprocess.Popen[bytes]] = []
-"""What was started from here: its parent must ask for its exit code, or it stays a zombie."""
 
 
 def start(
@@ -77,38 +74,8 @@ def resume(run: RunDir, devices: str | None = None) -> subprocess.Popen[bytes]:
 
 def spawn(run: RunDir) -> subprocess.Popen[bytes]:
     """An engine process for a run directory; all it prints goes to engine.log. Raises OSError."""
-    return outliving(["-m", "engine", "run", str(run.path.absolute())], run)
-
-
-def outliving(arguments: Sequence[str], run: RunDir) -> subprocess.Popen[bytes]:
-    """A Python process in a session of its own; all it prints goes to the log of a run. Raises OSError."""
-    with run.log_file.open("ab") as log:
-        child = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            cwd=run.path,  # a file called engine or torch in the user's folder must not shadow ours
-            env=environment(),
-        )
-    _children[:] = [*(each for each in _children if each.poll() is None), child]
-    return child
-
-
-def environment() -> dict[str, str]:
-    """Ours, with this checkout (if it is one that may not be installed) before everything else on the path."""
-    home = Path(rundir.__file__).resolve().parents[3]
-    paths = [str(home)] if (home / "pyproject.toml").exists() else []
-    paths += [path for path in (os.environ.get("PYTHONPATH", ""),) if path]
-    # GPUs are counted as the driver does, and so as every list of them that a person has seen.
-    order = {"CUDA_DEVICE_ORDER": os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}
-    ours = {**os.environ, **order, "PYTHONUNBUFFERED": "1"}
-    if paths:
-        ours["PYTHONPATH"] = os.pathsep.join(paths)
-    if data := ours.get("CAFE_DATA"):  # relative to where the user is, not to the folder that an engine works in
-        ours["CAFE_DATA"] = os.path.abspath(os.path.expanduser(data))
-    return ours
+    command = python("-m", "engine", "run", str(run.path.absolute()))
+    return outliving(command, log=run.log_file, folder=run.path)
 
 
 def check(profile: Profile) -> None:

@@ -21,6 +21,7 @@ from types import FrameType
 from msgspec.structs import replace
 
 from cafe_tui.launch import local
+from cafe_tui.launch.spawn import outliving, python
 from engine.contract.errors import CafeError, DiskError, UsageError
 from engine.contract.profile import files as profiles
 from engine.contract.profile.files import Loaded
@@ -117,7 +118,11 @@ def _spawn(runs: Sequence[RunDir], parallel: int) -> None:
     """A queue process in a session of its own. What it says goes to the log of the first run that it starts."""
     paths = [str(run.path.absolute()) for run in runs]
     try:
-        local.outliving(["-m", "cafe_tui.launch.queue", f"--parallel={parallel}", *paths], runs[0])
+        outliving(
+            python("-m", "cafe_tui.launch.queue", f"--parallel={parallel}", *paths),
+            log=runs[0].log_file,
+            folder=runs[0].path,
+        )
     except OSError as error:
         raise UsageError(f"cannot start the queue: {error.strerror}") from None
 

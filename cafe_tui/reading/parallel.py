@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from cafe_tui.launch.spawn import python, talking
 from engine.contract.run.columns import ColumnReader, Columns, Curve, Piece
 
 LONG: Final = 32 << 20
@@ -42,7 +43,7 @@ class HelpedReader(ColumnReader):
     def __init__(self, reader: ColumnReader, command: Sequence[str] = ()) -> None:
         super().__init__(reader.path)
         vars(self).update(vars(reader))
-        self._command = [*(command or (sys.executable, "-m", "cafe_tui.reading.parallel")), str(self.path)]
+        self._command = [*(command or python("-m", "cafe_tui.reading.parallel")), str(self.path)]
         self._helper: subprocess.Popen[bytes] | None = None
         self._failed = False
         self._size = 0
@@ -57,10 +58,7 @@ class HelpedReader(ColumnReader):
             self._size = self.path.stat().st_size
             if self._size - self.offset < LONG:
                 return
-            pipe = subprocess.PIPE
-            self._helper = subprocess.Popen(
-                self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, pipesize=PIPE
-            )
+            self._helper = talking(self._command, PIPE)
         except OSError:
             self._failed = True
         self._due = 1  # that it is there

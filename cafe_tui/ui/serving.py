@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from textual_serve.server import Server
+
+from cafe_tui.launch.spawn import python
 
 FOREIGN_STYLES = re.compile(r"<link\b[^>]*https?://fonts\.[^>]*>")
 """Fonts that the page would fetch from elsewhere: there may be no network, and it is nobody's business."""
@@ -20,7 +21,7 @@ class UiServer(Server):
     def __init__(self, host: str, port: int) -> None:
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{port}"
-        super().__init__(f"{shlex.quote(sys.executable)} -m cafe_tui", host, port, title="cafe", public_url=url)
+        super().__init__(shlex.join(python("-m", "cafe_tui")), host, port, title="cafe", public_url=url)
 
     async def on_startup(self, app: web.Application) -> None:
         """Say where it is."""

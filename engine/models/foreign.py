@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +34,8 @@ def build_foreign(name: str, inputs: Inputs, seed: int, folder: str) -> nn.Modul
     """The network of `timm:NAME`, which gets images normalised by the data's statistics, or of `MODULE:FUNCTION`.
 
     A function of the user gets those of the arguments classes, channels and size that it names, and images in [0,1].
-    Its module is looked for in `folder` first. Raises UsageError.
+    Its module is looked for in `folder` first; what that imports in turn is looked for in the environment of cafe first
+    and then in `folder`, so that a torch.py there is nobody's torch. Raises UsageError.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -57,10 +61,8 @@ def _timm(name: str, inputs: Inputs) -> nn.Module:
 
 def _made_by_user(name: str, inputs: Inputs, folder: str) -> nn.Module:
     module_name, _, function_name = name.partition(":")
-    if folder and folder not in sys.path:
-        sys.path.insert(0, folder)
     try:
-        module = importlib.import_module(module_name)
+        module = _import_from(folder, module_name)
     except Exception as error:  # whatever the user's module does while it is imported
         raise UsageError(
             f"model.name: {module_name} cannot be imported: {type(error).__name__}: {error}",
@@ -76,6 +78,24 @@ def _made_by_user(name: str, inputs: Inputs, folder: str) -> nn.Module:
     except Exception as error:  # whatever the user's function does
         raise UsageError(f"model.name: {name} failed: {type(error).__name__}: {error}") from error
     return _checked(name, made)
+
+
+def _import_from(folder: str, name: str) -> ModuleType:
+    """The module `name`, from `folder` where it is there. Raises ImportError, and whatever the module does."""
+    if not folder:
+        return importlib.import_module(name)
+    if folder not in sys.path:
+        sys.path.append(folder)  # at the end, where it hides nothing that is imported from now on
+    top = name.partition(".")[0]
+    spec = PathFinder.find_spec(top, [folder])
+    if top not in sys.modules and spec and spec.loader:  # a folder without an __init__.py has no loader
+        sys.modules[top] = module = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[top]
+            raise
+    return importlib.import_module(name)
 
 
 def _checked(name: str, made: object) -> nn.Module:

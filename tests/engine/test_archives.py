@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from cafe_tui.launch import local
+from cafe_tui.launch import spawn
 from engine import data
 from engine.contract import datasets
 from engine.contract.datasets import Archive
@@ -260,7 +260,7 @@ def test_a_relative_data_folder_is_the_same_for_an_engine(folder: Path, monkeypa
     monkeypatch.chdir(folder)
     monkeypatch.setenv("CAFE_DATA", "mine")
     assert datasets.data_folder() == folder / "mine"
-    assert local.environment()["CAFE_DATA"] == str(folder / "mine")
+    assert spawn.environment()["CAFE_DATA"] == str(folder / "mine")
 
 
 CUT = 2048

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from cafe_tui.launch import local
+from cafe_tui.launch import local, spawn
 from engine import distributed, process
 from engine.contract.profile.catalogue import NO_WEIGHTS
 from engine.contract.run.records import ErrorNote, RecordReader, Scalars, StageChange
@@ -223,7 +223,7 @@ def node(run: RunDir, port: int, engines: list[subprocess.Popen[bytes]]) -> subp
     options = "--nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --local-addr 127.0.0.1 --max-restarts 3"
     endpoint = ["--rdzv-endpoint", f"127.0.0.1:{port}"]
     command = [sys.executable, "-m", "torch.distributed.run", *options.split(), *endpoint]
-    environment = {**local.environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**spawn.environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "OMP_NUM_THREADS": "1"}
     with run.log_file.open("ab") as log:
         agent = subprocess.Popen(
             [*command, "-m", "engine", "run", str(run.path)], stdout=log, stderr=subprocess.STDOUT, env=environment

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from textual.widget import Widget
 
-from cafe_tui.launch import local
+from cafe_tui.launch import spawn
 from cafe_tui.launch.host import NOT_YET, SILENCE, Gpu, GpuProcess, Sample, Sampler, devices, look, read_gpus
 from cafe_tui.ui.screens.system import SystemScreen
 from cafe_tui.ui.widgets.system_panel import PercentChart, SystemPanel
@@ -196,7 +196,7 @@ def test_devices_are_offered_by_how_free_they_are_and_as_the_engine_counts_them(
     assert list(devices(sample, "1")) == ["auto", "cuda:0", "cpu"]
     assert devices(sample, "1")["cuda:0"].startswith("A100")
     assert list(devices(sample, "GPU-8a3f, 7")) == ["auto", "cpu"]
-    assert local.environment()["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert spawn.environment()["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 def test_one_look_at_this_host(tmp_path: Path) -> None:
