@@ -158,14 +158,15 @@ def of_table(right: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
                     "more steps should find more; look for masked gradients"
                 )
                 notes.setdefault(f"pgd{suffix}", []).append(text)
-        gradient = [columns[name] for name in columns if name in ATTACKS and ATTACKS[name].uses_gradients]
-        if "square" in columns and gradient:
+        single = [name for name in columns if name in ATTACKS]
+        gradient = [columns[name] for name in single if ATTACKS[name].uses_gradients]
+        for name in single if gradient else []:
             together = np.logical_and.reduce(gradient)
-            more = int((together & ~columns["square"]).sum())
-            if no_accident(more, len(together)):
+            more = int((together & ~columns[name]).sum())
+            if not ATTACKS[name].uses_gradients and no_accident(more, len(together)):
                 points = 100.0 * more / len(together)
                 text = f"breaks {points:.1f} points that no gradient attack did: gradients may be masked"
-                notes.setdefault(f"square{suffix}", []).append(text)
+                notes.setdefault(f"{name}{suffix}", []).append(text)
     return notes
 
 

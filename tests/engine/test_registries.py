@@ -290,7 +290,7 @@ def references() -> Iterator[tuple[str, str]]:
     """Every reference to code, after the kind and the name of its row."""
     for kind, rows in TABLES.items():
         for name, row in rows.items():
-            for value in vars(row).values():
+            for value in structs.asdict(row).values():
                 if isinstance(value, str) and re.fullmatch(r"engine(\.\w+)+:\w+", value):
                     yield f"{kind}-{name}", value
 
