@@ -20,6 +20,8 @@ from msgspec import structs
 from PIL import Image
 
 from engine import attacks, data, defences, models, process
+from engine.attacks.balls import Ball
+from engine.attacks.setting import Setting
 from engine.contract import datasets
 from engine.contract.errors import ProfileError
 from engine.contract.plan import budget_keys, plan
@@ -122,6 +124,12 @@ def test_an_attack_runs_by_its_name(name: str, network: Path, quick_run: Callabl
     assert bool(cell.forwards)
 
 
+@pytest.mark.parametrize("name", attacks.ATTACKS)
+def test_an_attack_that_is_crafted_elsewhere_goes_on_to_its_end(name: str) -> None:
+    setting = Setting(Ball("linf", 0.1), Evaluate(source="other"), 0, classes=10)
+    assert attacks.ATTACKS[name].search(setting).stops != ATTACKS[plain(name)].transferable
+
+
 def test_an_attack_that_is_not_made_in_a_norm_is_refused() -> None:
     stages = [{"kind": "train"}, {"kind": "evaluate", "attacks": list(ATTACKS)}]
     for norm in catalogue.NORMS:
@@ -200,8 +208,8 @@ def test_a_model_says_what_it_takes(name: str) -> None:
     inputs = {"classes": 10, "channels": 3, "mean": (0.5,) * 3, "std": (0.2,) * 3, "seed": 0}
     with pytest.raises(ValueError, match=f"at least {smallest_image(name)}x"):
         models.build(name, size=smallest_image(name) - 1, **inputs)  # type: ignore[arg-type]
-    taken = inspect.signature(resolve(MODELS[name].builder)).parameters
-    assert {*MODELS[name].arguments, *MODELS[name].options} <= taken.keys()
+    _, *taken = inspect.signature(resolve(MODELS[name].builder)).parameters
+    assert set(taken) == {*MODELS[name].arguments, *MODELS[name].options}
     assert set(MODELS[name].options) <= {field.name for field in structs.fields(schema.Model)}
 
 

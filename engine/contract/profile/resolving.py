@@ -15,13 +15,22 @@ from engine.contract.profile.catalogue import (
     L2,
     NO_WEIGHTS,
     TRANSFERABLE,
-    Norm,
     is_foreign,
     norms,
     plain,
     smallest_image,
 )
-from engine.contract.profile.schema import FGSM_STEP, Adversary, Evaluate, Game, Inoculate, Profile, Stage, Train
+from engine.contract.profile.schema import (
+    FGSM_STEP,
+    Adversary,
+    Evaluate,
+    Game,
+    Inoculate,
+    Profile,
+    Stage,
+    Threat,
+    Train,
+)
 
 
 def stage_ids(stages: Any) -> list[str]:
@@ -213,22 +222,25 @@ def _resolve_evaluation(stage: Evaluate, path: str, earlier: Sequence[Stage], pr
 
 
 def _resolve_attacks(stage: Evaluate, path: str, profile: Profile) -> list[str]:
-    problems: list[str] = []
-    in_l2 = [attack for attack in stage.attacks if attack.endswith(L2)]
-    if in_l2 and profile.threat.norm == "linf" and profile.threat.eps_l2 is None:
-        problems.append(f"threat.eps_l2: missing; needed: the L2 radius of {', '.join(in_l2)}")
-    kinds: dict[Norm, str] = {"linf": "an Linf", "l2": "an L2"}
-    for attack in stage.attacks:
-        if profile.threat.norm not in norms(attack) and not attack.endswith(L2):
-            kind = kinds[norms(attack)[0]]
-            problems.append(f"{path}.attacks: {attack} is {kind} attack, and threat.norm is {profile.threat.norm}")
+    problems = _check_norms(stage, path, profile.threat)
     if stage.eps and len({f"{eps:.4g}" for eps in stage.eps}) < len(stage.eps):
         problems.append(f"{path}.eps: a radius occurs twice (to four digits); each may occur once")
-    if stage.source is not None:
-        barred = [attack for attack in stage.attacks if plain(attack) not in TRANSFERABLE]
-        if barred:
-            allowed = ", ".join(TRANSFERABLE)
-            problems.append(f"{path}.attacks: with a source allowed are {allowed}, not {', '.join(barred)}")
+    barred = [attack for attack in stage.attacks if plain(attack) not in TRANSFERABLE]
+    if stage.source is not None and barred:
+        allowed = ", ".join(TRANSFERABLE)
+        problems.append(f"{path}.attacks: with a source allowed are {allowed}, not {', '.join(barred)}")
+    return problems
+
+
+def _check_norms(stage: Evaluate, path: str, threat: Threat) -> list[str]:
+    in_l2 = [attack for attack in stage.attacks if attack.endswith(L2)]
+    problems: list[str] = []
+    if in_l2 and threat.norm == "linf" and threat.eps_l2 is None:
+        problems.append(f"threat.eps_l2: missing; needed: the L2 radius of {', '.join(in_l2)}")
+    another = "an Linf" if threat.norm == "l2" else "an L2"
+    for attack in stage.attacks:
+        if attack not in in_l2 and threat.norm not in norms(attack):
+            problems.append(f"{path}.attacks: {attack} is {another} attack, and threat.norm is {threat.norm}")
     return problems
 
 
