@@ -21,7 +21,7 @@ lint: $(STAMP)
 bench: $(STAMP)               ## all benchmarks in full, written to docs/benchmarks.md
 	$(BIN)/python benchmarks/run_all.py
 
-schema: $(STAMP)              ## JSON Schema of profiles for editors, and the reference of their keys
+schema: $(STAMP)              ## JSON Schema of profiles for editors, the reference of their keys, the tables of the README
 	$(BIN)/python -m engine.contract.profile.schema > profiles/profile.schema.json
 	$(BIN)/python docs/make_reference.py
 

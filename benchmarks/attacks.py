@@ -31,13 +31,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine import data, keyed_random, process
-from engine.attacks import ATTACKS, Setting
+from engine.attacks import ATTACKS
 from engine.attacks.balls import Ball
 from engine.attacks.loop import attacked, input_gradient
 from engine.attacks.pgd import against_labels
 from engine.attacks.queries import Effort, Oracle, exact_oracle, searching_oracles
 from engine.attacks.scheduler import Found, LiveExamples, answer_clean
 from engine.attacks.search import Search
+from engine.attacks.setting import Setting
 from engine.checkpoints import own as checkpoints
 from engine.contract.plan import parts
 from engine.contract.profile import files as profiles

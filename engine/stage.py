@@ -23,7 +23,7 @@ from engine.checkpoints import own as checkpoints
 from engine.checkpoints.foreign import load_foreign
 from engine.contract.errors import CheckpointError, RunFailed
 from engine.contract.plan import batches
-from engine.contract.profile.catalogue import CHECKPOINT, NO_WEIGHTS
+from engine.contract.profile.catalogue import CHECKPOINT, MODELS, NO_WEIGHTS
 from engine.contract.profile.schema import Game, Inoculate, Profile, Train
 from engine.contract.run.fingerprint import changed, settings
 from engine.contract.run.records import CheckpointWritten, Record, Scalars, WarningNote, to_number
@@ -88,7 +88,7 @@ class Context:
     def classifier(self) -> Classifier:
         """A new network, its weights a function of the seed. One that is not ours has no features and no head."""
         facts, model = self.data.facts, self.profile.model
-        options = {"dropout": model.dropout} if model.name.startswith("wrn") else {}
+        options = {key: getattr(model, key) for key in MODELS[model.name].options} if model.name in MODELS else {}
         network = build(
             model.name,
             classes=facts.classes,

@@ -40,13 +40,11 @@ def import_checkpoint(
     Layers may have other names than ours if they are the same in the same order. A file with the two networks of a game
     gives a checkpoint of both; --model is then the classifier that it was played on.
     """
-    from typing import get_args
-
-    from engine.contract.profile.catalogue import DATA_FACTS, ModelName, is_foreign
+    from engine.contract.profile.catalogue import DATA_FACTS, MODELS, is_foreign
 
     check_known("data set", data, DATA_FACTS)
     if not is_foreign(model):
-        check_known("model", model, get_args(ModelName))
+        check_known("model", model, MODELS)
     target = out or Path(file.name).with_suffix(".safetensors")
     options = ["--model", model, "--data", data, *(("--kind", kind) if kind else ())]
     for name, text in (("--mean", mean), ("--std", std)):

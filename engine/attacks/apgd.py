@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from engine.attacks.balls import per_image
+from engine.attacks.losses import cross_entropy, dlr, targeted_dlr
 from engine.attacks.pgd import LabelLoss
 from engine.attacks.queries import Oracle
 from engine.attacks.search import Search, State, mute, rows, steps_of, wrong
+from engine.attacks.setting import Setting
 
 MOMENTUM = 0.75
 LEAST_INCREASES = 0.75
@@ -146,3 +148,18 @@ class Apgd(Search):
 def target_of(state: State) -> Tensor:
     """The class (N,) that each example's attempt aims at: the likeliest but the true one first."""
     return state["ranking"].gather(1, state["attempt"][:, None] + 1)[:, 0]
+
+
+def apgd_ce(s: Setting) -> Search:
+    """Up the cross-entropy."""
+    return Apgd(s.ball, s.seed, s.stage.apgd_steps, s.stage.apgd_restarts, s.stops, loss=cross_entropy)
+
+
+def apgd_dlr(s: Setting) -> Search:
+    """Up the difference of logits ratio."""
+    return Apgd(s.ball, s.seed, s.stage.apgd_steps, s.stage.apgd_restarts, s.stops, loss=dlr)
+
+
+def apgd_t(s: Setting) -> Search:
+    """Up the targeted difference of logits ratio, towards one class after the other."""
+    return Apgd(s.ball, s.seed, s.stage.apgd_steps, s.targets, s.stops, target_loss=targeted_dlr)

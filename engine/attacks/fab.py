@@ -17,6 +17,7 @@ from engine.attacks.loop import FP16_SCALE
 from engine.attacks.losses import targeted_margin
 from engine.attacks.queries import Oracle
 from engine.attacks.search import Search, State, mute, rows, steps_of, wrong
+from engine.attacks.setting import Setting
 from engine.contract.profile.catalogue import Norm
 
 MOST_BIAS = 0.1
@@ -120,3 +121,8 @@ def least_move(w: Tensor, gap: Tensor, at: Tensor, norm: Norm) -> Tensor:
         reach = (reach + further).clamp_max_(LONGEST)
         length = torch.minimum(reach * rate, room)
     return (direction * length).view_as(at)
+
+
+def fab_t(s: Setting) -> Search:
+    """Towards one class after the other."""
+    return Fab(s.ball, s.seed, s.stage.fab_steps, s.targets)

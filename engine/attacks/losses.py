@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.contract.profile.catalogue import DLR_LEAST_CLASSES, TARGETED_DLR_LEAST_CLASSES
+
 
 def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
     """-log softmax(z)[y] for logits z (N,K) and labels y (N,): (N,)."""
@@ -31,9 +33,6 @@ def margin(z: Tensor, y: Tensor) -> Tensor:
     return others.amax(1) - z.gather(1, y[:, None])[:, 0]
 
 
-DLR_LEAST_CLASSES = 3
-
-
 def dlr(z: Tensor, y: Tensor) -> Tensor:
     """Difference of logits ratio, -(z_y - max_{i != y} z_i) / (z_(1) - z_(3) + 1e-12): (N,).
 
@@ -44,9 +43,6 @@ def dlr(z: Tensor, y: Tensor) -> Tensor:
         return margin(z, y)
     top = z.float().topk(3, dim=1).values
     return margin(z, y) / (top[:, 0] - top[:, 2] + 1e-12)
-
-
-TARGETED_DLR_LEAST_CLASSES = 4
 
 
 def targeted_margin(z: Tensor, y: Tensor, target: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from engine.attacks.balls import l2_norm, per_image
 from engine.attacks.losses import margin
 from engine.attacks.queries import Oracle
 from engine.attacks.search import Search, State, rows, wrong
+from engine.attacks.setting import Setting
 
 FIRST_SHARE = 0.8
 """Of the image that the first squares cover."""
@@ -172,3 +173,8 @@ def _hill(height: int, width: int) -> Tensor:
         columns_of = slice(max(across - k, 0), min(across + k + 1, width))
         hill[rows_of, columns_of] += 1 / (k + 1) ** 2
     return hill / hill.norm().clamp_min(1e-12)
+
+
+def square(s: Setting) -> Search:
+    """As many questions as the stage allows."""
+    return Square(s.ball, s.seed, s.stage.square_queries)

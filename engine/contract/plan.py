@@ -7,11 +7,12 @@ what held-out images cost is part of it. It orders stages and gives a time to go
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import structs
 
 from engine.contract.datasets import facts
-from engine.contract.profile.catalogue import ENSEMBLES, Norm
+from engine.contract.profile.catalogue import ATTACKS, CLEAN, DEFENCES, L2, Norm, is_averaged, parts, plain
 from engine.contract.profile.resolving import kind_of
 from engine.contract.profile.schema import Adversary, Evaluate, Game, Inoculate, Profile, Stage, Train
 
@@ -90,11 +91,11 @@ def _cost_of_game(profile: Profile, stage: Game) -> float:
 
 
 def _cost_of_training(profile: Profile, stage: Train | Inoculate) -> float:
-    attack = _ATTACK_STEP * _steps(stage.adversary)
-    passes, measured = attack + _TRAIN_PASS * _views(stage), 2 + _ATTACK_STEP * _steps(judge(stage.adversary))
+    defence, attack = DEFENCES[stage.defence], _ATTACK_STEP * _steps(stage.adversary)
+    passes, measured = attack + _TRAIN_PASS * defence.passes, 2 + _ATTACK_STEP * _steps(judge(stage.adversary))
     if isinstance(stage, Inoculate):
         passes += 2 * _TRAIN_PASS + _ATTACK_STEP * stage.inversion_steps
-    elif stage.defence == "standard":
+    elif not defence.attacks:
         passes, measured = _TRAIN_PASS, 1.0
     return stage.epochs * (passes * train_size(profile) + measured * validation_size(profile))
 
@@ -123,8 +124,8 @@ def columns(profile: Profile, stage: Evaluate) -> list[Column]:
     """The columns of the table of a stage, in order; `clean` is one column whatever the radii are."""
     threat, found = profile.threat, []
     for attack in stage.attacks:
-        norm: Norm = "l2" if attack.endswith("-l2") else threat.norm
-        if attack == "clean":
+        norm: Norm = "l2" if attack.endswith(L2) else threat.norm
+        if attack == CLEAN:
             found.append(Column(attack, attack, norm, 0.0))
         elif norm != threat.norm and threat.eps_l2 is not None:
             found.append(Column(attack, attack, norm, threat.eps_l2))
@@ -135,59 +136,28 @@ def columns(profile: Profile, stage: Evaluate) -> list[Column]:
     return found
 
 
-def parts(attack: str) -> tuple[str, ...]:
-    """The attacks that a column consists of, in turn; itself if it is one attack, nothing for `clean`."""
-    if attack == "clean":
-        return ()
-    plain = attack.removesuffix("-l2")
-    return tuple(part + attack[len(plain) :] for part in ENSEMBLES.get(plain, (plain,)))
-
-
-_BUDGETS = {
-    "fgsm": (),
-    "pgd": ("pgd_steps", "pgd_restarts", "pgd_loss"),
-    "cw": ("cw_steps",),
-    "apgd-ce": ("apgd_steps", "apgd_restarts"),
-    "apgd-dlr": ("apgd_steps", "apgd_restarts"),
-    "apgd-t": ("apgd_steps", "targets"),
-    "fab-t": ("fab_steps", "targets"),
-    "square": ("square_queries",),
-}
-
-
 def budget_keys(attack: str) -> tuple[str, ...]:
     """The keys of an evaluate stage that make this attack another one; nothing for `clean`."""
-    keys = [key for part in parts(attack) for key in _BUDGETS[part.removesuffix("-l2")]]
-    keys += ["eot"] if attack.startswith("rand") else []
-    return tuple(dict.fromkeys([*keys, "source"])) if parts(attack) else ()
+    if attack == CLEAN:
+        return ()
+    keys = [key for part in parts(attack) for key in ATTACKS[plain(part)].keys]
+    return tuple(dict.fromkeys([*keys, *(["eot"] if is_averaged(attack) else []), "source"]))
+
+
+def budget(stage: Evaluate, attack: str, classes: int) -> list[Any]:
+    """The values of the keys of an attack that is one search: its cost and its note depend on them."""
+    values = structs.asdict(stage) | {"targets": min(stage.targets, classes - 1)}
+    return [values[key] for key in ATTACKS[plain(attack)].keys]
 
 
 def evaluation_cost(profile: Profile, stage: Evaluate, attack: str) -> float:
     """Passes that an attack spends on each example at most."""
-    targets = min(stage.targets, facts(profile.data).classes - 1)
-    steps = {
-        "fgsm": 1,
-        "pgd": stage.pgd_steps * stage.pgd_restarts,
-        "cw": stage.cw_steps,
-        "apgd-ce": (stage.apgd_steps + 1) * stage.apgd_restarts,
-        "apgd-dlr": (stage.apgd_steps + 1) * stage.apgd_restarts,
-        "apgd-t": (stage.apgd_steps + 1) * targets,
-        "fab-t": (stage.fab_steps + 1) * targets * 1.5,
-        "square": (stage.square_queries + 1) / 2,
-    }
-    repeats = stage.eot if attack.startswith("rand") else 1
-    return 1 + repeats * _ATTACK_STEP * sum(steps[part.removesuffix("-l2")] for part in parts(attack))
+    classes = facts(profile.data).classes
+    steps = [ATTACKS[plain(part)].steps(*budget(stage, part, classes)) for part in parts(attack)]
+    repeats = stage.eot if is_averaged(attack) else 1
+    return 1 + repeats * _ATTACK_STEP * sum(steps)
 
 
 def _steps(adversary: Adversary) -> float:
     share = {"pgd": 1.0, "fgsm": 0.0, "mixed": adversary.pgd_share}[adversary.attack]
     return 1 + share * (adversary.steps - 1)
-
-
-_VIEWS = {"standard": 2.0, "trades": 2.0, "mart": 2.0, "awp": 3.0, "help": 4.3}
-"""Training passes of a step by defence, 1 for the others: clean, adversarial, proxy of awp, helper example. That of
-standard is inoculated: alone it has one."""
-
-
-def _views(stage: Train | Inoculate) -> float:
-    return _VIEWS.get(stage.defence, 1.0)

@@ -12,30 +12,18 @@ from torch import Tensor
 from engine import distributed, keyed_random
 from engine.contract.datasets import facts as facts_of
 from engine.contract.errors import UsageError
-from engine.contract.profile.catalogue import DataFacts
+from engine.contract.profile.catalogue import DATA_SETS, HUB, DataFacts
 from engine.contract.profile.schema import Data
-from engine.data import archives, cifar, digits, folders, hub, mnist5k, svhn, tiny
+from engine.data import archives, folders, hub
 from engine.data.archives import Recipe
 from engine.data.source import Source
 from engine.data.streaming import OnHost, streams
 from engine.device import Compute
+from engine.registry import resolve
 
-DATA: dict[str, Callable[[], Source]] = {
-    "digits": digits.load,
-    "mnist5k": mnist5k.load,
-    "cifar10": cifar.load_cifar10,
-    "cifar100": cifar.load_cifar100,
-    "svhn": svhn.load_svhn,
-    "tiny-imagenet": tiny.load_tiny_imagenet,
-}
-RECIPES: dict[str, Recipe] = {
-    "cifar10": cifar.CIFAR10,
-    "cifar100": cifar.CIFAR100,
-    "svhn": svhn.SVHN,
-    "tiny-imagenet": tiny.TINY_IMAGENET,
-}
-"""Those of DATA that must be fetched; the others come with a library."""
-FOLDERS = ("folder", "imagenet")
+DATA: dict[str, Callable[[Data], Source]] = {name: resolve(row.loader) for name, row in DATA_SETS.items()}
+RECIPES: dict[str, Recipe] = {name: resolve(row.recipe) for name, row in DATA_SETS.items() if row.recipe is not None}
+"""Those of DATA that must be fetched."""
 
 
 @dataclass(frozen=True)
@@ -160,19 +148,18 @@ def load(data: Data, *, seed: int, compute: Compute) -> Splits:
 
 def read(data: Data) -> Source:
     """The images of a data set, mapped where there is a cache. Raises UsageError, DiskError."""
-    if data.name in DATA:
-        return DATA[data.name]()
-    return folders.load(data) if data.name in FOLDERS else hub.load(data)
+    return DATA.get(data.name, hub.load)(data)
 
 
 def prepare(data: Data, say: Callable[[str], None]) -> None:
     """Have a data set here, ready to be mapped, and verify it. Raises UsageError, DiskError."""
-    if data.name in RECIPES:
+    had = DATA_SETS.get(data.name, HUB).had
+    if had == "archives":
         archives.prepare(data.name, RECIPES[data.name], say)
-    elif data.name in DATA:
-        DATA[data.name]()
+    elif had == "library":
+        DATA[data.name](data)
         say(f"{data.name} comes with a library that is installed; nothing to prepare")
-    elif data.name in FOLDERS:
+    elif had == "folder":
         folders.prepare(data, say)
     else:
         hub.prepare(data, say)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine.contract.datasets import PUBLISHED
+from engine.contract.profile.schema import Data
 from engine.data.archives import Recipe, load, members
 from engine.data.cache import Arrays
 from engine.data.source import Source
@@ -20,14 +21,14 @@ _PIXELS = 3 * 32 * 32
 _TRAIN_10 = tuple(f"data_batch_{i}" for i in range(1, 6))
 
 
-def load_cifar10() -> Source:
+def load_cifar10(data: Data) -> Source:
     """50,000 images to train on and 10,000 to test on, of 10 classes."""
-    return load("cifar10", CIFAR10)
+    return load(data.name, CIFAR10)
 
 
-def load_cifar100() -> Source:
+def load_cifar100(data: Data) -> Source:
     """50,000 images to train on and 10,000 to test on, of 100 (fine) classes."""
-    return load("cifar100", CIFAR100)
+    return load(data.name, CIFAR100)
 
 
 def read(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from engine.contract.profile.catalogue import DATA_FACTS
+from engine.contract.profile.schema import Data
 from engine.data.shipped import table
 from engine.data.source import Source
 
 _SPLIT_SEED = 1797
 
 
-def load() -> Source:
+def load(data: Data) -> Source:
     """450 test images set apart by a fixed seed, whatever the seed of the run; pixels 0..16 scaled to 0..255.
 
     Raises UsageError.

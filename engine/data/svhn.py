@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from engine.contract.datasets import PUBLISHED
+from engine.contract.profile.schema import Data
 from engine.data.archives import Recipe, load
 from engine.data.cache import Arrays
 from engine.data.source import Source
 
 
-def load_svhn() -> Source:
+def load_svhn(data: Data) -> Source:
     """73,257 images to train on and 26,032 to test on, of 10 classes. A mirrored digit is none."""
-    return load("svhn", SVHN)
+    return load(data.name, SVHN)
 
 
 def read(paths: Sequence[Path]) -> tuple[Arrays, Arrays]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.contract.datasets import PUBLISHED
 from engine.contract.profile.catalogue import DATA_FACTS
+from engine.contract.profile.schema import Data
 from engine.data.archives import Recipe, load
 from engine.data.cache import Arrays
 from engine.data.pictures import Pictures
@@ -20,12 +21,12 @@ _ROOT = "tiny-imagenet-200"
 _LARGEST_MEMBER = 16 << 20
 
 
-def load_tiny_imagenet() -> Source:
+def load_tiny_imagenet(data: Data) -> Source:
     """100,000 images to train on and 10,000, the published validation part, to test on; labels sort the wnids.
 
     The published test part has no labels and is left alone.
     """
-    return load("tiny-imagenet", TINY_IMAGENET)
+    return load(data.name, TINY_IMAGENET)
 
 
 def read(paths: Sequence[Path]) -> tuple[Arrays, Arrays]:

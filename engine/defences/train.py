@@ -15,13 +15,15 @@ from engine.attacks.losses import cross_entropy
 from engine.attacks.pgd import training_adversary
 from engine.checkpoints import own as checkpoints
 from engine.contract.plan import judge
+from engine.contract.profile.catalogue import DEFENCES
 from engine.contract.profile.schema import Adversary, Inoculate, Train
 from engine.contract.run.records import CheckpointWritten, WarningNote
 from engine.data import Batch
-from engine.defences import DEFENCES, HELPER_REACH, helper_term
+from engine.defences import LOSSES
 from engine.defences.alarms import Epoch, alarms
 from engine.defences.awp import perturbed, worst_direction
 from engine.defences.inoculation import Inoculation
+from engine.defences.losses import HELPER_REACH, helper_term
 from engine.stage import Context, EpochStage, Event, Meter
 
 
@@ -68,7 +70,7 @@ class Training(EpochStage):
     def __init__(self, context: Context, stage: Train | Inoculate) -> None:
         super().__init__(context, str(stage.id), stage.epochs, stage.batch_size)
         self.stage = stage
-        self.defence = DEFENCES[stage.defence]
+        self.defence, self.loss = DEFENCES[stage.defence], LOSSES[stage.defence]
         self.model = self.synchronised(context.trained(stage.start) if stage.start else context.classifier())
         self.inoculation = Inoculation(context, stage, self.model) if isinstance(stage, Inoculate) else None
         self.attacks = self.defence.attacks or self.inoculation is not None
@@ -107,7 +109,7 @@ class Training(EpochStage):
             with compute.autocast():
                 z_nat = model(batch.x) if self.defence.clean_logits else None
                 z_adv = model(x_adv) if self.attacks or z_nat is None else z_nat
-            loss = self.defence.loss(z_nat, z_adv, batch.y, self.stage.beta or 0.0)
+            loss = self.loss(z_nat, z_adv, batch.y, self.stage.beta or 0.0)
             if self.helper is not None:
                 loss = loss + self._helped(batch.x, x_adv)
             shown = {"loss": loss, "accuracy": 100.0 * (z_adv.argmax(1) == batch.y)}

@@ -15,11 +15,14 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
-from engine.attacks import ATTACKS, Setting
+from engine.attacks import ATTACKS
 from engine.attacks.balls import Ball
 from engine.attacks.queries import Oracle
 from engine.attacks.scheduler import Clean, Found, LiveExamples, padded
+from engine.attacks.setting import Setting
 from engine.contract.errors import UsageError
+from engine.contract.profile.catalogue import L2, is_averaged, plain
+from engine.contract.profile.schema import Evaluate
 from engine.data import Images
 from engine.device import Compute
 from engine.oom import out_of_memory
@@ -81,7 +84,7 @@ class Examined:
         notes = []
         if self.random:
             told = f"the network's answers are random (they differ by up to {self.random:.2g})"
-            if attack.startswith("rand"):
+            if is_averaged(attack):
                 notes.append(f"{told}: so is this number, which another batch size, stop or count of processes changes")
             else:
                 notes.append(f"{told}: use the attack `rand`")
@@ -107,6 +110,15 @@ def of_images(asked: int | None, images: int) -> list[str]:
     if asked is None or asked <= images:
         return []
     return [f"{images} examples instead of {asked}: the data set has no more"]
+
+
+def of_budgets(stage: Evaluate, standard: Mapping[str, int], classes: int) -> str:
+    """Whether an ensemble has the budgets that its name stands for; more targets than that change nothing."""
+    changed = {key: getattr(stage, key) for key, value in standard.items() if getattr(stage, key) != value}
+    if stage.targets >= min(standard.get("targets", 0), classes - 1):
+        changed.pop("targets", None)
+    budgets = ", ".join(f"{key} = {value}" for key, value in changed.items())
+    return f"not the standard AutoAttack: {budgets}" if changed else ""
 
 
 def of_search(found: Found) -> list[str]:
@@ -136,10 +148,8 @@ def of_table(right: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     def accuracy(values: np.ndarray) -> float:
         return 100.0 * float(values.mean())
 
-    for suffix in ("", "-l2"):
-        columns = {
-            name.removesuffix("-l2"): values for name, values in right.items() if name.endswith("-l2") == bool(suffix)
-        }
+    for suffix in ("", L2):
+        columns = {plain(name): values for name, values in right.items() if name.endswith(L2) == bool(suffix)}
         if "fgsm" in columns and "pgd" in columns:
             pgd, fgsm = columns["pgd"], columns["fgsm"]
             if no_accident(int(pgd.sum()) - int(fgsm.sum()), len(pgd)):
@@ -148,14 +158,15 @@ def of_table(right: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
                     "more steps should find more; look for masked gradients"
                 )
                 notes.setdefault(f"pgd{suffix}", []).append(text)
-        gradient = [columns[name] for name in columns if name in ATTACKS and ATTACKS[name].uses_gradients]
-        if "square" in columns and gradient:
+        single = [name for name in columns if name in ATTACKS]
+        gradient = [columns[name] for name in single if ATTACKS[name].uses_gradients]
+        for name in single if gradient else []:
             together = np.logical_and.reduce(gradient)
-            more = int((together & ~columns["square"]).sum())
-            if no_accident(more, len(together)):
+            more = int((together & ~columns[name]).sum())
+            if not ATTACKS[name].uses_gradients and no_accident(more, len(together)):
                 points = 100.0 * more / len(together)
                 text = f"breaks {points:.1f} points that no gradient attack did: gradients may be masked"
-                notes.setdefault(f"square{suffix}", []).append(text)
+                notes.setdefault(f"{name}{suffix}", []).append(text)
     return notes
 
 
@@ -182,7 +193,7 @@ def hopeless(
     count = min(LOOKED_AT, len(images))
     size = math.prod(images.images.shape[1:])
     everything = Ball(setting.ball.norm, 1.0 if setting.ball.norm == "linf" else size**0.5)
-    name = "apgd-ce" if setting.ball.norm == "linf" else "apgd-ce-l2"
+    name = "apgd-ce" if setting.ball.norm == "linf" else f"apgd-ce{L2}"
     stage = structs.replace(setting.stage, apgd_steps=HOPELESS_STEPS, apgd_restarts=1)
     search = ATTACKS[name].search(replace(setting, ball=everything, stage=stage))
     few, right = images.first(count), clean.right[:count]

@@ -15,11 +15,13 @@ from msgspec import structs
 from PIL import Image
 from torch import Tensor
 
-from engine.attacks import ATTACKS, Setting
+from engine.attacks import ATTACKS
 from engine.attacks.balls import Ball
 from engine.attacks.inversion import causal_logits, invert
 from engine.attacks.scheduler import striking
-from engine.contract.plan import columns, parts
+from engine.attacks.setting import Setting
+from engine.contract.plan import columns
+from engine.contract.profile.catalogue import CLEAN, parts
 from engine.contract.profile.schema import Evaluate, Game, Inoculate
 from engine.contract.run.records import Message, Record, SampleSheet
 from engine.contract.run.rundir import write_atomically
@@ -38,7 +40,7 @@ def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Genera
     one of the table. The perturbation is drawn PERTURBATION_GAIN times enlarged around grey. Hands over between steps
     of the attack and between batches, so that a stop need not wait for all of them; what was written is written again.
     """
-    attacks = [name for name in stage.attacks if name != "clean"]
+    attacks = [name for name in stage.attacks if name != CLEAN]
     if not stage.samples or not attacks:
         return Message(stage=str(stage.id), text="no samples: none asked for, or no attack to show")
     game, inoculation = _before(context, stage)
@@ -81,7 +83,7 @@ def _attacked(
 
     An image that is misclassified as it is stays so.
     """
-    column = next(c for c in reversed(columns(context.profile, stage)) if c.attack != "clean")
+    column = next(c for c in reversed(columns(context.profile, stage)) if c.attack != CLEAN)
     plain = structs.replace(stage, source=None)
     setting = Setting(Ball(column.norm, column.eps), plain, context.profile.seed, context.data.facts.classes)
     search = ATTACKS[parts(column.attack)[0]].search(setting)

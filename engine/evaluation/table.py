@@ -12,12 +12,14 @@ import numpy as np
 import torch
 
 from engine import distributed, keyed_random
-from engine.attacks import ATTACKS, Setting
+from engine.attacks import ATTACKS
 from engine.attacks.balls import Ball
 from engine.attacks.queries import Oracle, exact_oracle, searching_oracles
 from engine.attacks.scheduler import Clean, Found, LiveExamples, answering_clean
 from engine.attacks.search import Search
-from engine.contract.plan import Column, columns, evaluation_cost, parts
+from engine.attacks.setting import Setting
+from engine.contract.plan import Column, columns, evaluation_cost
+from engine.contract.profile.catalogue import CLEAN, ENSEMBLES, is_averaged, parts, plain
 from engine.contract.profile.schema import Evaluate
 from engine.contract.run.fingerprint import cell_settings
 from engine.contract.run.records import Cell, Part, Progress, Record
@@ -31,8 +33,6 @@ from engine.stage import Context, Event, StageRun, Step
 SHOWN_EVERY = 0.5
 SAVED_EVERY = 30.0
 """Seconds between two records of progress, and between two savings of what a long attack has found."""
-STANDARD = {"apgd_steps": 100, "apgd_restarts": 1, "fab_steps": 100, "square_queries": 5000}
-"""Budgets of AutoAttack; `targets` is 9, or all other classes where there are fewer."""
 
 T = TypeVar("T")
 
@@ -172,18 +172,18 @@ class Evaluation(StageRun):
             outcomes.facts.norm, outcomes.facts.eps = column.norm, column.eps
             outcomes.facts.source = self.stage.source or ""
             outcomes.facts.how = "fp32"
-            if column.attack != "clean":
+            if column.attack != CLEAN:
                 first = ATTACKS[parts(column.attack)[0]].search(self._setting(column))
                 outcomes.facts.how = tested.asked_by(first).how
             outcomes.facts.warnings = yield from self._first_warnings(tested, column)
-            if column.attack == "clean":
+            if column.attack == CLEAN:
                 outcomes.facts.forwards = len(self.images)
         self._open = (cell, outcomes)
         turn = parts(column.attack)
         for i, part in enumerate(turn):
             if i < len(outcomes.facts.parts):
                 continue
-            known = self._known(name, part, column) if len(turn) > 1 and not column.attack.startswith("rand") else None
+            known = self._known(name, part, column) if len(turn) > 1 and not is_averaged(column.attack) else None
             if known is not None:
                 outcomes.right &= known
                 outcomes.facts.parts.append(Part(attack=part, correct=int(outcomes.right.sum())))
@@ -213,7 +213,7 @@ class Evaluation(StageRun):
         search = ATTACKS[part].search(self._setting(column))
         self._seed(f"{name}-{column.name}-{part}")
         exact, oracle = tested.exact, tested.asked_by(search)
-        if column.attack.startswith("rand"):
+        if is_averaged(column.attack):
             exact, oracle = exact.repeated(stage.eot), oracle.repeated(stage.eot)
         if outcomes.found is None:
             outcomes.found = Found.nothing(outcomes.right, search.attempts)
@@ -288,16 +288,11 @@ class Evaluation(StageRun):
         notes = [ATTACKS[part].note(setting) for part in parts(column.attack)]
         notes += tested.examined.warnings(column.attack)
         notes += checks.of_images(stage.limit, len(self.images))
-        if column.attack == "clean" and tested.clean.not_finite:
+        if column.attack == CLEAN and tested.clean.not_finite:
             notes.append(f"{tested.clean.not_finite} answers of the network were not finite; they count as wrong")
-        if column.attack.removesuffix("-l2") == "aa":
-            changed = {key: getattr(stage, key) for key, value in STANDARD.items() if getattr(stage, key) != value}
-            if stage.targets < min(9, setting.classes - 1):
-                changed["targets"] = stage.targets
-            if changed:
-                budgets = ", ".join(f"{key} = {value}" for key, value in changed.items())
-                notes.append(f"not the standard AutoAttack: {budgets}")
-        first = next((c for c in self.columns if c.norm == column.norm and c.attack != "clean"), None)
+        if ensemble := ENSEMBLES.get(plain(column.attack)):
+            notes.append(checks.of_budgets(stage, ensemble.standard, setting.classes))
+        first = next((c for c in self.columns if c.norm == column.norm and c.attack != CLEAN), None)
         if stage.checks and stage.source is None and column == first:
             check = checks.hopeless(setting, tested.exact, self.images, tested.clean, self._plain, stage.batch_size)
             notes.append((yield from self._obeying(check)))
@@ -313,7 +308,7 @@ class Evaluation(StageRun):
                 if outcomes is None or (column.norm, column.eps) != radius:
                     continue
                 said = notes.get(column.attack, [])
-                if self.stage.source and self.stage.checks and column.attack != "clean":
+                if self.stage.source and self.stage.checks and column.attack != CLEAN:
                     said = [*said, *checks.of_transfer(outcomes.right, self._direct(name, column), self.stage.source)]
                 if said:
                     yield cell_of(name, column.name, outcomes, said)

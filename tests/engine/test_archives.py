@@ -160,7 +160,7 @@ def test_every_form_gives_the_same_images_and_labels(kind: str, folder: Path) ->
 
 def test_a_prepared_set_is_resident_like_any_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder, "cifar10 binary")
-    monkeypatch.setitem(data.DATA, "cifar10", lambda: load("cifar10", published(CIFAR10, folder)))
+    monkeypatch.setitem(data.DATA, "cifar10", lambda data: load("cifar10", published(CIFAR10, folder)))
     splits = data.load(Data(name="cifar10", validation=0.2), seed=0, compute=Compute(torch.device("cpu")))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (40, 10, 10)
     assert splits.facts.flip

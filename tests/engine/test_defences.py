@@ -134,25 +134,6 @@ def test_a_step_of_inoculated_standard_training_is_that_of_the_method(
         assert torch.allclose(ours, parameter - training._rate(0) * parameter.grad, atol=1e-6)
 
 
-DEFENCES = ["standard", "fast", "mart", "awp", "help"]
-
-
-@pytest.mark.parametrize("defence", DEFENCES)
-def test_a_defence_runs_alone_and_inoculated(defence: str, quick_run: Callable[..., RunDir]) -> None:
-    adversary = {"steps": 2}
-    quick = {"epochs": 1, "batch_size": 64}
-    stages = [
-        {"kind": "train", "id": "plain", "defence": "standard", **quick},
-        {"kind": "train", "defence": defence, "adversary": adversary, **quick},
-        {"kind": "game", "adversary": adversary, **quick},
-        {"kind": "inoculate", "defence": defence, "adversary": adversary, "inversion_steps": 2, **quick},
-    ]
-    tables = {"name": "x", "data": {"validation": 0.8}, "compute": {"threads": 1}, "stage": stages}
-    run = quick_run(tables=tables)
-    assert process.run(run) == 0
-    assert (run.checkpoints / "inoculate.safetensors").exists()
-
-
 def test_defaults_follow_the_defence() -> None:
     def stage(defence: str, **keys: object) -> object:
         first = {"kind": "train", "id": "plain", "defence": "standard"}

@@ -81,7 +81,7 @@ def noise_for(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return generator.integers(0, 256, shape, dtype=np.uint8), generator.integers(0, facts.classes, count)
 
     mean, std = (0.5,) * facts.channels, (0.2,) * facts.channels
-    monkeypatch.setitem(data.DATA, dataset, lambda: Source(*images(facts.pool), *images(facts.test), mean, std))
+    monkeypatch.setitem(data.DATA, dataset, lambda data: Source(*images(facts.pool), *images(facts.test), mean, std))
 
 
 def keep_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,16 @@ import torch
 from scipy.special import log_softmax, rel_entr, softmax
 
 from engine.attacks.losses import cross_entropy, dlr, kl_divergence, margin
-from engine.defences import DEFENCES, adv, helper_term, mart, trades
+from engine.contract.profile.catalogue import DEFENCES
+from engine.defences import LOSSES
+from engine.defences.losses import adv, helper_term, mart, trades
 
 Z_NAT, Z_ADV, Y = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[0.5, 1.0, -1.0]]), torch.tensor([0])
 
 
 def test_check_values_of_the_method() -> None:
     assert cross_entropy(Z_NAT, Y).item() == pytest.approx(0.169846, abs=1e-6)
-    assert adv(Z_ADV, Y).item() == pytest.approx(1.054957, abs=1e-6)
+    assert adv(None, Z_ADV, Y, 0.0).item() == pytest.approx(1.054957, abs=1e-6)
     assert kl_divergence(Z_NAT, Z_ADV).item() == pytest.approx(0.536608, abs=1e-6)
     assert kl_divergence(Z_ADV, Z_NAT).item() == pytest.approx(0.666675, abs=1e-6)
     assert trades(Z_NAT, Z_ADV, Y, 6.0).item() == pytest.approx(3.389493, abs=2e-6)
@@ -23,9 +25,9 @@ def test_check_values_of_the_method() -> None:
 
 
 def test_registry_rows_compute_the_named_losses() -> None:
-    assert torch.equal(DEFENCES["adv"].loss(None, Z_ADV, Y, 2.0), adv(Z_ADV, Y))
-    assert torch.equal(DEFENCES["trades"].loss(Z_NAT, Z_ADV, Y, 2.0), trades(Z_NAT, Z_ADV, Y, 2.0))
-    assert torch.equal(DEFENCES["standard"].loss(Z_NAT, Z_ADV, Y, 2.0), cross_entropy(Z_NAT, Y))
+    assert torch.equal(LOSSES["adv"](None, Z_ADV, Y, 2.0), adv(None, Z_ADV, Y, 0.0))
+    assert torch.equal(LOSSES["trades"](Z_NAT, Z_ADV, Y, 2.0), trades(Z_NAT, Z_ADV, Y, 2.0))
+    assert torch.equal(LOSSES["standard"](Z_NAT, Z_ADV, Y, 2.0), cross_entropy(Z_NAT, Y))
     assert not DEFENCES["standard"].attacks
 
 
@@ -82,7 +84,7 @@ def test_the_margin_is_right_when_all_other_logits_are_negative() -> None:
 def test_mart_has_the_check_values_of_the_method() -> None:
     for beta, value in ((6.0, 2.411192), (5.0, 2.327371), (3.0, 2.159729)):
         assert mart(Z_NAT, Z_ADV, Y, beta).item() == pytest.approx(value, abs=3e-6)
-        assert DEFENCES["mart"].loss(Z_NAT, Z_ADV, Y, beta).item() == pytest.approx(value, abs=3e-6)
+        assert LOSSES["mart"](Z_NAT, Z_ADV, Y, beta).item() == pytest.approx(value, abs=3e-6)
 
 
 def test_the_helper_term_is_a_quarter_of_the_cross_entropy_to_the_standard_answer() -> None:
@@ -95,5 +97,5 @@ def test_which_defences_attack_perturb_and_help() -> None:
     assert [name for name, row in DEFENCES.items() if row.helper] == ["help"]
     assert [name for name, row in DEFENCES.items() if not row.attacks] == ["standard"]
     for name in ("awp", "help"):
-        assert torch.equal(DEFENCES[name].loss(Z_NAT, Z_ADV, Y, 4.0), trades(Z_NAT, Z_ADV, Y, 4.0))
-    assert torch.equal(DEFENCES["fast"].loss(None, Z_ADV, Y, 0.0), adv(Z_ADV, Y))
+        assert torch.equal(LOSSES[name](Z_NAT, Z_ADV, Y, 4.0), trades(Z_NAT, Z_ADV, Y, 4.0))
+    assert torch.equal(LOSSES["fast"](None, Z_ADV, Y, 0.0), adv(None, Z_ADV, Y, 0.0))

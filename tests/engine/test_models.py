@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
-from typing import get_args
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from engine import distributed
 from engine.contract.errors import UsageError
-from engine.contract.profile.catalogue import SMALLEST_IMAGE, ModelName
+from engine.contract.profile.catalogue import smallest_image
 from engine.models import MODELS, build, conv_by_matmul, synced
 from engine.models.base import Classifier, Inputs
 from engine.models.folding import folded
@@ -49,7 +48,7 @@ def outline(name: str, *, size: int = 32, classes: int = 10) -> Classifier:
 @cache
 def tiny(name: str) -> Classifier:
     """A network for the smallest images that it takes, in eval mode, with the BatchNorm of one that has learnt."""
-    model = made(name, size=SMALLEST_IMAGE.get(name, 8))
+    model = made(name, size=smallest_image(name))
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -70,18 +69,28 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_every_name_of_the_contract_has_a_builder() -> None:
-    assert tuple(MODELS) == get_args(ModelName)
-    assert SMALLEST_IMAGE.keys() <= MODELS.keys()
+CUTS = {
+    "small": (32, 4),
+    "vgg11": (512, 2),
+    "vgg13": (512, 2),
+    "vgg16": (512, 2),
+    "vgg19": (512, 2),
+    "resnet18": (512, 4),
+    "resnet34": (512, 4),
+    "resnet50": (2048, 4),
+    "preact-resnet18": (512, 4),
+    "wrn-28-10": (640, 8),
+    "wrn-34-10": (640, 8),
+}
+"""Channels and side of the features, for images of 32x32."""
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CUTS)
 @pytest.mark.parametrize("size", [32, 64])
 def test_cut_and_logits_have_the_shapes_of_the_paper(name: str, size: int) -> None:
     model = outline(name, size=size)
-    c, side = {"v": (512, 2), "r": (512, 4), "p": (512, 4), "w": (640, 8), "s": (32, 4)}[name[0]]
-    c = 2048 if name == "resnet50" else c
-    side = 4 if name == "small" else side * size // 32
+    c, side = CUTS[name]
+    side = side if name == "small" else side * size // 32
     x = torch.empty(5, 3, size, size, device="meta")
     assert model.feature_shape == (c, side, side)
     assert model.features(x).shape == (5, c, side, side)
@@ -91,7 +100,7 @@ def test_cut_and_logits_have_the_shapes_of_the_paper(name: str, size: int) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_smallest_image_fits(name: str) -> None:
-    size = SMALLEST_IMAGE.get(name, 8)
+    size = smallest_image(name)
     model = outline(name, size=size)
     assert model(torch.empty(2, 3, size, size, device="meta")).shape == (2, 10)
 
@@ -203,7 +212,7 @@ def test_normalisation_travels_in_the_state_dict() -> None:
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_weights_are_a_function_of_the_seed_and_building_leaves_no_trace(name: str) -> None:
-    size = SMALLEST_IMAGE.get(name, 8)
+    size = smallest_image(name)
     torch.manual_seed(5)
     first = made(name, size=size, seed=3)
     before = torch.random.get_rng_state()
@@ -231,7 +240,7 @@ def test_the_size_of_the_images_does_not_change_the_weights() -> None:
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_initial_weights_have_the_spread_of_he(name: str) -> None:
-    for module in made(name, size=SMALLEST_IMAGE.get(name, 8)).modules():
+    for module in made(name, size=smallest_image(name)).modules():
         if isinstance(module, nn.Conv2d):
             expected = math.sqrt(2 / (module.out_channels * module.kernel_size[0] * module.kernel_size[1]))
             assert module.bias is None

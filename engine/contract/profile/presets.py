@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from engine.contract.profile.catalogue import DEFENCES
+
 Preset = Literal["standard", "paper-code"]
 Tables = dict[str, Any]
 
@@ -71,7 +73,8 @@ def _of_stage(stage: Tables, preset: Preset, section: Tables, model: str) -> Tab
     if kind == "inoculate" or (kind == "train" and "start" in stage):
         return _further(kind, preset, data, model)
     if kind == "train":
-        plain = stage.get("defence") == "standard"
+        defence = DEFENCES.get(str(stage.get("defence")))
+        plain = defence is not None and not defence.attacks
         short = data == "tiny-imagenet" and not plain
         schedule: Tables = {"epochs": 4, "warmup_epochs": 2} if short else {"epochs": 30, "warmup_epochs": 5}
         attacked = {} if plain else {"adversary": _adversary(data, "mixed")}

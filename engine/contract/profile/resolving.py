@@ -9,8 +9,28 @@ from typing import Any
 
 from engine.contract import datasets
 from engine.contract.profile import schema
-from engine.contract.profile.catalogue import BETAS, CHECKPOINT, NO_WEIGHTS, SMALLEST_IMAGE, TRANSFERABLE, is_foreign
-from engine.contract.profile.schema import FGSM_STEP, Adversary, Evaluate, Game, Inoculate, Profile, Stage, Train
+from engine.contract.profile.catalogue import (
+    CHECKPOINT,
+    DEFENCES,
+    L2,
+    NO_WEIGHTS,
+    TRANSFERABLE,
+    is_foreign,
+    norms,
+    plain,
+    smallest_image,
+)
+from engine.contract.profile.schema import (
+    FGSM_STEP,
+    Adversary,
+    Evaluate,
+    Game,
+    Inoculate,
+    Profile,
+    Stage,
+    Threat,
+    Train,
+)
 
 
 def stage_ids(stages: Any) -> list[str]:
@@ -103,7 +123,7 @@ def _resolve_threat(profile: Profile) -> list[str]:
         most = 1.0 if norm == "linf" else widest
         if eps > most:
             problems.append(f"{key}: found {eps}; allowed: at most {most:g} for {norm}, images lie in [0,1]")
-    needed = SMALLEST_IMAGE.get(profile.model.name, 8)
+    needed = smallest_image(profile.model.name)
     for i, stage in enumerate(profile.stage):
         if isinstance(stage, Train):
             problems += _check_resolution(stage, f"stage.{i}", needed, facts.size)
@@ -134,11 +154,12 @@ def _resolve_adversary(adversary: Adversary) -> None:
 
 
 def _resolve_training(stage: Train | Inoculate, path: str, rise: float) -> list[str]:
-    if stage.defence == "fast":
-        stage.adversary.attack = "fgsm"
+    defence = DEFENCES[stage.defence]
+    if defence.adversary is not None:
+        stage.adversary.attack = defence.adversary
     _resolve_adversary(stage.adversary)
     if stage.beta is None:
-        stage.beta = BETAS.get(stage.defence)  # open where there is no such term, so that another defence has its own
+        stage.beta = defence.beta  # open where there is no such term, so that another defence has its own
     if stage.warmup_epochs is None:
         stage.warmup_epochs = stage.epochs * rise
     if stage.warmup_epochs > stage.epochs:
@@ -147,13 +168,15 @@ def _resolve_training(stage: Train | Inoculate, path: str, rise: float) -> list[
 
 
 def _resolve_helper(stage: Train | Inoculate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:
-    """The standard network that `help` asks."""
-    if stage.defence != "help":
+    """The standard network that a defence with a helper example asks."""
+    if not DEFENCES[stage.defence].helper:
         return []
-    standard = [other.id for other in earlier if isinstance(other, Train) and other.defence == "standard"]
+    standard = [other.id for other in earlier if isinstance(other, Train) and not DEFENCES[other.defence].attacks]
     stage.helper = stage.helper or (standard[-1] if standard else None)
     if stage.helper is None:
-        return [f"{path}.helper: help needs a stage of kind train with defence standard before it, or its id here"]
+        unattacked = " or ".join(name for name, defence in DEFENCES.items() if not defence.attacks)
+        needed = f"a stage of kind train with defence {unattacked} before it, or its id here"
+        return [f"{path}.helper: {stage.defence} needs {needed}"]
     return _refer_network(f"{path}.helper", stage.helper, earlier, profile)
 
 
@@ -199,19 +222,25 @@ def _resolve_evaluation(stage: Evaluate, path: str, earlier: Sequence[Stage], pr
 
 
 def _resolve_attacks(stage: Evaluate, path: str, profile: Profile) -> list[str]:
-    problems: list[str] = []
-    in_l2 = [attack for attack in stage.attacks if attack.endswith("-l2")]
-    if in_l2 and profile.threat.norm == "linf" and profile.threat.eps_l2 is None:
-        problems.append(f"threat.eps_l2: missing; needed: the L2 radius of {', '.join(in_l2)}")
-    if "cw" in stage.attacks and profile.threat.norm != "linf":
-        problems.append(f"{path}.attacks: cw is an Linf attack, and threat.norm is {profile.threat.norm}")
+    problems = _check_norms(stage, path, profile.threat)
     if stage.eps and len({f"{eps:.4g}" for eps in stage.eps}) < len(stage.eps):
         problems.append(f"{path}.eps: a radius occurs twice (to four digits); each may occur once")
-    if stage.source is not None:
-        barred = [attack for attack in stage.attacks if attack.removesuffix("-l2") not in TRANSFERABLE]
-        if barred:
-            allowed = ", ".join(TRANSFERABLE)
-            problems.append(f"{path}.attacks: with a source allowed are {allowed}, not {', '.join(barred)}")
+    barred = [attack for attack in stage.attacks if plain(attack) not in TRANSFERABLE]
+    if stage.source is not None and barred:
+        allowed = ", ".join(TRANSFERABLE)
+        problems.append(f"{path}.attacks: with a source allowed are {allowed}, not {', '.join(barred)}")
+    return problems
+
+
+def _check_norms(stage: Evaluate, path: str, threat: Threat) -> list[str]:
+    in_l2 = [attack for attack in stage.attacks if attack.endswith(L2)]
+    problems: list[str] = []
+    if in_l2 and threat.norm == "linf" and threat.eps_l2 is None:
+        problems.append(f"threat.eps_l2: missing; needed: the L2 radius of {', '.join(in_l2)}")
+    another = "an Linf" if threat.norm == "l2" else "an L2"
+    for attack in stage.attacks:
+        if attack not in in_l2 and threat.norm not in norms(attack):
+            problems.append(f"{path}.attacks: {attack} is {another} attack, and threat.norm is {threat.norm}")
     return problems
 
 

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import cleandoc
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, inspect
 
 from engine.contract.profile.catalogue import (
+    ATTACKS,
+    CLEAN,
     DATA_FORMS,
+    DATA_SETS,
+    DEFENCES,
+    ENSEMBLES,
     HUGGING_FACE,
     MODEL_FORMS,
+    MODELS,
     AttackName,
-    DataName,
     DefenceName,
-    ModelName,
     Norm,
 )
 from engine.contract.profile.presets import Preset
@@ -40,19 +44,21 @@ def _or_another(known: Sequence[str], others: Sequence[str]) -> str:
     return f"one of {', '.join(sorted(known))}, {' or '.join(others)}"
 
 
-MODELS = get_args(ModelName)
 ModelText = Annotated[
     str,
     _texts(
         rf"^({'|'.join(MODELS)}|timm:[A-Za-z0-9_./-]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
-        _or_another(MODELS, MODEL_FORMS),
-        MODELS,
+        _or_another(tuple(MODELS), MODEL_FORMS),
+        tuple(MODELS),
     ),
 ]
-DATA = get_args(DataName)
 DataText = Annotated[
     str,
-    _texts(rf"^({'|'.join(DATA)}|{HUGGING_FACE}\w[\w.-]*(/\w[\w.-]*)?)$", _or_another(DATA, DATA_FORMS), DATA),
+    _texts(
+        rf"^({'|'.join(DATA_SETS)}|{HUGGING_FACE}\w[\w.-]*(/\w[\w.-]*)?)$",
+        _or_another(tuple(DATA_SETS), DATA_FORMS),
+        tuple(DATA_SETS),
+    ),
 ]
 DeviceText = Annotated[str, _texts(r"^(auto|cpu|cuda(:[0-9]+)?)$", "auto, cpu, cuda or cuda:N")]
 DevicesText = Annotated[
@@ -96,6 +102,34 @@ BankPlace = Literal["auto", "device", "host", "disk"]
 def doc(text: str) -> Any:
     """Description of a key."""
     return Meta(description=text)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """In a sentence: "one", "one and two", "one, two and three"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _with(key: str) -> str:
+    """Those of which `key` is the budget."""
+    return _listed([name for name, attack in ATTACKS.items() if key in attack.keys])
+
+
+def _averaged() -> str:
+    return _listed([name for name, ensemble in ENSEMBLES.items() if ensemble.averaged])
+
+
+def _having(trait: str) -> str:
+    """Those that have it."""
+    return _listed([name for name, defence in DEFENCES.items() if getattr(defence, trait)])
+
+
+def _betas() -> str:
+    """The weights of the KL term, each with the defences that have it."""
+    by_beta: dict[float, list[str]] = {}
+    for name, defence in DEFENCES.items():
+        if defence.beta is not None:
+            by_beta.setdefault(defence.beta, []).append(name)
+    return ", ".join(f"{beta:g} for {_listed(names)}" for beta, names in by_beta.items())
 
 
 class _Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=False):
@@ -226,14 +260,13 @@ class _Training(_Stage):
     warmup_epochs: Annotated[NotNegative | None, doc("epochs in which the learning rate rises from 0")] = None
     momentum: Annotated[Momentum, doc("momentum of SGD")] = 0.9
     weight_decay: Annotated[NotNegative, doc("L2 penalty of SGD")] = 2e-4
-    beta: Annotated[
-        NotNegative | None, doc("weight of the KL term; default 2 for trades, 3 for mart, 4 for awp and help")
-    ] = None
-    awp_gamma: Annotated[NotNegative, doc("of awp and help: size of the weight perturbation, relative to a layer")] = (
-        0.01
-    )
+    beta: Annotated[NotNegative | None, doc(f"weight of the KL term; default {_betas()}")] = None
+    awp_gamma: Annotated[
+        NotNegative, doc(f"of {_having('awp')}: size of the weight perturbation, relative to a layer")
+    ] = 0.01
     helper: Annotated[
-        StageId | None, doc("of help: stage with the standard network; default the latest that trains one")
+        StageId | None,
+        doc(f"of {_having('helper')}: stage with the standard network; default the latest that trains one"),
     ] = None
     adversary: Annotated[Adversary, doc("the attack inside training")] = msgspec.field(default_factory=Adversary)
     ema: Annotated[
@@ -323,7 +356,7 @@ class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
         doc("stages whose networks are attacked, the base first; default all that train one"),
     ] = None
     attacks: Annotated[Annotated[list[AttackName], Meta(min_length=1)], doc("columns of the table")] = msgspec.field(
-        default_factory=lambda: ["clean", "fgsm", "pgd"]
+        default_factory=lambda: [CLEAN, "fgsm", "pgd"]
     )
     eps: Annotated[
         Annotated[list[Radius], Meta(min_length=1)] | None,
@@ -333,19 +366,21 @@ class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
         StageId | None,
         doc("transfer: stage on whose network the attacks are crafted; default the network that is tested"),
     ] = None
-    pgd_steps: Annotated[Count, doc("gradient steps of pgd")] = 30
-    pgd_restarts: Annotated[Count, doc("random starts of pgd")] = 1
+    pgd_steps: Annotated[Count, doc(f"gradient steps of {_with('pgd_steps')}")] = 30
+    pgd_restarts: Annotated[Count, doc(f"random starts of {_with('pgd_restarts')}")] = 1
     pgd_loss: Annotated[
         Literal["ce", "margin", "dlr", "kl"],
-        doc("what pgd maximises: cross-entropy, logit margin, DLR, or KL from the clean answer"),
+        doc(f"what {_with('pgd_loss')} maximises: cross-entropy, logit margin, DLR, or KL from the clean answer"),
     ] = "ce"
-    cw_steps: Annotated[Count, doc("gradient steps of cw")] = 100
-    apgd_steps: Annotated[Count, doc("steps of apgd-ce, apgd-dlr and apgd-t")] = 100
-    apgd_restarts: Annotated[Count, doc("random starts of apgd-ce and apgd-dlr")] = 1
-    targets: Annotated[Count, doc("classes that apgd-t and fab-t aim at, the likeliest first; at most all others")] = 9
-    fab_steps: Annotated[Count, doc("steps of fab-t towards each class")] = 100
-    square_queries: Annotated[Count, doc("questions of square to the network")] = 5000
-    eot: Annotated[Count, doc("gradients that rand averages in each step")] = 20
+    cw_steps: Annotated[Count, doc(f"gradient steps of {_with('cw_steps')}")] = 100
+    apgd_steps: Annotated[Count, doc(f"steps of {_with('apgd_steps')}")] = 100
+    apgd_restarts: Annotated[Count, doc(f"random starts of {_with('apgd_restarts')}")] = 1
+    targets: Annotated[
+        Count, doc(f"classes that {_with('targets')} aim at, the likeliest first; at most all others")
+    ] = 9
+    fab_steps: Annotated[Count, doc(f"steps of {_with('fab_steps')} towards each class")] = 100
+    square_queries: Annotated[Count, doc(f"questions of {_with('square_queries')} to the network")] = 5000
+    eot: Annotated[Count, doc(f"gradients that {_averaged()} averages in each step")] = 20
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
         doc(
