@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from engine.contract.run.rundir import RunDir
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to `cafe`."""
-    app.command("compare", epilog="Example: cafe compare 20261123-0736 last --attack pgd")(compare)
-
-
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A run id, a unique prefix of one, or `last`.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The run that is compared with A.")],

@@ -30,11 +30,6 @@ print(json.dumps({"torch": torch.__version__, "numpy": numpy.__version__, "cuda"
 _PROBE_SECONDS = 60
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to `cafe`."""
-    app.command("doctor", epilog="Example: cafe doctor --runs /data/runs")(doctor)
-
-
 def doctor(json: Json = False, runs: Runs = None) -> None:
     """Show Python, torch, devices, terminal and disk, and what is missing. Exits 1 if training cannot work."""
     found = examine(runs_folder(runs))
