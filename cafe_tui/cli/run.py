@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from engine.contract.profile.sweeps import Sweep
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """How what was started is shown: not at all (`detach`), as plain lines, as JSON lines, or live."""
 
     detach: bool
