@@ -254,7 +254,7 @@ class RunScreen(PollingScreen):
         from cafe_tui.ui.screens.curves import CurvesScreen
 
         # A follower of its own: this screen's may still be read, and would later lack what the other one has taken.
-        self.app.push_screen(CurvesScreen(RunFollower(self._run, helped=True), self._stage, self._memory))
+        self.app.push_screen(CurvesScreen(RunFollower(self._run, parallel=True), self._stage, self._memory))
 
     def action_copy(self) -> None:
         """Copy the table as Markdown, the log in view, or the run's id, by what has the focus."""
