@@ -126,8 +126,7 @@ def step_range(curves: Sequence[Curve]) -> tuple[int, int] | None:
 
 def value_range(curves: Sequence[Curve], x: StepAxis, *, positive: bool = False) -> tuple[float, float] | None:
     """The lowest and the highest value of all curves on the step axis, of the positive ones only if wanted."""
-    found = [curve.series.y_range(x.low, x.high, positive=positive) for curve in curves]
-    ranges = [pair for pair in found if pair]
+    ranges = [pair for curve in curves if (pair := curve.series.y_range(x.low, x.high, positive=positive))]
     return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
 
@@ -142,6 +141,24 @@ def fit_values(curves: Sequence[Curve], x: StepAxis, y: ValueAxis) -> None:
     """Let the value axis show what these curves have on the step axis, as far as that needs a change."""
     if values := value_range(curves, x, positive=y.log):
         y.update(*values)
+
+
+def fitted_axes(curves: Sequence[Curve], *, log: bool = False) -> tuple[StepAxis, ValueAxis]:
+    """Axes for a picture that will not grow: exactly the steps there are, and round values around the rest."""
+    steps = step_range(curves)
+    x = StepAxis(low=steps[0], high=steps[1] + 1) if steps else StepAxis()
+    y = ValueAxis(log)
+    if values := value_range(curves, x, positive=log):
+        y.update(*values)
+    return x, y
+
+
+def picture(
+    curves: Sequence[Curve], width: int, height: int, *, log: bool = False, charset: Charset = "braille"
+) -> Plot:
+    """The curves in `width` x `height` cells, of which the legend takes the first line: the plot has one line less."""
+    x, y = fitted_axes(curves, log=log)
+    return draw(curves, x, y, width, height - 1, charset=charset)
 
 
 def draw(

@@ -35,10 +35,10 @@ def compare(
     first, second = (_model(side, model) for side in sides)
     files = outcomes.OutcomeFiles()
     wanted = _attacks(sides, (first, second), attack)
-    found = [outcomes.judge(sides[0], sides[1], (first, second), name, files) for name in wanted]
+    verdicts = [outcomes.judge(sides[0], sides[1], (first, second), name, files) for name in wanted]
     unequal = outcomes.different_tests(sides[0].settings, sides[1].settings, wanted)
-    _complain(found, all_needed=bool(attack), unequal=unequal)
-    rows = [verdict.result for verdict in found if verdict.result]
+    _complain(verdicts, all_needed=bool(attack), unequal=unequal)
+    rows = [verdict.result for verdict in verdicts if verdict.result]
     if json:
         import msgspec
 
@@ -94,13 +94,13 @@ def _attacks(sides: list[Evaluated], models: tuple[str, str], wanted: list[str] 
     return [name for name in shared if not wanted or name in wanted]
 
 
-def _complain(found: list[Verdict], *, all_needed: bool, unequal: list[str]) -> None:
+def _complain(verdicts: list[Verdict], *, all_needed: bool, unequal: list[str]) -> None:
     """Say what could not be compared and what makes it unequal. Raises UsageError if nothing, or not all, is left."""
     from cafe_tui import format as fmt
     from engine.contract.errors import UsageError
 
-    refused = [verdict for verdict in found if verdict.problem]
-    if refused and (all_needed or len(refused) == len(found)):
+    refused = [verdict for verdict in verdicts if verdict.problem]
+    if refused and (all_needed or len(refused) == len(verdicts)):
         first = refused[0]
         raise UsageError(
             fmt.printable(f"{first.attack}: not compared, {first.problem}"),

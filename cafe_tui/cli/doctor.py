@@ -32,12 +32,12 @@ _PROBE_SECONDS = 60
 
 def doctor(json: Json = False, runs: Runs = None) -> None:
     """Show Python, torch, devices, terminal and disk, and what is missing. Exits 1 if training cannot work."""
-    found = examine(runs_folder(runs))
+    report = examine(runs_folder(runs))
     if json:
-        print_json(found)
+        print_json(report)
     else:
-        _print(found)
-    if any(problem["fatal"] for problem in found["problems"]):
+        _print(report)
+    if any(problem["fatal"] for problem in report["problems"]):
         raise typer.Exit(1)
 
 
@@ -159,17 +159,17 @@ def _profiles() -> list[str]:
     return [entry.name for entry in profiles.available()]
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(report: dict[str, Any]) -> None:
     from cafe_tui import format as fmt
 
-    engine, terminal, disk, memory = (found[key] for key in ("engine", "terminal", "disk", "memory"))
-    rows = [("python", f"{found['python']['version']}  {found['python']['executable']}")]
+    engine, terminal, disk, memory = (report[key] for key in ("engine", "terminal", "disk", "memory"))
+    rows = [("python", f"{report['python']['version']}  {report['python']['executable']}")]
     if "error" not in engine:
         rows.append(("torch", f"{engine['torch']}, numpy {engine['numpy']}, {engine['threads']} threads"))
         for device in engine["devices"]:
             rows.append((device["name"], f"{device['what']}, {fmt.size(device['memory'])}"))
     rows += [
-        ("cpu", f"{found['cpu']['cores']} cores, {fmt.size(memory['available'])} of {fmt.size(memory['total'])} free"),
+        ("cpu", f"{report['cpu']['cores']} cores, {fmt.size(memory['available'])} of {fmt.size(memory['total'])} free"),
         (
             "terminal",
             f"{terminal['columns']}x{terminal['lines']}, TERM={terminal['term'] or '(none)'}, "
@@ -179,15 +179,15 @@ def _print(found: dict[str, Any]) -> None:
             + (", SSH" if terminal["ssh"] else ""),
         ),
         ("runs", f"{disk['runs']}, {fmt.size(disk['free'])} free" + ("" if disk["writable"] else ", not writable")),
-        ("profiles", f"{len(found['profiles'])}; `cafe profiles` lists them" if found["profiles"] else "none found"),
+        ("profiles", f"{len(report['profiles'])}; `cafe profiles` lists them" if report["profiles"] else "none found"),
     ]
     if "pictures" in terminal:
         way, why = (terminal["pictures"][key] for key in ("way", "why"))
         rows.append(("pictures", f"{'half cells' if way == 'cells' else way}: {why}"))
     for name, text in rows:
         print(f"{name:<9} {fmt.printable(text)}")
-    for problem in found["problems"]:
+    for problem in report["problems"]:
         print(f"{'PROBLEM' if problem['fatal'] else 'note':<9} {fmt.printable(problem['text'])}")
         print(f"{'':<9} {fmt.printable(problem['remedy'])}")
-    if not found["problems"]:
+    if not report["problems"]:
         print("all is well")

@@ -27,7 +27,8 @@ def plot(
     runs: Runs = None,
 ) -> None:
     """Draw curves once. By default: hypothesis and test-function loss of the game, else the training loss."""
-    from cafe_tui.charts.svg import picture, to_rich, to_svg
+    from cafe_tui.charts.raster import picture
+    from cafe_tui.charts.svg import to_svg
     from cafe_tui.console import painter, views
     from engine.contract.errors import UsageError
     from engine.contract.run.rundir import write_atomically
@@ -45,7 +46,7 @@ def plot(
         return
     signs = views.signs_for(sys.stdout)
     cells = width or min(painter.console(sys.stdout).width, 160)
-    drawn = to_rich(picture(curves, cells, height or 20, log=log, charset=signs.charset), stage)
+    drawn = views.to_rich(picture(curves, cells, height or 20, log=log, charset=signs.charset), stage)
     painter.print_lines([*drawn.split("\n")])
 
 
@@ -62,11 +63,11 @@ def _curves(directory: RunDir, wanted: str | None) -> tuple[str, list[Curve]]:
         if not chosen:
             raise UsageError(f"{directory.id} has no curves yet")
         return chosen[0]
-    found = []
+    curves = []
     for i, name in enumerate(name.strip() for name in wanted.split(",")):
         keys = [key for key in view.series if name in (key[1], f"{key[0]}/{key[1]}")]
         if not keys:
             names = sorted({key[1] for key in view.series}) or ["none yet"]
             raise UsageError(f"{directory.id} has no series {name!r}", f"There are: {', '.join(names)}")
-        found.append(Curve(name, view.series[keys[-1]], i + 1))
-    return "", found
+        curves.append(Curve(name, view.series[keys[-1]], i + 1))
+    return "", curves

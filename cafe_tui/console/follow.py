@@ -64,8 +64,8 @@ class Live:
 
     def end(self, view: RunView, run: RunDir) -> None:
         width, height = self._painter.size()
-        said = [*views.summary(view, width, self._signs), *_tail(view, run), *_ending(view, run, self._signs)]
-        closing = painter.broken(said, width)
+        lines = [*views.summary(view, width, self._signs), *_tail(view, run), *_ending(view, run, self._signs)]
+        closing = painter.broken(lines, width)
         self._painter.paint(_last_frame(view, width, max(height - 1 - len(closing), 0), self._signs))
         painter.print_lines(closing)
 

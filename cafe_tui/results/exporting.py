@@ -64,10 +64,10 @@ class Document:
 
 def robust_grid(shown: Table) -> Grid:
     """Models as rows, attacks as columns, percent with 95% intervals."""
-    found = [[shown.cell(model, attack) for attack in shown.attacks] for model in shown.models]
+    table = [[shown.cell(model, attack) for attack in shown.attacks] for model in shown.models]
     rows = [
         (Entry(model), *(accuracy_entry(cell) for cell in cells))
-        for model, cells in zip(shown.models, found, strict=True)
+        for model, cells in zip(shown.models, table, strict=True)
     ]
     return Grid(("accuracy %", *shown.attacks), (tuple(rows),))
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from cafe_tui import format as fmt
-from engine.contract.run.results import Table
-
-if TYPE_CHECKING:
-    pass
 from cafe_tui.results.settings import ASIDE, SEED, Settings, differing, value_text
+from engine.contract.run.results import Table
 
 MOST_RUNS: Final = 20
 """Runs that are compared at once."""
@@ -53,8 +50,10 @@ class Group:
     def mean(self, model: str, attack: str) -> Mean | None:
         """Over the runs that have this cell; None while none has."""
         cells = [cell for run in self.runs if (cell := run.table.cell(model, attack))]
-        found = [cell.accuracy for cell in cells]
-        return Mean(mean(found), stdev(found) if len(found) > 1 else None, len(found)) if found else None
+        accuracies = [cell.accuracy for cell in cells]
+        if not accuracies:
+            return None
+        return Mean(mean(accuracies), stdev(accuracies) if len(accuracies) > 1 else None, len(accuracies))
 
 
 def seed_groups(runs: Sequence[Compared]) -> list[Group]:

@@ -86,15 +86,15 @@ def _measured(group: Group, runs: Mapping[str, RunDir]) -> Repeated:
 
 def pairs(settings: Settings, models: Sequence[str]) -> list[Pair]:
     """Every inoculated network of a table, with the one that was trained alike without, or else its start."""
-    found = []
+    result = []
     for model in models:
         stage = _stage(settings, model)
         if stage.get("kind") != "inoculate":
             continue
         twins = [other for other in models if _alike(_stage(settings, other), stage)]
         if twins or stage.get("start") in models:
-            found.append(Pair(twins[0] if twins else stage["start"], model, bool(twins)))
-    return found
+            result.append(Pair(twins[0] if twins else stage["start"], model, bool(twins)))
+    return result
 
 
 def _stage(settings: Settings, name: str) -> dict[str, Any]:
@@ -111,26 +111,27 @@ def _alike(plain: Mapping[str, Any], inoculated: Mapping[str, Any]) -> bool:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def mean_grid(found: Repeated) -> Grid:
+def mean_grid(experiment: Repeated) -> Grid:
     """A row for each network, a column for each attack: mean and standard deviation over the seeds."""
-    group, attacks = found.group, attacks_of(found.group.runs)
+    group, attacks = experiment.group, attacks_of(experiment.group.runs)
     rows = tuple((Entry(model), *mean_entries(group, model, attacks)) for model in group.models())
-    note = f"accuracy %, mean ± sample standard deviation over seeds {_seeds(found)}"
+    note = f"accuracy %, mean ± sample standard deviation over seeds {_seeds(experiment)}"
     return Grid(("network", *attacks), (rows,), 1, (), (note,))
 
 
-def effect_grid(found: Repeated) -> Grid:
+def effect_grid(experiment: Repeated) -> Grid:
     """A row for each pair and attack: both means, their difference over the seeds, and what every seed says."""
     sections: dict[Pair, list[Row]] = {}
-    for effect in found.effects:
-        sections.setdefault(effect.pair, []).append(_effect_row(effect, found.seeds))
-    head = ("network", "against", "attack", "without", "with", "difference", "p", *(f"seed {s}" for s in found.seeds))
+    for effect in experiment.effects:
+        sections.setdefault(effect.pair, []).append(_effect_row(effect, experiment.seeds))
+    by_seed = (f"seed {seed}" for seed in experiment.seeds)
+    head = ("network", "against", "attack", "without", "with", "difference", "p", *by_seed)
     note = (
-        f"accuracy % without and with inoculation, means over seeds {_seeds(found)}; difference in points with the 95% "
-        "interval and p of the paired t test over the seeds; for each seed the difference on the same examples and its "
-        "exact McNemar p; no p is corrected for the number of rows"
+        f"accuracy % without and with inoculation, means over seeds {_seeds(experiment)}; difference in points with "
+        "the 95% interval and p of the paired t test over the seeds; for each seed the difference on the same examples "
+        "and its exact McNemar p; no p is corrected for the number of rows"
     )
-    return Grid(head, tuple(tuple(rows) for rows in sections.values()), 3, found.problems, (note,))
+    return Grid(head, tuple(tuple(rows) for rows in sections.values()), 3, experiment.problems, (note,))
 
 
 def _effect_row(effect: Effect, seeds: Sequence[int]) -> Row:
@@ -157,11 +158,11 @@ def _p(p: float) -> str:
     return fmt.p_value(p).removeprefix("p ").removeprefix("= ")
 
 
-def _seeds(found: Repeated) -> str:
-    return ", ".join(map(str, found.seeds))
+def _seeds(experiment: Repeated) -> str:
+    return ", ".join(map(str, experiment.seeds))
 
 
-def document(found: Sequence[Repeated]) -> dict[str, object]:
+def document(experiments: Sequence[Repeated]) -> dict[str, object]:
     """The JSON document of `cafe table --seeds`."""
     import msgspec
 
@@ -188,6 +189,6 @@ def document(found: Sequence[Repeated]) -> dict[str, object]:
                     for effect in one.effects
                 ],
             }
-            for one in found
+            for one in experiments
         ]
     }
