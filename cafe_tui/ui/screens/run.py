@@ -155,9 +155,10 @@ class RunScreen(PollingScreen):
             self.post_message(LogGrew(lines))
         if not self._resolved and not self._follower.behind and self._run.profile_file.exists():
             from cafe_tui.profiles.parent import resolved  # 20 ms that come after the first picture
+            from cafe_tui.reading.runs import profile_reference
 
             self._resolved = True
-            self.post_message(ProfileResolved(resolved(self._run)))
+            self.post_message(ProfileResolved(resolved(self._run.profile_file, profile_reference(self._run.info()))))
         return self._follower.behind
 
     def rest(self) -> None:
