@@ -11,6 +11,7 @@ from cafe_tui.cli.options import Json, Runs, find_run, print_json
 
 if TYPE_CHECKING:
     from cafe_tui.results.outcomes import Evaluated, Verdict
+    from engine.contract.errors import UsageError
     from engine.contract.run.results import Paired
     from engine.contract.run.rundir import RunDir
 
@@ -79,19 +80,28 @@ def _attacks(sides: list[Evaluated], models: tuple[str, str], wanted: list[str] 
     """The attacks to compare, in the order of A's table. Raises UsageError for one that not both were tested with."""
     from engine.contract.errors import UsageError
 
-    there = [
-        [attack for name, attack in side.files if name == model] for side, model in zip(sides, models, strict=True)
-    ]
-    shared = [attack for attack in there[0] if attack in there[1]]
+    tested = {
+        side.id: [attack for name, attack in side.files if name == model]
+        for side, model in zip(sides, models, strict=True)
+    }
+    a, b = tested.values()
+    shared = [attack for attack in a if attack in b]
     for name in wanted or ():
         if name not in shared:
-            lacking = ", ".join(side.id for side, attacks in zip(sides, there, strict=True) if name not in attacks)
-            both = f"Both have: {', '.join(shared)}" if shared else "They have no attack in common."
-            raise UsageError(f"no outcomes under {name!r} in {lacking}", both)
+            raise _lacking(name, tested, shared)
     if not shared:
-        each = "; ".join(f"{side.id}: {', '.join(attacks)}" for side, attacks in zip(sides, there, strict=True))
+        each = "; ".join(f"{run}: {', '.join(attacks)}" for run, attacks in tested.items())
         raise UsageError("the runs have no attack in common", each)
-    return [name for name in shared if not wanted or name in wanted]
+    return [name for name in shared if name in wanted] if wanted else shared
+
+
+def _lacking(attack: str, tested: dict[str, list[str]], shared: list[str]) -> UsageError:
+    """What to say of an attack that not both runs were tested with."""
+    from engine.contract.errors import UsageError
+
+    lacking = ", ".join(run for run, attacks in tested.items() if attack not in attacks)
+    both = f"Both have: {', '.join(shared)}" if shared else "They have no attack in common."
+    return UsageError(f"no outcomes under {attack!r} in {lacking}", both)
 
 
 def _complain(verdicts: list[Verdict], *, all_needed: bool, unequal: list[str]) -> None:

@@ -298,10 +298,7 @@ def _follow(
             view = follower.view
             ended = view.status.final and (process is None or view.state.pid == process.pid)
             if code is not None and not ended and not follower.fresh:
-                reason = f"the engine ended with code {code} without saying why; see {run.log_file}"
-                if not view.status.final:
-                    reason = f"another engine was at work on it already; `cafe watch {run.id}` follows it"
-                view, ended = replace(view, status=Status("lost", reason), error=reason), True
+                view, ended = _unexplained(view, run, code), True
             if ended and not follower.fresh:
                 sink.end(view, run)
                 return view
@@ -309,3 +306,11 @@ def _follow(
                 return view
             if code is None and not ended:
                 time.sleep(POLL_SECONDS)
+
+
+def _unexplained(view: RunView, run: RunDir, code: int) -> RunView:
+    """The last view of a run whose engine ended with this code and left no word about its end."""
+    reason = f"the engine ended with code {code} without saying why; see {run.log_file}"
+    if not view.status.final:
+        reason = f"another engine was at work on it already; `cafe watch {run.id}` follows it"
+    return replace(view, status=Status("lost", reason), error=reason)
