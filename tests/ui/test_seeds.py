@@ -20,8 +20,8 @@ from engine.contract.profile import files as profiles
 from engine.contract.run import rundir
 from engine.contract.run.results import Results, make_cell
 from engine.contract.run.rundir import RunDir, State, write_atomically
+from tests.ui.compared import outcomes, write_outcomes
 from tests.ui.test_cli import cafe, refused
-from tests.ui.test_comparing import outcomes, write_outcomes
 
 PROFILE = """
 name = "two"
