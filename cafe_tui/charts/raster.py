@@ -341,6 +341,7 @@ class _Field:
                 if column.high > 0 or (column.high <= 0 and not self._log):  # false for NaN
                     low, high = self.dot(column.low), self.dot(column.high)
                     if before and before[0] == at - 1:
+                        # The span reaches to one dot from where the column before ended: nothing in between is open.
                         low, high = min(low, before[1] + 1), max(high, before[1] - 1)
                     elif before and at - before[0] <= trace.reach:
                         self._join(before, (at, self.dot(column.first)), start, curve.colour)
@@ -354,7 +355,7 @@ class _Field:
             trace.before.append(before)
 
     def _span(self, column: int, low: int, high: int, colour: int) -> None:
-        self._dots[column] |= (2 << high) - (1 << low)
+        self._dots[column] |= (2 << high) - (1 << low)  # the bits from `low` to `high`, both included
         top, end = self.row(high), self.row(low) + 1
         self._colours[column // self.glyphs.across][top:end] = bytes([colour]) * (end - top)
 
@@ -362,6 +363,8 @@ class _Field:
         """A straight line from a point, which is drawn already, to another, as far as it lies at `start` or behind."""
         steps, rise = end[0] - begin[0], end[1] - begin[1]
         sign = (rise > 0) - (rise < 0)
+        # In each column a span from behind the dot of the column before to the line's own dot, so that a steep line has
+        # no holes and no dot twice.
         for i in range(max(start - begin[0], 1), steps + 1):
             dot, next_dot = begin[1] + round(rise * (i - 1) / steps), begin[1] + round(rise * i / steps)
             ends = (dot + sign, next_dot) if next_dot != dot else (dot, dot)

@@ -264,7 +264,7 @@ GROWTH = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     growth=GROWTH,
     capacity=st.sampled_from([4, 16, 4096]),

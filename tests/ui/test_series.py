@@ -64,7 +64,7 @@ def _column(values: list[float]) -> Column:
     return Column(min(finite), max(finite), finite[0], finite[-1], gap)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(APPENDS, st.integers(2, 130), st.integers(-50, 50), st.integers(1, 5000), st.integers(1, 60))
 def test_columns_are_those_of_all_points(
     appends: list[tuple[int, float]], capacity: int, x0: int, span: int, n: int
