@@ -74,7 +74,7 @@ class Plain:
     """Append-only lines without any control code, each after `prefix`; no curves if they are to be `brief`."""
 
     def __init__(self, prefix: str = "", *, brief: bool = False) -> None:
-        self._said, self._signs = 0.0, views.signs_for(sys.stdout)
+        self._printed, self._signs = 0.0, views.signs_for(sys.stdout)
         self._prefix, self._brief = prefix, brief
 
     def show(self, follower: RunFollower, view: RunView) -> None:
@@ -83,8 +83,8 @@ class Plain:
                 if self._brief:
                     continue
                 held_out = any(name.startswith(("val_", "final_")) for name in record.values)
-                if held_out or time.monotonic() - self._said > PLAIN_SECONDS:
-                    self._said = time.monotonic()
+                if held_out or time.monotonic() - self._printed > PLAIN_SECONDS:
+                    self._printed = time.monotonic()
                     self._say(_scalars(record))
             elif isinstance(record, StageChange):
                 steps = f", {record.total_steps} steps" if record.state == "started" else ""

@@ -73,15 +73,21 @@ def seed_groups(runs: Sequence[Compared]) -> list[Group]:
     keys = _telling([members[0].settings.values for members in alike])
     groups = []
     for members in alike:
-        fullest: dict[Any, Compared] = {}
-        for run in members:
-            known = fullest.setdefault(run.settings.values.get(SEED), run)
-            if len(run.table.cells) > len(known.table.cells):
-                fullest[run.settings.values.get(SEED)] = run
-        kept = tuple(fullest.values())
+        kept = _one_a_seed(members)
         if len(kept) > 1:
             groups.append(Group(_group_name(kept, keys), kept, tuple(run for run in members if run not in kept)))
     return groups
+
+
+def _one_a_seed(runs: Sequence[Compared]) -> tuple[Compared, ...]:
+    """Of each seed the run with the most finished cells, the first of several."""
+    fullest: dict[Any, Compared] = {}
+    for run in runs:
+        seed = run.settings.values.get(SEED)
+        known = fullest.setdefault(seed, run)
+        if len(run.table.cells) > len(known.table.cells):
+            fullest[seed] = run
+    return tuple(fullest.values())
 
 
 def _telling(settings: Sequence[Mapping[str, Any]]) -> list[str]:
