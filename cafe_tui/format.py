@@ -54,8 +54,8 @@ def printable(text: str) -> str:
 def shared_beginning(names: Sequence[str]) -> str:
     """The words, each with its dash, with which all of several names begin; something is left of every name."""
     words = zip(*(name.split("-")[:-1] for name in names), strict=False)
-    shared = takewhile(lambda found: len(set(found)) == 1, words)
-    return "".join(f"{found[0]}-" for found in shared) if len(names) > 1 else ""
+    shared = takewhile(lambda column: len(set(column)) == 1, words)
+    return "".join(f"{column[0]}-" for column in shared) if len(names) > 1 else ""
 
 
 def bar(share: float, cells: int, *, ascii_only: bool = False) -> str:
@@ -146,8 +146,8 @@ def means_of(table: Table) -> str:
             hows.setdefault(cell.how, {})[cell.attack] = None
     sources = dict.fromkeys(cell.source for cell in table.cells.values() if cell.source)
     crafted = f"crafted on {', '.join(sources)}; " if sources else ""
-    told = hows if len(hows) < 2 else (f"{how} ({', '.join(attacks)})" for how, attacks in hows.items())
-    return printable(f"{crafted}searched in {'; '.join(told)}; every break confirmed in fp32") if hows else ""
+    ways = hows if len(hows) < 2 else (f"{how} ({', '.join(attacks)})" for how, attacks in hows.items())
+    return printable(f"{crafted}searched in {'; '.join(ways)}; every break confirmed in fp32") if hows else ""
 
 
 def waterfall(total: int, clean: int | None, parts: Sequence[Part], running: str = "", share: float = 0.0) -> str:

@@ -47,6 +47,8 @@ class StepAxis:
         """Show the steps from `first` to `last`; tells whether the axis had to change."""
         before = (self.low, self.high)
         if self.window is not None and last - first >= self.window:
+            # The end is the next multiple of a quarter of the window, and one quarter more than the window is shown:
+            # up to a quarter at the right is still empty, and a whole window of steps is in view all the same.
             jump = max(1, self.window // 4)
             self.high = (last // jump + 1) * jump
             self.low = self.high - self.window - jump
@@ -56,7 +58,7 @@ class StepAxis:
 
     def _fits(self, first: int, last: int) -> bool:
         span = self.high - self.low
-        used = last + 1 - first
+        used = last + 1 - first  # steps; an axis is too large for a quarter of its span
         return self.low <= first and last < self.high and (span <= SMALLEST_SPAN or used * 4 > span)
 
     def ticks(self, most: int) -> list[int]:
@@ -121,7 +123,7 @@ def _dyadic(first: int, last: int) -> tuple[int, int]:
     """The smallest span of 2**k steps, starting at a multiple of a quarter of it, that holds both."""
     span = SMALLEST_SPAN
     while True:
-        quarter = span // 4
+        quarter = span // 4  # a finer grid for the start would fit sooner, but move the picture more often
         low = first // quarter * quarter
         if last < low + span:
             return low, low + span
@@ -187,20 +189,23 @@ def _cut_off(value: float) -> float:
 
 def _bounds(low: float, high: float) -> Bounds:
     """Round numbers around the values, which use at least half of the span between them or are too close together."""
+    # A curve that hardly varies is shown in the middle of a span that rounding noise cannot fill. Around 0, where a
+    # share of the value would be 0, too, the span is 1.
     largest = max(abs(low), abs(high))
     room = LEAST_ROOM * largest if largest > 1 / LARGEST else 1.0
     if high - low < room:
-        middle = low / 2 + high / 2
+        middle = low / 2 + high / 2  # their sum may overflow
         low, high = middle - room / 2, middle + room / 2
-    jump = _nice((high - low) / 8)
+    jump = _nice((high - low) / 8)  # up to 2.5 eighths, so rounding outwards leaves more than half of the span in use
     bottom, top = _clean(floor(low / jump + TINY) * jump), _clean(ceil(high / jump - TINY) * jump)
+    # Where TINY rounded inwards, past the value, one jump more holds it.
     return (bottom if bottom <= low else _clean(bottom - jump)), (top if top >= high else _clean(top + jump))
 
 
 def _log_bounds(low: float, high: float) -> Bounds:
     """The numbers with the digit 1, 2 or 5 around these positive values, and at least two different ones."""
     low, high = max(low, 1 / LARGEST), max(high, 1 / LARGEST)
-    bottom = list(_round_values(low / 10, low))[-1]
+    bottom = list(_round_values(low / 10, low))[-1]  # a decade has three of them, so there is one
     above = [value for value in _round_values(low, high * 10) if value > bottom]
     return bottom, next(value for value in above if value >= high * (1 - TINY))
 

@@ -126,8 +126,7 @@ def step_range(curves: Sequence[Curve]) -> tuple[int, int] | None:
 
 def value_range(curves: Sequence[Curve], x: StepAxis, *, positive: bool = False) -> tuple[float, float] | None:
     """The lowest and the highest value of all curves on the step axis, of the positive ones only if wanted."""
-    found = [curve.series.y_range(x.low, x.high, positive=positive) for curve in curves]
-    ranges = [pair for pair in found if pair]
+    ranges = [pair for curve in curves if (pair := curve.series.y_range(x.low, x.high, positive=positive))]
     return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
 
@@ -142,6 +141,24 @@ def fit_values(curves: Sequence[Curve], x: StepAxis, y: ValueAxis) -> None:
     """Let the value axis show what these curves have on the step axis, as far as that needs a change."""
     if values := value_range(curves, x, positive=y.log):
         y.update(*values)
+
+
+def fitted_axes(curves: Sequence[Curve], *, log: bool = False) -> tuple[StepAxis, ValueAxis]:
+    """Axes for a picture that will not grow: exactly the steps there are, and round values around the rest."""
+    steps = step_range(curves)
+    x = StepAxis(low=steps[0], high=steps[1] + 1) if steps else StepAxis()
+    y = ValueAxis(log)
+    if values := value_range(curves, x, positive=log):
+        y.update(*values)
+    return x, y
+
+
+def picture(
+    curves: Sequence[Curve], width: int, height: int, *, log: bool = False, charset: Charset = "braille"
+) -> Plot:
+    """The curves in `width` x `height` cells, of which the legend takes the first line: the plot has one line less."""
+    x, y = fitted_axes(curves, log=log)
+    return draw(curves, x, y, width, height - 1, charset=charset)
 
 
 def draw(
@@ -324,6 +341,7 @@ class _Field:
                 if column.high > 0 or (column.high <= 0 and not self._log):  # false for NaN
                     low, high = self.dot(column.low), self.dot(column.high)
                     if before and before[0] == at - 1:
+                        # The span reaches to one dot from where the column before ended: nothing in between is open.
                         low, high = min(low, before[1] + 1), max(high, before[1] - 1)
                     elif before and at - before[0] <= trace.reach:
                         self._join(before, (at, self.dot(column.first)), start, curve.colour)
@@ -337,7 +355,7 @@ class _Field:
             trace.before.append(before)
 
     def _span(self, column: int, low: int, high: int, colour: int) -> None:
-        self._dots[column] |= (2 << high) - (1 << low)
+        self._dots[column] |= (2 << high) - (1 << low)  # the bits from `low` to `high`, both included
         top, end = self.row(high), self.row(low) + 1
         self._colours[column // self.glyphs.across][top:end] = bytes([colour]) * (end - top)
 
@@ -345,6 +363,8 @@ class _Field:
         """A straight line from a point, which is drawn already, to another, as far as it lies at `start` or behind."""
         steps, rise = end[0] - begin[0], end[1] - begin[1]
         sign = (rise > 0) - (rise < 0)
+        # In each column a span from behind the dot of the column before to the line's own dot, so that a steep line has
+        # no holes and no dot twice.
         for i in range(max(start - begin[0], 1), steps + 1):
             dot, next_dot = begin[1] + round(rise * (i - 1) / steps), begin[1] + round(rise * i / steps)
             ends = (dot + sign, next_dot) if next_dot != dot else (dot, dot)

@@ -4,6 +4,10 @@ Points are kept in buckets aligned to absolute steps: bucket k of width w covers
 lowest, highest, first and last value. The width starts at 1, where a bucket is exactly one point, and doubles by
 merging neighbours when there are too many buckets. So a long run costs as much memory and time to draw as a short one,
 and a dot that was drawn stays where it is.
+
+The buckets of width w are one level of a pyramid over the steps: each bucket of width 2w is two of width w, those of
+its two halves, of which one may be missing. Only the finest level that fits the capacity is kept. As buckets begin at
+multiples of their width, wherever the run began, they depend on the steps alone.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ CAPACITY: Final = 4096
 
 Number = TypeVar("Number", int, float)
 
+# The columns of a series, each of shape (buckets,); `Series.__init__` says what an entry of each is.
 _FIELDS: Final = (
     "_first_step",
     "_last_step",
@@ -120,11 +125,11 @@ class Series:
             self._unshare()
         newest = self._step
         if newest is not None and step <= newest:
-            self._rewind(step)
+            self._rewind(step)  # may leave no bucket at all, and sets `_end` so that the step opens one
         finite = value - value == 0.0  # false for NaN and infinities
         if step >= self._end or newest is None:
             self._open(step, value, finite, t)
-        else:
+        else:  # within the newest bucket
             self._last_step[-1] = step
             if not finite:
                 self._gaps[-1] += 1
@@ -136,7 +141,7 @@ class Series:
                     self._low[-1] = value
                 elif value > self._high[-1]:
                     self._high[-1] = value
-            else:
+            else:  # the first finite value in a bucket of gaps, which has had the step of its first gap
                 self._first_step[-1] = step
                 self._be_one_value(value)
         self._step = step
@@ -163,36 +168,44 @@ class Series:
             self._unshare()
         begin = 0
         while begin < len(steps):
-            room = max(self._capacity + 1 - len(self._first_step), 1)
-            begin = self._extend(steps, values, times, begin, room)
+            if self._first_step and steps[begin] < self._end:
+                begin = self._fill(steps, values, times, begin)
+            else:
+                # One bucket more than there is room for, which makes `_reached` double the width.
+                room = max(self._capacity + 1 - len(self._first_step), 1)
+                begin = self._open_many(steps, values, times, begin, room)
 
-    def _extend(
-        self, steps: Sequence[int], values: Sequence[float], times: Sequence[float], begin: int, buckets: int
+    def _fill(self, steps: Sequence[int], values: Sequence[float], times: Sequence[float], begin: int) -> int:
+        """Put the points from `begin` on that lie in the newest bucket into it; the index of the first one behind."""
+        if not self._count[-1]:  # the first finite value after gaps
+            self.append(steps[begin], values[begin], times[begin])
+            return begin + 1
+        end = bisect_left(steps, self._end, begin)
+        new = values[begin:end]  # (points,), at least one
+        self._last_step[-1], self._last[-1] = steps[end - 1], new[-1]
+        self._low[-1], self._high[-1] = min(self._low[-1], *new), max(self._high[-1], *new)
+        self._total[-1] += sum(new)
+        self._count[-1] += len(new)
+        return self._reached(steps, values, times, end)
+
+    def _open_many(
+        self, steps: Sequence[int], values: Sequence[float], times: Sequence[float], begin: int, most: int
     ) -> int:
-        """Append the points from `begin` on until so many buckets were opened; the index of the first one left."""
-        if self._first_step and steps[begin] < self._end:
-            if not self._count[-1]:  # the first finite value after gaps
-                self.append(steps[begin], values[begin], times[begin])
-                return begin + 1
-            end = bisect_left(steps, self._end, begin)
-            new = values[begin:end]
-            self._last_step[-1], self._last[-1] = steps[end - 1], new[-1]
-            self._low[-1], self._high[-1] = min(self._low[-1], *new), max(self._high[-1], *new)
-            self._total[-1] += sum(new)
-            self._count[-1] += len(new)
-            return self._reached(steps, values, times, end)
+        """Open at most `most` buckets for the points from `begin` on; the index of the first one that is left."""
         columns: tuple[Iterable[float], ...]
-        if self._width == 1:
-            end = min(begin + buckets, len(steps))
-            part, new = slice(begin, end), values[begin:end]
+        if self._width == 1:  # a bucket a point, which is its own first, last, lowest, highest and sum
+            end = min(begin + most, len(steps))
+            part, new = slice(begin, end), values[begin:end]  # (buckets,)
             columns = steps[part], steps[part], times[part], new, new, new, new, new, repeat(1, len(new))
         else:
+            # Bucket k of the new ones holds the points cuts[k] to cuts[k + 1]: (buckets + 1,) rising indices. The next
+            # cut is the first step beyond the end of the bucket in which the step at this cut lies.
             cuts, end, width = [begin], begin, self._width
-            while len(cuts) <= buckets and end < len(steps):
+            while len(cuts) <= most and end < len(steps):
                 end = bisect_left(steps, (steps[end] // width + 1) * width, end)
                 cuts.append(end)
-            parts = [values[start:stop] for start, stop in pairwise(cuts)]
-            starts, lasts = cuts[:-1], [stop - 1 for stop in cuts[1:]]
+            parts = [values[start:stop] for start, stop in pairwise(cuts)]  # (buckets,) of (points of each,)
+            starts, lasts = cuts[:-1], [stop - 1 for stop in cuts[1:]]  # (buckets,) each
             columns = (
                 [steps[i] for i in starts],
                 [steps[i] for i in lasts],
@@ -204,6 +217,7 @@ class Series:
                 map(sum, parts),
                 map(len, parts),
             )
+        # In the order of `_FIELDS`; all values are finite, so nothing is said of gaps but that there are none.
         for name, column in zip(_FIELDS, (*columns, ()), strict=True):
             getattr(self, name).extend(column)
         self._gaps.extend(repeat(0, len(self._first_step) - len(self._gaps)))
@@ -262,22 +276,29 @@ class Series:
 
     def _coarsen(self) -> None:
         """Double the width, and merge the pairs that then belong together, until the buckets are few enough."""
-        self.trunk = Trunk()
+        self.trunk = Trunk()  # buckets that somebody has looked at are about to become others
         while len(self._first_step) > self._capacity:
             self._width *= 2
+            # The numbers of the buckets in the new width, (buckets,), rising: two neighbours with the same number are
+            # the halves of one. Steps that were skipped leave a bucket without its other half.
             keys = list(map(floordiv, self._first_step, repeat(self._width)))
-            even = len(keys) & ~1
+            even = len(keys) & ~1  # the buckets but for an odd one at the end
             if keys[0:even:2] == keys[1:even:2] and not any(self._gaps):
                 self._merge_neighbours(even)
                 continue
+            # Indices of the left and the right half of every new bucket, (new buckets,) each; the same where there is
+            # one half only. A bucket begins where the number changes, and the one before ends there.
             lefts = [0, *(i for i in range(1, len(keys)) if keys[i] != keys[i - 1])]
-            if len(lefts) < len(keys):
+            if len(lefts) < len(keys):  # else no two were neighbours: a wider bucket will have both
                 self._merge(lefts, [i - 1 for i in lefts[1:]] + [len(keys) - 1])
         self._end = (self._first_step[-1] // self._width + 1) * self._width
 
     def _merge_neighbours(self, even: int) -> None:
         """Put each two of the first `even` buckets together, none of which has gaps: the usual case, and quick."""
+        # Of (even,) the left halves are every second one from 0 on, the right halves from 1 on: (even / 2,) each.
         left, right = slice(0, even, 2), slice(1, even, 2)
+        # What comes first is that of the left half, what comes last that of the right one. Without gaps there is
+        # nothing to choose, and the count of gaps, 0, is that of either.
         kept = {"_first_step": left, "_last_step": right, "_time": left, "_first": left, "_last": right, "_gaps": left}
         lows, highs = (zip(column[left], column[right], strict=True) for column in (self._low, self._high))
         made = {  # written out, min and max would take twice as long
@@ -289,21 +310,27 @@ class Series:
         for name in _FIELDS:
             column = getattr(self, name)
             merged = column[kept[name]] if name in kept else array(column.typecode, made[name])
-            setattr(self, name, merged + column[even:])
+            setattr(self, name, merged + column[even:])  # (even / 2,) and the odd one, which waits for its right half
 
     def _merge(self, lefts: list[int], rights: list[int]) -> None:
         """Put each two buckets together; where left and right are the same, there is only one."""
-        pairs = list(zip(lefts, rights, strict=True))
-        count = self._count
-        firsts = [i if count[i] or not count[j] else j for i, j in pairs]
+        pairs = list(zip(lefts, rights, strict=True))  # (new buckets,) of the indices of their halves
+        count = self._count  # (old buckets,)
+        # The half with the first finite value, and the half with the last one. A half of gaps only has neither and
+        # gives way to the other; where both are such, the left one stands, whose step is that of its first gap.
+        firsts = [i if count[i] or not count[j] else j for i, j in pairs]  # (new buckets,) of old indices
         lasts = [j if count[j] else i for i, j in pairs]
+        # Where a point lies: a bucket is drawn at its first finite value, so that gaps before it move no dot. Its last
+        # point and the time of its first one count whether finite or not.
         self._first_step = array("q", [self._first_step[i] for i in firsts])
         self._last_step = array("q", [self._last_step[i] for i in rights])
         self._time = array("d", [self._time[i] for i in lefts])
+        # What is seen of it. In a half of gaps the lowest is +inf and the highest -inf, which lose every comparison.
         self._first = array("d", [self._first[i] for i in firsts])
         self._last = array("d", [self._last[i] for i in lasts])
         self._low = array("d", map(min, [self._low[i] for i in lefts], [self._low[i] for i in rights]))
         self._high = array("d", map(max, [self._high[i] for i in lefts], [self._high[i] for i in rights]))
+        # Sums over both halves, for the mean and the number of points; gaps add 0.0 to the total.
         self._total = array("d", _sums(self._total, pairs))
         self._count = array("q", _sums(self._count, pairs))
         self._gaps = array("q", _sums(self._gaps, pairs))
@@ -397,7 +424,7 @@ class Series:
         steps, firsts, lasts, lows, highs = self._first_step, self._first, self._last, self._low, self._high
         # Column k begins at the step x0 + (x1 - x0) * k / n, rounded up in whole numbers.
         begin = bisect_left(steps, x0 - (x0 - x1) * start // n) if n else 0
-        whole = not any(self._gaps[begin:])
+        finite = not any(self._gaps[begin:])  # then nothing need be looked at one by one
         for column in range(start + 1, stop + 1):
             if begin == len(steps):
                 yield from repeat(None, stop + 1 - column)
@@ -405,7 +432,7 @@ class Series:
             end = bisect_left(steps, x0 - (x0 - x1) * column // n, begin)
             if end == begin:
                 yield None
-            elif whole:
+            elif finite:
                 low, high = min(lows[begin:end]), max(highs[begin:end])
                 yield Column(low, high, firsts[begin], lasts[end - 1], False)
             else:
@@ -445,6 +472,9 @@ class Series:
             raise ValueError(f"half_life must be positive, not {half_life}")
         curve = self.copy()
         curve._unshare()
+        # Over the buckets k <= i that have finite values, at the steps s_k of their first ones, with d the half-life:
+        # total = sum of 2^((s_k - s_i) / d) * total_k, weight = the same of count_k; the mean is their quotient, which
+        # is right from the first bucket on. Both are carried from bucket to bucket.
         total = weight = 0.0
         before = 0
         for i, (step, count) in enumerate(zip(self._first_step, self._count, strict=True)):
@@ -476,14 +506,16 @@ class Series:
         """
         curve = self.copy()
         curve._unshare()
-        kept = [i for i, t in enumerate(self._time) if t == t]
+        kept = [i for i, t in enumerate(self._time) if t == t]  # not NaN
         for name in _FIELDS:
             column = getattr(self, name)
             setattr(curve, name, array(column.typecode, [column[i] for i in kept]))
+        # (kept,) milliseconds, none below the one before: the running maximum of a clock that may have been set back.
         moments = list(accumulate((max(round(1000 * (self._time[i] - origin)), 0) for i in kept), max))
         curve._first_step = array("q", moments)
         ends = [*moments[1:], max(moments[-1], round(1000 * (self.last_time - origin)))] if moments else []
         curve._last_step = array("q", ends)
+        # A seam lies where the first bucket at or after it does, if that one is kept.
         places = [bisect_left(self._first_step, seam) for seam in self._seams]
         curve._seams = sorted({moments[kept.index(i)] for i in places if i in kept})
         return curve
@@ -499,6 +531,7 @@ class Series:
 
 
 def _sums(column: array[Number], pairs: list[tuple[int, int]]) -> list[Number]:
+    """The sum of each pair of entries, an entry alone where both are the same: (pairs,)."""
     return [column[i] + column[j] if i != j else column[i] for i, j in pairs]
 
 

@@ -1,66 +1,18 @@
-"""Curves once: as lines for a console view, and as an SVG file."""
+"""Curves as an SVG document."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from cafe_tui.charts.axes import StepAxis, ValueAxis, label
-from cafe_tui.charts.raster import FAINT, Charset, Curve, Plot, draw, step_range, value_range
+from cafe_tui.charts.axes import label
+from cafe_tui.charts.raster import Curve, fitted_axes
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-STYLES: Final = ("cyan", "yellow", "green", "red", "magenta", "white")
-"""Console colours of the curves: of the sixteen every terminal has."""
 PAINTS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""The same for SVG, told apart by colour-blind readers too (Okabe and Ito)."""
+"""Colours of the curves, told apart by colour-blind readers too (Okabe and Ito)."""
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 56, 32
 """Pixels around the field of an SVG picture."""
-
-
-def fitted_axes(curves: Sequence[Curve], *, log: bool = False) -> tuple[StepAxis, ValueAxis]:
-    """Axes for a picture that will not grow: exactly the steps there are, and round values around the rest."""
-    steps = step_range(curves)
-    x = StepAxis(low=steps[0], high=steps[1] + 1) if steps else StepAxis()
-    y = ValueAxis(log)
-    if values := value_range(curves, x, positive=log):
-        y.update(*values)
-    return x, y
-
-
-def picture(
-    curves: Sequence[Curve], width: int, height: int, *, log: bool = False, charset: Charset = "braille"
-) -> Plot:
-    """The curves in `width` x `height` cells, of which the legend, drawn by `to_rich`, takes the first line."""
-    x, y = fitted_axes(curves, log=log)
-    return draw(curves, x, y, width, height - 1, charset=charset)
-
-
-def to_rich(plot: Plot, title: str = "") -> Text:
-    """The picture under its legend as lines of rich text, which wrap nowhere."""
-    from rich.text import Text
-
-    text = Text(no_wrap=True, overflow="crop", end="")
-    for piece, colour in plot.legend_pieces(title):
-        text.append(piece, _style(colour))
-    for row in plot.lines():
-        text.append("\n")
-        start = 0
-        for colour, run in groupby(row.colours):
-            end = start + sum(1 for _ in run)
-            text.append(row.text[start:end], _style(colour))
-            start = end
-    return text
-
-
-def _style(colour: int) -> str:
-    return "dim" if colour == FAINT else STYLES[(colour - 1) % len(STYLES)]
-
-
-# --- SVG -------------------------------------------------------------------------------------------------------------
 
 
 def to_svg(title: str, curves: Sequence[Curve], width: int = 960, height: int = 480, *, log: bool = False) -> str:

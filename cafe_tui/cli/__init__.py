@@ -4,11 +4,77 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Final, NamedTuple
 
 import typer
 
+from cafe_tui.cli import (
+    attack,
+    compare,
+    data,
+    doctor,
+    importing,
+    logs,
+    ls,
+    note,
+    plot,
+    profiles,
+    resume,
+    rm,
+    run,
+    serve,
+    show,
+    stop,
+    table,
+    tag,
+    watch,
+)
 from cafe_tui.cli.options import Runs
+
+
+class Verb(NamedTuple):
+    """A word after `cafe`: what it does, whose docstring and arguments are its help, and the example under that.
+
+    What has verbs of its own is a `typer.Typer`; the help lists it after the others.
+    """
+
+    name: str
+    action: Callable[..., None] | typer.Typer
+    example: str
+
+
+VERBS: Final = (
+    Verb("run", run.run, "cafe run quickstart --set seed=1 --tag first"),
+    Verb("watch", watch.watch, "cafe watch last"),
+    Verb("stop", stop.stop, "cafe stop last"),
+    Verb("resume", resume.resume, "cafe resume last"),
+    Verb(
+        "attack",
+        attack.attack,
+        "cafe attack runs/20261123-0736.../checkpoints/train.safetensors --attacks clean,aa",
+    ),
+    Verb(
+        "import",
+        importing.import_checkpoint,
+        "cafe import cifar10_adv_vgg16_best.t7 --model vgg16 --data cifar10",
+    ),
+    Verb("profiles", profiles.list_profiles, "cafe profiles"),
+    Verb("profile", profiles.show_profile, "cafe profile quickstart --set seed=1"),
+    Verb("ls", ls.list_runs, "cafe ls --state running --sort robust"),
+    Verb("show", show.show, "cafe show last"),
+    Verb("logs", logs.logs, "cafe logs last -f"),
+    Verb("plot", plot.plot, "cafe plot last --series psi,hypothesis_loss --svg game.svg"),
+    Verb("table", table.table, "cafe table last --format markdown"),
+    Verb("compare", compare.compare, "cafe compare 20261123-0736 last --attack pgd"),
+    Verb("rm", rm.remove, "cafe rm 20261123-0259 --yes"),
+    Verb("tag", tag.tag, "cafe tag last baseline"),
+    Verb("note", note.note, "cafe note last 'eps was too large'"),
+    Verb("data", data.verbs, "cafe data prepare cifar10"),
+    Verb("serve", serve.serve, "cafe serve --port 8000, then ssh -L 8000:localhost:8000 from your own machine"),
+    Verb("doctor", doctor.doctor, "cafe doctor --runs /data/runs"),
+)
+"""All verbs, in the order of `cafe --help`."""
 
 app = typer.Typer(
     help="Train, attack, examine and inoculate image classifiers with CAFE, in the terminal.",
@@ -56,7 +122,9 @@ def home(
     raise typer.Exit(open_ui(runs_folder(runs), slow=slow))
 
 
-from cafe_tui.cli import attack, compare, data, doctor, importing, look, manage, profiles, run, serve  # noqa: E402  (they register their verbs on `app`)
-
-for module in (run, attack, importing, profiles, look, compare, manage, data, serve, doctor):
-    module.register(app)
+for verb in VERBS:
+    epilog = f"Example: {verb.example}"
+    if isinstance(verb.action, typer.Typer):
+        app.add_typer(verb.action, name=verb.name, epilog=epilog)
+    else:
+        app.command(verb.name, epilog=epilog)(verb.action)

@@ -15,13 +15,6 @@ DEFAULTS = {"model": "small", "data": "digits", "eps": "8/255", "norm": "linf"}
 """What is used where neither an option nor the checkpoint says."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to `cafe`."""
-    app.command(epilog="Example: cafe attack runs/20261123-0736.../checkpoints/train.safetensors --attacks clean,aa")(
-        attack
-    )
-
-
 def attack(
     checkpoint: Annotated[
         str,

@@ -11,13 +11,9 @@ from cafe_tui.cli.options import Json, Runs, find_run, print_json
 
 if TYPE_CHECKING:
     from cafe_tui.results.outcomes import Evaluated, Verdict
+    from engine.contract.errors import UsageError
     from engine.contract.run.results import Paired
     from engine.contract.run.rundir import RunDir
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to `cafe`."""
-    app.command("compare", epilog="Example: cafe compare 20261123-0736 last --attack pgd")(compare)
 
 
 def compare(
@@ -40,10 +36,10 @@ def compare(
     first, second = (_model(side, model) for side in sides)
     files = outcomes.OutcomeFiles()
     wanted = _attacks(sides, (first, second), attack)
-    found = [outcomes.judge(sides[0], sides[1], (first, second), name, files) for name in wanted]
+    verdicts = [outcomes.judge(sides[0], sides[1], (first, second), name, files) for name in wanted]
     unequal = outcomes.different_tests(sides[0].settings, sides[1].settings, wanted)
-    _complain(found, all_needed=bool(attack), unequal=unequal)
-    rows = [verdict.result for verdict in found if verdict.result]
+    _complain(verdicts, all_needed=bool(attack), unequal=unequal)
+    rows = [verdict.result for verdict in verdicts if verdict.result]
     if json:
         import msgspec
 
@@ -84,28 +80,37 @@ def _attacks(sides: list[Evaluated], models: tuple[str, str], wanted: list[str] 
     """The attacks to compare, in the order of A's table. Raises UsageError for one that not both were tested with."""
     from engine.contract.errors import UsageError
 
-    there = [
-        [attack for name, attack in side.files if name == model] for side, model in zip(sides, models, strict=True)
-    ]
-    shared = [attack for attack in there[0] if attack in there[1]]
+    tested = {
+        side.id: [attack for name, attack in side.files if name == model]
+        for side, model in zip(sides, models, strict=True)
+    }
+    a, b = tested.values()
+    shared = [attack for attack in a if attack in b]
     for name in wanted or ():
         if name not in shared:
-            lacking = ", ".join(side.id for side, attacks in zip(sides, there, strict=True) if name not in attacks)
-            both = f"Both have: {', '.join(shared)}" if shared else "They have no attack in common."
-            raise UsageError(f"no outcomes under {name!r} in {lacking}", both)
+            raise _lacking(name, tested, shared)
     if not shared:
-        each = "; ".join(f"{side.id}: {', '.join(attacks)}" for side, attacks in zip(sides, there, strict=True))
+        each = "; ".join(f"{run}: {', '.join(attacks)}" for run, attacks in tested.items())
         raise UsageError("the runs have no attack in common", each)
-    return [name for name in shared if not wanted or name in wanted]
+    return [name for name in shared if name in wanted] if wanted else shared
 
 
-def _complain(found: list[Verdict], *, all_needed: bool, unequal: list[str]) -> None:
+def _lacking(attack: str, tested: dict[str, list[str]], shared: list[str]) -> UsageError:
+    """What to say of an attack that not both runs were tested with."""
+    from engine.contract.errors import UsageError
+
+    lacking = ", ".join(run for run, attacks in tested.items() if attack not in attacks)
+    both = f"Both have: {', '.join(shared)}" if shared else "They have no attack in common."
+    return UsageError(f"no outcomes under {attack!r} in {lacking}", both)
+
+
+def _complain(verdicts: list[Verdict], *, all_needed: bool, unequal: list[str]) -> None:
     """Say what could not be compared and what makes it unequal. Raises UsageError if nothing, or not all, is left."""
     from cafe_tui import format as fmt
     from engine.contract.errors import UsageError
 
-    refused = [verdict for verdict in found if verdict.problem]
-    if refused and (all_needed or len(refused) == len(found)):
+    refused = [verdict for verdict in verdicts if verdict.problem]
+    if refused and (all_needed or len(refused) == len(verdicts)):
         first = refused[0]
         raise UsageError(
             fmt.printable(f"{first.attack}: not compared, {first.problem}"),

@@ -9,14 +9,6 @@ import typer
 from cafe_tui.cli.options import Json, print_json, run_engine
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb, which has verbs of its own, to `cafe`."""
-    group = typer.Typer(help="Data sets: what there is, and getting it.", rich_markup_mode=None, no_args_is_help=True)
-    group.command("ls", epilog="Example: cafe data ls")(list_data)
-    group.command("prepare", epilog="Example: cafe data prepare cifar10")(prepare)
-    app.add_typer(group, name="data", epilog="Example: cafe data prepare cifar10")
-
-
 def list_data(json: Json = False) -> None:
     """List the data sets that a profile can name: classes, image shape, sizes, and whether they are here.
 
@@ -77,3 +69,8 @@ def prepare(
         raise UsageError("\n".join(problems), "`cafe data ls` lists the data sets.")
     options = [f"--{key}={value}" for key, value in given.items() if key != "name"]
     raise typer.Exit(run_engine("data", name, *options))
+
+
+verbs = typer.Typer(help="Data sets: what there is, and getting it.", rich_markup_mode=None, no_args_is_help=True)
+verbs.command("ls", epilog="Example: cafe data ls")(list_data)
+verbs.command("prepare", epilog="Example: cafe data prepare cifar10")(prepare)

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,14 @@ print(json.dumps({"torch": torch.__version__, "numpy": numpy.__version__, "cuda"
 _PROBE_SECONDS = 60
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to `cafe`."""
-    app.command("doctor", epilog="Example: cafe doctor --runs /data/runs")(doctor)
-
-
 def doctor(json: Json = False, runs: Runs = None) -> None:
     """Show Python, torch, devices, terminal and disk, and what is missing. Exits 1 if training cannot work."""
-    found = examine(runs_folder(runs))
+    report = examine(runs_folder(runs))
     if json:
-        print_json(found)
+        print_json(report)
     else:
-        _print(found)
-    if any(problem["fatal"] for problem in found["problems"]):
+        _print(report)
+    if any(problem["fatal"] for problem in report["problems"]):
         raise typer.Exit(1)
 
 
@@ -163,35 +159,48 @@ def _profiles() -> list[str]:
     return [entry.name for entry in profiles.available()]
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(report: dict[str, Any]) -> None:
     from cafe_tui import format as fmt
 
-    engine, terminal, disk, memory = (found[key] for key in ("engine", "terminal", "disk", "memory"))
-    rows = [("python", f"{found['python']['version']}  {found['python']['executable']}")]
-    if "error" not in engine:
-        rows.append(("torch", f"{engine['torch']}, numpy {engine['numpy']}, {engine['threads']} threads"))
-        for device in engine["devices"]:
-            rows.append((device["name"], f"{device['what']}, {fmt.size(device['memory'])}"))
-    rows += [
-        ("cpu", f"{found['cpu']['cores']} cores, {fmt.size(memory['available'])} of {fmt.size(memory['total'])} free"),
-        (
-            "terminal",
-            f"{terminal['columns']}x{terminal['lines']}, TERM={terminal['term'] or '(none)'}, "
-            f"colours: {terminal['colours']}, {'UTF-8' if terminal['utf8'] else 'ASCII'}"
-            + ("" if terminal["is_terminal"] else ", output is a pipe")
-            + (", tmux" if terminal["tmux"] else "")
-            + (", SSH" if terminal["ssh"] else ""),
-        ),
-        ("runs", f"{disk['runs']}, {fmt.size(disk['free'])} free" + ("" if disk["writable"] else ", not writable")),
-        ("profiles", f"{len(found['profiles'])}; `cafe profiles` lists them" if found["profiles"] else "none found"),
-    ]
-    if "pictures" in terminal:
-        way, why = (terminal["pictures"][key] for key in ("way", "why"))
-        rows.append(("pictures", f"{'half cells' if way == 'cells' else way}: {why}"))
-    for name, text in rows:
+    for name, text in _rows(report):
         print(f"{name:<9} {fmt.printable(text)}")
-    for problem in found["problems"]:
+    for problem in report["problems"]:
         print(f"{'PROBLEM' if problem['fatal'] else 'note':<9} {fmt.printable(problem['text'])}")
         print(f"{'':<9} {fmt.printable(problem['remedy'])}")
-    if not found["problems"]:
+    if not report["problems"]:
         print("all is well")
+
+
+def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is here, each with its name."""
+    from cafe_tui import format as fmt
+
+    engine, terminal, disk, memory = (report[key] for key in ("engine", "terminal", "disk", "memory"))
+    yield "python", f"{report['python']['version']}  {report['python']['executable']}"
+    if "error" not in engine:
+        yield "torch", f"{engine['torch']}, numpy {engine['numpy']}, {engine['threads']} threads"
+        for device in engine["devices"]:
+            yield device["name"], f"{device['what']}, {fmt.size(device['memory'])}"
+    free = f"{fmt.size(memory['available'])} of {fmt.size(memory['total'])} free"
+    yield "cpu", f"{report['cpu']['cores']} cores, {free}"
+    yield "terminal", ", ".join(_about_terminal(terminal))
+    yield "runs", f"{disk['runs']}, {fmt.size(disk['free'])} free" + ("" if disk["writable"] else ", not writable")
+    profiles = report["profiles"]
+    yield "profiles", f"{len(profiles)}; `cafe profiles` lists them" if profiles else "none found"
+    if "pictures" in terminal:
+        way, why = (terminal["pictures"][key] for key in ("way", "why"))
+        yield "pictures", f"{'half cells' if way == 'cells' else way}: {why}"
+
+
+def _about_terminal(terminal: dict[str, Any]) -> Iterator[str]:
+    """Size, colours and characters, and what is special."""
+    yield f"{terminal['columns']}x{terminal['lines']}"
+    yield f"TERM={terminal['term'] or '(none)'}"
+    yield f"colours: {terminal['colours']}"
+    yield "UTF-8" if terminal["utf8"] else "ASCII"
+    if not terminal["is_terminal"]:
+        yield "output is a pipe"
+    if terminal["tmux"]:
+        yield "tmux"
+    if terminal["ssh"]:
+        yield "SSH"

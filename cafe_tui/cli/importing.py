@@ -10,13 +10,6 @@ import typer
 from cafe_tui.cli.options import Runs, check_known, run_engine
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to `cafe`."""
-    app.command("import", epilog="Example: cafe import cifar10_adv_vgg16_best.t7 --model vgg16 --data cifar10")(
-        import_checkpoint
-    )
-
-
 def import_checkpoint(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A .t7 of the published code, or any state dict saved by torch.")

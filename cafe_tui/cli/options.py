@@ -22,8 +22,16 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a unique pref
 RunsNamed = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Run ids, unique prefixes, `last`, or a tag for all that have it.")
 ]
+RunOrTag = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run id, a unique prefix of one, `last`, or a tag for all that have it.")
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Print the run id, or the tag of a sweep, and return.")]
 Devices = Annotated[
     str | None, typer.Option(metavar="LIST", help="Several processes: GPUs such as 0,1, or cpu:2 for two on the CPU.")
+]
+Parallel = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of a sweep: engines side by side. [default: cores / compute.threads; 1 on a GPU]"),
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live view.")]
 

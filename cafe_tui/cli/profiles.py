@@ -10,12 +10,6 @@ import typer
 from cafe_tui.cli.options import Json, Runs, find_run, print_json
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to `cafe`."""
-    app.command("profiles", epilog="Example: cafe profiles")(list_profiles)
-    app.command("profile", epilog="Example: cafe profile quickstart --set seed=1")(show_profile)
-
-
 def list_profiles(json: Json = False, runs: Runs = None) -> None:
     """List the profiles that have a name: shipped ones and those of ./ and ./profiles. (--runs makes no difference.)"""
     from cafe_tui import format as fmt

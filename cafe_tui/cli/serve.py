@@ -13,13 +13,6 @@ from cafe_tui.launch.spawn import environment
 from cafe_tui.locations import runs_folder
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to `cafe`."""
-    app.command(
-        "serve", epilog="Example: cafe serve --port 8000, then ssh -L 8000:localhost:8000 from your own machine"
-    )(serve)
-
-
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,

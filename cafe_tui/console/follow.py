@@ -64,8 +64,8 @@ class Live:
 
     def end(self, view: RunView, run: RunDir) -> None:
         width, height = self._painter.size()
-        said = [*views.summary(view, width, self._signs), *_tail(view, run), *_ending(view, run, self._signs)]
-        closing = painter.broken(said, width)
+        lines = [*views.summary(view, width, self._signs), *_tail(view, run), *_ending(view, run, self._signs)]
+        closing = painter.broken(lines, width)
         self._painter.paint(_last_frame(view, width, max(height - 1 - len(closing), 0), self._signs))
         painter.print_lines(closing)
 
@@ -74,7 +74,7 @@ class Plain:
     """Append-only lines without any control code, each after `prefix`; no curves if they are to be `brief`."""
 
     def __init__(self, prefix: str = "", *, brief: bool = False) -> None:
-        self._said, self._signs = 0.0, views.signs_for(sys.stdout)
+        self._printed, self._signs = 0.0, views.signs_for(sys.stdout)
         self._prefix, self._brief = prefix, brief
 
     def show(self, follower: RunFollower, view: RunView) -> None:
@@ -83,8 +83,8 @@ class Plain:
                 if self._brief:
                     continue
                 held_out = any(name.startswith(("val_", "final_")) for name in record.values)
-                if held_out or time.monotonic() - self._said > PLAIN_SECONDS:
-                    self._said = time.monotonic()
+                if held_out or time.monotonic() - self._printed > PLAIN_SECONDS:
+                    self._printed = time.monotonic()
                     self._say(_scalars(record))
             elif isinstance(record, StageChange):
                 steps = f", {record.total_steps} steps" if record.state == "started" else ""
@@ -298,10 +298,7 @@ def _follow(
             view = follower.view
             ended = view.status.final and (process is None or view.state.pid == process.pid)
             if code is not None and not ended and not follower.fresh:
-                reason = f"the engine ended with code {code} without saying why; see {run.log_file}"
-                if not view.status.final:
-                    reason = f"another engine was at work on it already; `cafe watch {run.id}` follows it"
-                view, ended = replace(view, status=Status("lost", reason), error=reason), True
+                view, ended = _unexplained(view, run, code), True
             if ended and not follower.fresh:
                 sink.end(view, run)
                 return view
@@ -309,3 +306,11 @@ def _follow(
                 return view
             if code is None and not ended:
                 time.sleep(POLL_SECONDS)
+
+
+def _unexplained(view: RunView, run: RunDir, code: int) -> RunView:
+    """The last view of a run whose engine ended with this code and left no word about its end."""
+    reason = f"the engine ended with code {code} without saying why; see {run.log_file}"
+    if not view.status.final:
+        reason = f"another engine was at work on it already; `cafe watch {run.id}` follows it"
+    return replace(view, status=Status("lost", reason), error=reason)

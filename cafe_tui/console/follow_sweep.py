@@ -155,13 +155,18 @@ def _serve(followers: Followers, sink: Sink, interrupts: Interrupts, *, stops: b
             return
         if interrupts.count > obeyed:
             obeyed = interrupts.count
-            if obeyed == 1:
-                queue.stop(runs)
-                sink.note("stopping after this step, with a checkpoint; ctrl-C again kills the engines")
-            else:
-                for run in runs:
-                    local.kill(run)
+            _end(runs, sink, kill=obeyed > 1)
         time.sleep(POLL_SECONDS)
+
+
+def _end(runs: Sequence[RunDir], sink: Sink, *, kill: bool) -> None:
+    """Ask the queue and its engines to stop, or kill the engines."""
+    if not kill:
+        queue.stop(runs)
+        sink.note("stopping after this step, with a checkpoint; ctrl-C again kills the engines")
+        return
+    for run in runs:
+        local.kill(run)
 
 
 def _exit_code(views: Sequence[RunView]) -> int:

@@ -1,8 +1,13 @@
-"""Put lines on a terminal or a pipe: once, or again and again in place."""
+"""Put lines on a terminal or a pipe: once, or again and again in place.
+
+Of a frame only the lines are written that changed since the last one. Rich's own live display repaints everything each
+time, which a slow line cannot take.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,17 +18,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from cafe_tui.console.views import (
-    _BEGIN_SYNC,
-    _CLEAR_BELOW,
-    _CLEAR_LINE,
-    _CLEAR_SCREEN,
-    _END_SYNC,
-    _HIDE_CURSOR,
-    _RESET,
-    _SHOW_CURSOR,
-    _STYLE,
-)
+_BEGIN_SYNC, _END_SYNC = "\x1b[?2026h", "\x1b[?2026l"
+_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+_STYLE, _RESET = re.compile(r"\x1b\[[\d;]*m"), "\x1b[0m"
+_CLEAR_LINE, _CLEAR_BELOW, _CLEAR_SCREEN = "\x1b[K", "\x1b[J", "\x1b[H\x1b[2J"
 
 
 def live_terminal(stream: TextIO) -> bool:
@@ -150,8 +148,8 @@ def broken(lines: Sequence[Text], width: int) -> list[Text]:
     """Prose broken between words into lines of at most `width` cells; table rows and paths stay whole."""
     measure, result = Console(width=width), list[Text]()
     for line in lines:
-        whole = line.no_wrap or line.overflow == "ignore" or line.cell_len <= width
-        result += [line] if whole else line.wrap(measure, width)
+        kept = line.no_wrap or line.overflow == "ignore" or line.cell_len <= width
+        result += [line] if kept else line.wrap(measure, width)
     return result
 
 

@@ -1,14 +1,10 @@
-"""Console views of a run: the live view, the final summary, plain lines, tables. Drawn with Rich, painted by us.
-
-A frame is a list of lines; `Painter` writes only those that changed since the last one. Rich's own live display
-repaints everything each time, which a slow line cannot take.
-"""
+"""What a run looks like on a console: the live view, the final summary, tables, curves. Lines of rich text."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from textwrap import wrap
 from typing import Final, TextIO
 
@@ -18,8 +14,7 @@ from rich.text import Text
 from cafe_tui import format as fmt
 from cafe_tui.charts.axes import StepAxis, ValueAxis
 from cafe_tui.charts.radii import radius_plot
-from cafe_tui.charts.raster import Charset, Curve, draw, follow
-from cafe_tui.charts.svg import picture, to_rich
+from cafe_tui.charts.raster import FAINT, Charset, Curve, Plot, draw, follow, picture
 from cafe_tui.reading.run import RunView, StageView
 from engine.contract.run.records import Cell
 from engine.contract.run.results import Paired, Table
@@ -32,15 +27,13 @@ STATE_STYLES: Final = {
     "stopped": "yellow",
     "stopping": "yellow",
 }
+CURVE_STYLES: Final = ("cyan", "yellow", "green", "red", "magenta", "white")
+"""Colours of the curves: of the sixteen every terminal has."""
 WIDEST_PICTURE: Final = 110
 """Cells beyond which a curve gains nothing: two stand side by side instead."""
 NARROWEST_PAIR: Final = 100
 LEAST_PICTURE: Final = 6
 SHORTEST_BAR: Final = 4
-_BEGIN_SYNC, _END_SYNC = "\x1b[?2026h", "\x1b[?2026l"
-_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
-_STYLE, _RESET = re.compile(r"\x1b\[[\d;]*m"), "\x1b[0m"
-_CLEAR_LINE, _CLEAR_BELOW, _CLEAR_SCREEN = "\x1b[K", "\x1b[J", "\x1b[H\x1b[2J"
 
 
 @dataclass(frozen=True)
@@ -115,16 +108,16 @@ def _stage(stage: StageView, view: RunView, cells: int, signs: Signs, name: str)
 
 def readings(view: RunView, width: int, signs: Signs, *, explain: bool) -> list[Text]:
     """The four accuracies of the game, with what each means when there is room."""
-    found = view.readings()
-    if not found:
+    accuracies = view.readings()
+    if not accuracies:
         return []
     if not explain:
         text, gap = Text(no_wrap=True, overflow="crop"), "%   " if width >= 60 else "  "
-        for name, value in found.items():
+        for name, value in accuracies.items():
             text.append(f"{name} ", "dim").append(f"{fmt.percent(value)}{gap}", "bold")
         return [text.append("accuracy on unseen images", "dim") if width >= 75 else text]
     lines = []
-    for name, value in found.items():
+    for name, value in accuracies.items():
         line = Text(no_wrap=True, overflow="crop")
         line.append(f"{name:>3} ", "bold").append(f"{fmt.percent(value):>6}% ", "bold")
         line.append(fmt.bar(value / 100, 20, ascii_only=signs.ascii_only), "cyan")
@@ -156,8 +149,8 @@ def table_lines(
         row = [_cell_text(table.cell(model, name), model, name, wide, running, signs) for name in table.attacks]
         lines.append(_row(model, row, first, column))
     for pair in dict.fromkeys((row.a, row.b) for row in differences):
-        found = {row.attack: row for row in differences if (row.a, row.b) == pair}
-        row = [_difference_text(found.get(name), wide) for name in table.attacks]
+        by_attack = {row.attack: row for row in differences if (row.a, row.b) == pair}
+        row = [_difference_text(by_attack.get(name), wide) for name in table.attacks]
         lines.append(_row(f"{pair[1]} - {pair[0]}", row, first, column))
     return lines
 
@@ -197,8 +190,8 @@ def _difference_text(row: Paired | None, wide: bool) -> Text:
 
 def radius_lines(table: Table, width: int, signs: Signs) -> list[Text]:
     """The curves of accuracy against eps; nothing for a table with one radius."""
-    found = radius_plot(table, min(width, WIDEST_PICTURE), signs.charset)
-    return list(to_rich(found[0], found[1]).split("\n")) if found else []
+    drawn = radius_plot(table.cells.values(), table.models, min(width, WIDEST_PICTURE), signs.charset)
+    return list(to_rich(*drawn).split("\n")) if drawn else []
 
 
 def cell_warnings(table: Table) -> list[str]:
@@ -277,6 +270,25 @@ def _beside(left: Text, right: Text, cells: int) -> Text:
     return line.append("  ").append_text(right)
 
 
+def to_rich(plot: Plot, title: str = "") -> Text:
+    """The picture under its legend as lines of rich text, which wrap nowhere."""
+    text = Text(no_wrap=True, overflow="crop", end="")
+    for piece, colour in plot.legend_pieces(title):
+        text.append(piece, _curve_style(colour))
+    for row in plot.lines():
+        text.append("\n")
+        start = 0
+        for colour, run in groupby(row.colours):
+            end = start + sum(1 for _ in run)
+            text.append(row.text[start:end], _curve_style(colour))
+            start = end
+    return text
+
+
+def _curve_style(colour: int) -> str:
+    return "dim" if colour == FAINT else CURVE_STYLES[(colour - 1) % len(CURVE_STYLES)]
+
+
 def frame(view: RunView, width: int, height: int, signs: Signs, note: str = "", axes: Axes | None = None) -> list[Text]:
     """The live view in at most `width` x `height` cells; `axes` is kept by the caller from frame to frame."""
     top = [header(view, signs, width), stage_bar(view, width, signs)]
@@ -316,12 +328,12 @@ def summary(view: RunView, width: int, signs: Signs) -> list[Text]:
         for row in view.differences:
             if row.attack != "clean":
                 lines.append(Text(_sentence(row)))
-    found = view.readings()
-    if found:
+    if accuracies := view.readings():
         lines.append(
             Text(
-                f"features of the game: AC {fmt.percent(found['AC'])}% against Adv {fmt.percent(found['Adv'])}%, "
-                f"CC {fmt.percent(found['CC'])}% against CF {fmt.percent(found['CF'])}%"
+                f"features of the game: AC {fmt.percent(accuracies['AC'])}% "
+                f"against Adv {fmt.percent(accuracies['Adv'])}%, "
+                f"CC {fmt.percent(accuracies['CC'])}% against CF {fmt.percent(accuracies['CF'])}%"
             )
         )
     for text in [*view.warnings, *cell_warnings(view.table)]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from cafe_tui.profiles import forms
-from cafe_tui.reading.runs import profile_reference
 from engine.contract.errors import CafeError
 from engine.contract.profile import files as profiles
 from engine.contract.profile.files import Loaded
-from engine.contract.run.rundir import RunDir
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,15 @@ class Resolved:
     remark: str
 
 
-def resolved(run: RunDir) -> Resolved:
-    """What the run was asked to do, and what of it is not in the profile that it was started from, as that is now."""
+def resolved(file: Path, reference: str) -> Resolved:
+    """What a run was asked to do by the profile in its `file`, and where that differs from its parent as that is now.
+
+    `reference` names the parent, the profile that the run was started from; empty when it is not known.
+    """
     try:
-        loaded = profiles.load(str(run.profile_file))
+        loaded = profiles.load(str(file))
     except CafeError as error:
         return Resolved((), str(error))
-    reference = profile_reference(run.info())
     changed: dict[str, str] = {}
     remark = "started from a profile that is not known"
     if reference:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from engine.contract.run.rundir import RunDir
-
-if TYPE_CHECKING:
-    pass
 
 
 class LogFollower:

@@ -1,5 +1,5 @@
 """Decode a long file of records with two processors: a helper process decodes parts further on while this one decodes,
-and draws, what lies before them. What it brings is what this process would have read, in the same order.
+and draws, what lies before them. The helper returns what this process would have read, in the same order.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from engine.contract.run.columns import ColumnReader, Columns, Curve, Piece
 
 LONG: Final = 32 << 20
 """Bytes left to read from which on a helper is worth its start, which costs as much as reading a third of them."""
-OWN, HELPED = 1 << 19, 1 << 20
-"""Bytes in turn that this process decodes, and its helper, which has not to draw or to add points to curves."""
+OWN_BYTES, HELPER_BYTES = 1 << 19, 1 << 20
+"""Decoded in turn by this process and by its helper, which need not draw or add points to curves."""
 AHEAD: Final = 2
 """Parts asked for in advance, so that the helper never waits."""
 GRACE: Final = 0.003
@@ -31,14 +31,14 @@ GRACE: Final = 0.003
 NICE: Final = 10
 """By how much the helper stands back: it is for processors that have nothing else to do, such as running an engine."""
 PIPE: Final = 1 << 20
-"""Bytes that the helper may have said and this process not yet read, where that can be chosen."""
+"""Bytes that the helper may have written and this process not yet read, where that can be chosen."""
 PATIENCE: Final = 5.0
-"""Seconds to wait for the rest of what the helper has begun to say."""
+"""Seconds to wait for the rest of an answer that the helper has begun to write."""
 _SIZE: Final = struct.Struct("<Q")
 
 
-class HelpedReader(ColumnReader):
-    """Goes on where `reader` has come to, which is to be used no more; to be closed. For one thread at a time."""
+class ParallelReader(ColumnReader):
+    """Takes over `reader` where it stands; call close(). For one thread at a time."""
 
     def __init__(self, reader: ColumnReader, command: Sequence[str] = ()) -> None:
         super().__init__(reader.path)
@@ -48,7 +48,7 @@ class HelpedReader(ColumnReader):
         self._failed = False
         self._size = 0
         self._asked: deque[tuple[int, int]] = deque()  # beginnings and ends of the parts that are the helper's
-        self._due = 0  # things that it has yet to say and which nobody waits for any more
+        self._due = 0  # answers still to come from it, which nobody waits for any more
 
     def call(self) -> None:
         """Start a helper if much is left to read and there is a second processor; returns at once."""
@@ -67,17 +67,17 @@ class HelpedReader(ColumnReader):
         while True:
             restarts = self.restarts
             self._ask()
-            found = super().read_columns(max_bytes)
+            pieces = super().read_columns(max_bytes)
             if self.restarts != restarts:
                 self.close()
-            if found or self.limit is None:
-                return found
+            if pieces or self.limit is None:
+                return pieces
             if self.offset == self.limit:
-                found = self._receive()
+                pieces = self._receive()
             else:  # the file was cut off
                 self.close()
-            if found:
-                return found
+            if pieces:
+                return pieces
 
     def close(self) -> None:
         """End the helper, if there is one; reading goes on without it."""
@@ -98,8 +98,8 @@ class HelpedReader(ColumnReader):
         try:
             self._listen(0.0)
             while not self._due and len(self._asked) < AHEAD:
-                begin = self._next_line((self._asked[-1][1] if self._asked else self.offset) + OWN)
-                end = self._next_line(begin + HELPED)
+                begin = self._next_line((self._asked[-1][1] if self._asked else self.offset) + OWN_BYTES)
+                end = self._next_line(begin + HELPER_BYTES)
                 if end > self._size:
                     if not self._asked:
                         self.close()
@@ -123,10 +123,10 @@ class HelpedReader(ColumnReader):
         self.limit = self._asked[0][0] if self._asked else None
         self._due += 1
         try:
-            said = self._listen(GRACE)
+            answer = self._listen(GRACE)
             if self._due:
                 return []
-            pieces, skipped = pickle.loads(said)
+            pieces, skipped = pickle.loads(answer)
         except Exception:  # whatever else writes to the output of the helper can make it say nearly anything
             self._fail()
             return []
@@ -135,13 +135,13 @@ class HelpedReader(ColumnReader):
         return [_with_lists(piece) if isinstance(piece, Columns) else piece for piece in pieces]
 
     def _listen(self, seconds: float) -> bytes:
-        """Hear what is due, waiting so long for each; the last of it."""
-        said = b""
+        """Read the answers that are due, waiting so long for each; the last one."""
+        answer = b""
         while self._due and self._readable(seconds):
             (size,) = _SIZE.unpack(self._exactly(_SIZE.size))
-            said = self._exactly(size)
+            answer = self._exactly(size)
             self._due -= 1
-        return said
+        return answer
 
     def _fail(self) -> None:
         self._failed = True
@@ -158,7 +158,7 @@ class HelpedReader(ColumnReader):
         return bool(poll.poll(1000 * seconds))
 
     def _exactly(self, size: int) -> bytes:
-        """So many bytes of what the helper says; raises OSError if it ended or is silent."""
+        """The next `size` bytes from the helper; raises OSError if it ended or is silent."""
         parts = []
         while size:
             if not self._readable(PATIENCE):
@@ -201,12 +201,12 @@ def _answer(reader: ColumnReader, begin: int, end: int) -> tuple[list[Piece], in
     """Pieces of these bytes, and how many of their lines are none; None if the file was cut off."""
     reader.offset, reader.limit, reader.skipped = begin, end, 0
     pieces: list[Piece] = []
-    while found := reader.read_columns():
-        pieces += [_with_arrays(piece) if isinstance(piece, Columns) else piece for piece in found]
+    while part := reader.read_columns():
+        pieces += [_with_arrays(piece) if isinstance(piece, Columns) else piece for piece in part]
     return (pieces, reader.skipped) if reader.offset == end and not reader.restarts else None
 
 
-def _say(message: bytes) -> None:
+def _send(message: bytes) -> None:
     sys.stdout.buffer.write(_SIZE.pack(len(message)) + message)
     sys.stdout.buffer.flush()
 
@@ -215,10 +215,10 @@ def main() -> None:
     """Decode the parts of the file argv[1] that standard input asks for, a line each: first byte, byte behind it."""
     os.nice(NICE)
     reader = ColumnReader(Path(sys.argv[1]))
-    _say(b"")  # that it is there
+    _send(b"")  # that it is there
     for line in sys.stdin.buffer:
         begin, end = map(int, line.split())
-        _say(pickle.dumps(_answer(reader, begin, end), pickle.HIGHEST_PROTOCOL))
+        _send(pickle.dumps(_answer(reader, begin, end), pickle.HIGHEST_PROTOCOL))
 
 
 if __name__ == "__main__":

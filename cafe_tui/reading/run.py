@@ -1,4 +1,4 @@
-"""Follow run directories: what was appended and replaced since last time, reduced to frozen values for any view.
+"""Follow one run: what was appended and replaced since last time, reduced to frozen values for any view.
 
 Nothing here draws, and nothing here raises because a directory is torn, empty, foreign, huge or vanishing.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cafe_tui.charts.series import CAPACITY, Series
+from cafe_tui.reading.eta import RESUMED_SECONDS, seconds_to_go
 from engine.contract.errors import CafeError
 from engine.contract.run.columns import ColumnReader, Columns, in_columns
 from engine.contract.run.records import AnyRecord, Cell, ErrorNote, Message, Progress, StageChange, WarningNote
@@ -18,7 +19,7 @@ from engine.contract.run.results import Paired, Results, Table, table
 from engine.contract.run.rundir import Info, RunDir, State, Status
 
 if TYPE_CHECKING:
-    from cafe_tui.reading.parallel import HelpedReader
+    from cafe_tui.reading.parallel import ParallelReader
 
 
 KEPT_NOTES = 200
@@ -26,10 +27,6 @@ KEPT_NOTES = 200
 READING_AT_FIRST, READING_LONGER, READING_AT_MOST = 0.01, 4, 0.4
 """For how long a poll of one run reads on: briefly at first, so that a curve is soon seen, then longer by a factor,
 since each time the screen is drawn anew."""
-RESUMED_SECONDS = 60.0
-"""An engine that began so much later than its run was made is not its first."""
-LEAST_PROGRESS = 0.02
-"""Share of a run or stage that must be done before a time to go is guessed from it."""
 SETTLED_PROGRESS, SETTLED_SECONDS = 0.1, 60.0
 """Of a stage so much more must be done or time gone: before, it is mostly its first step, the slowest of all."""
 
@@ -111,7 +108,7 @@ class RunFollower:
     """Follows one run directory. With `keep`, `fresh` holds the records that the last poll brought.
 
     `behind` tells after a poll that there was more to read than it had time for. `capacity` bounds each series. With
-    `helped`, a process of its own may help to read a long file after the first poll; whoever wants it closes it.
+    `parallel`, a process of its own may help to read a long file after the first poll; whoever wants it closes it.
     """
 
     def __init__(
@@ -121,7 +118,7 @@ class RunFollower:
         clock: Callable[[], float] = time.time,
         keep: bool = False,
         capacity: int = CAPACITY,
-        helped: bool = False,
+        parallel: bool = False,
     ) -> None:
         self.run = run
         self._capacity = capacity
@@ -131,8 +128,8 @@ class RunFollower:
         self._patience = READING_AT_FIRST
         self._clock = clock
         self._reader = ColumnReader(run.records_file)
-        self._helped = helped
-        self._help: HelpedReader | None = None
+        self._parallel = parallel
+        self._helper: ParallelReader | None = None
         self._series: dict[tuple[str, str], Series] = {}
         self._shown: dict[tuple[str, str], Series] = {}
         self._latest: dict[tuple[str, str], float] = {}
@@ -181,15 +178,15 @@ class RunFollower:
 
     def close(self) -> None:
         """End the process that helps to read; the next poll may start another. For the thread that polls."""
-        if self._help:
-            self._help.close()
+        if self._helper:
+            self._helper.close()
 
     def _call_help(self) -> None:
-        if self._help is None:
-            from cafe_tui.reading.parallel import HelpedReader  # some milliseconds that come after the first picture
+        if self._helper is None:
+            from cafe_tui.reading.parallel import ParallelReader  # some milliseconds that come after the first picture
 
-            self._reader = self._help = HelpedReader(self._reader)
-        self._help.call()
+            self._reader = self._helper = ParallelReader(self._reader)
+        self._helper.call()
 
     def _plan(self) -> None:
         from engine.contract.plan import columns, plan
@@ -204,10 +201,10 @@ class RunFollower:
             return
         self._planned = True
         stages, begin = plan(profile), 0.0
-        whole = sum(stage.cost for stage in stages)
+        total = sum(stage.cost for stage in stages)
         for stage in stages:
             self._stages.setdefault(stage.id, StageView(stage.id, stage.kind, total_steps=stage.steps))
-            self._parts[stage.id] = (begin / whole, stage.cost / whole)
+            self._parts[stage.id] = (begin / total, stage.cost / total)
             begin += stage.cost
         tables_planned = [stage for stage in profile.stage if isinstance(stage, Evaluate)]
         self._models = tuple(dict.fromkeys(name for stage in tables_planned for name in stage.models or ()))
@@ -216,7 +213,7 @@ class RunFollower:
     def _read(self, seconds: float) -> bool:
         """Take in records for about so many seconds; whether there were any."""
         self.fresh = []
-        if self._helped and self.behind:
+        if self._parallel and self.behind:
             self._call_help()
         until, before = time.monotonic() + seconds, self._reader.offset
         self.behind = False
@@ -250,8 +247,9 @@ class RunFollower:
         elif isinstance(record, ErrorNote):
             self._error = record
         elif isinstance(record, WarningNote):
-            told = [text for text in self._warnings if text != record.text]  # perhaps by an engine that was killed
-            self._warnings = [*told, record.text][-KEPT_NOTES:]
+            # An engine that was killed may have warned of the same before.
+            others = [text for text in self._warnings if text != record.text]
+            self._warnings = [*others, record.text][-KEPT_NOTES:]
         elif isinstance(record, Message):
             self._messages = [*self._messages, record.text][-KEPT_NOTES:]
         self._newest = record.t
@@ -293,9 +291,10 @@ class RunFollower:
 
     def _eta(self, started: float | None, progress: float, status: Status) -> float | None:
         """Seconds to go for what has come to `progress` since `started`."""
-        if status.final or started is None or progress < LEAST_PROGRESS:
+        if status.final or started is None:
             return None
-        return max(round((self._clock() - started) * (1 - progress) / progress, 3), 0.0)
+        seconds = seconds_to_go(self._clock() - started, progress)
+        return None if seconds is None else round(seconds, 3)
 
     def _share(self, stage: StageView, state: State) -> float:
         """Share of the work of the stage at work that is done (0-1): an example of an evaluation is not one of another.
@@ -311,16 +310,8 @@ class RunFollower:
         for key, series in self._series.items():
             if key not in self._shown:
                 self._shown[key] = series.copy()
-        stages, running = dict(self._stages), self._stages.get(state.stage)
-        if running is not None and running.state == "running":
-            running = replace(running, step=state.step, total_steps=state.total_steps or running.total_steps)
-            done = self._share(running, state)
-            eta = self._eta(running.started, done, status)
-            settled = self._clock() - (running.started or 0) >= SETTLED_SECONDS or done >= SETTLED_PROGRESS
-            stages[state.stage] = running = replace(running, eta=eta if settled else None)
-        eta = self._eta(self._started and self._started + self._idle, state.progress, status)
-        if eta is not None and running is not None and running.eta is not None:
-            eta = max(eta, running.eta)  # by the speed of earlier stages a run could seem to end before its stage
+        running = self._running(state, status)
+        stages = self._stages | {running.id: running} if running else self._stages
         return RunView(
             id=self.run.id,
             info=self.run.info(),
@@ -334,12 +325,34 @@ class RunFollower:
             differences=tuple(self._results.differences) if self._results else (),
             warnings=tuple(self._warnings),
             messages=tuple(self._messages),
-            error=status.reason or (self._error.text if self._error and status.state == "failed" else ""),
+            error=self._reason(status),
             hint=state.hint,
             progress=state.progress,
             elapsed=self._elapsed(state, status),
-            eta=eta,
+            eta=self._run_eta(running, state, status),
         )
+
+    def _running(self, state: State, status: Status) -> StageView | None:
+        """The stage at work as far as the engine says it has come, with its time to go; None between stages."""
+        stage = self._stages.get(state.stage)
+        if stage is None or stage.state != "running":
+            return None
+        stage = replace(stage, step=state.step, total_steps=state.total_steps or stage.total_steps)
+        done = self._share(stage, state)
+        settled = done >= SETTLED_PROGRESS or self._clock() - (stage.started or 0) >= SETTLED_SECONDS
+        return replace(stage, eta=self._eta(stage.started, done, status)) if settled else stage
+
+    def _run_eta(self, running: StageView | None, state: State, status: Status) -> float | None:
+        """Seconds to go of the run. By the speed of earlier stages it could seem to end before its stage does."""
+        eta = self._eta(self._started and self._started + self._idle, state.progress, status)
+        if eta is None or running is None or running.eta is None:
+            return eta
+        return max(eta, running.eta)
+
+    def _reason(self, status: Status) -> str:
+        """Why the run failed or was lost; empty for others."""
+        failed = self._error.text if self._error and status.state == "failed" else ""
+        return status.reason or failed
 
 
 def whole_view(run: RunDir) -> RunView:

@@ -7,15 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cafe_tui.reading.eta import RESUMED_SECONDS, seconds_to_go
 from cafe_tui.reading.sparkline import trend
 from engine.contract.run import rundir
 from engine.contract.run.rundir import Info, RunDir, State
-
-if TYPE_CHECKING:
-    pass
-from cafe_tui.reading.run import LEAST_PROGRESS, RESUMED_SECONDS
 
 READING_SECONDS = 0.05
 """For how long a look at many runs reads on."""
@@ -112,9 +109,9 @@ def _profile_of(info: Info) -> str:
 def _eta(info: Info, state: State, now: float) -> float | None:
     """Seconds to go by the mean speed so far; None early on and for an engine that went on with an older one's work."""
     began = state.pid_started
-    if state.progress < LEAST_PROGRESS or began is None or abs(began - info.created) > RESUMED_SECONDS:
+    if began is None or abs(began - info.created) > RESUMED_SECONDS:
         return None
-    return max(now - began, 0.0) * (1 - state.progress) / state.progress
+    return seconds_to_go(now - began, state.progress)
 
 
 class RunsFollower:
@@ -137,33 +134,40 @@ class RunsFollower:
 
     def poll(self) -> tuple[RunRow, ...] | None:
         """All runs, newest first; None when nothing has changed. Raises UsageError when the folder is unreadable."""
-        known: dict[str, tuple[object, RunRow]] = {}
         until, self.behind = time.monotonic() + READING_SECONDS, False
-        listed, begin = self._listing(), self._turn
-        end = begin + ENDED_AT_ONCE
-        self._turn = end if end < len(listed) else 0
-        for place, run in enumerate(listed):
-            before = self._known.get(run.id)
-            ended = before is not None and before[1].state in rundir.FINAL
-            if before and ended and not begin <= place < end and run.id not in self.visible:
-                known[run.id] = before
-                continue
-            signature = run.signature()
-            # A heartbeat that stops changes no file: the state of a run that is not final is judged each time.
-            if before and ended and before[0] == signature:
-                known[run.id] = before
-            else:
-                known[run.id] = (signature, row_of(run, self._clock()))
-        self._known = known
-        visible = [run for run in self._listed if run.id in self.visible]
+        listed = self._listing()
+        turn = self._next_turn(len(listed))
+        self._known = {
+            run.id: self._up_to_date(run, due=place in turn or run.id in self.visible)
+            for place, run in enumerate(listed)
+        }
+        visible = [run for run in listed if run.id in self.visible]
         self._trends = {run.id: self._trends[run.id] for run in visible if run.id in self._trends}
         for run in visible:
             self._look_at_trend(run, until)
-        rows = tuple(self._with_trend(row) for _, row in known.values())
+        rows = tuple(self._with_trend(row) for _, row in self._known.values())
         if rows == self._rows:
             return None
         self._rows = rows
         return rows
+
+    def _next_turn(self, count: int) -> range:
+        """The places of the ended runs that are looked at this time though they are out of sight."""
+        turn = range(self._turn, self._turn + ENDED_AT_ONCE)
+        self._turn = turn.stop if turn.stop < count else 0
+        return turn
+
+    def _up_to_date(self, run: RunDir, *, due: bool) -> tuple[object, RunRow]:
+        """The signature and the row of a run; as they were if it has ended and is not `due`, or has not changed."""
+        before = self._known.get(run.id)
+        # A heartbeat that stops changes no file: the state of a run that is not final is judged each time.
+        ended = before is not None and before[1].state in rundir.FINAL
+        if before and ended and not due:
+            return before
+        signature = run.signature()
+        if before and ended and before[0] == signature:
+            return before
+        return signature, row_of(run, self._clock())
 
     def _look_at_trend(self, run: RunDir, until: float) -> None:
         """Read the trend of a run if its records changed and there is time, until a moment of the monotonic clock."""
@@ -175,8 +179,8 @@ class RunsFollower:
                 self._trends[run.id] = (changed, trend(run))
 
     def _with_trend(self, row: RunRow) -> RunRow:
-        found = self._trends.get(row.id)
-        return replace(row, trend=found[1]) if found and found[1] else row
+        _, values = self._trends.get(row.id, (None, ()))
+        return replace(row, trend=values) if values else row
 
     def _listing(self) -> Sequence[RunDir]:
         """The runs; those listed last if the folder has not changed since, which costs a long list nothing."""

@@ -1,4 +1,4 @@
-"""How the number that says most about a run has gone of late, read from the end of its records."""
+"""The newest values of a run's headline metric, read from the end of its records."""
 
 from __future__ import annotations
 
@@ -26,13 +26,19 @@ def trend(run: RunDir) -> tuple[float, ...]:
         return ()
     begin = chunk.find(b"\n") + 1 if size > TAIL_BYTES else 0
     records = [record for record in decode_lines(chunk[begin : chunk.rfind(b"\n") + 1]) if isinstance(record, Scalars)]
-    found = _headline(records)
+    headline = _headline(records)
+    return _values(records, *headline) if headline else ()
+
+
+def _values(records: Sequence[Scalars], stage: str, name: str) -> tuple[float, ...]:
+    """The values of one metric by rising step; a resume overwrites what was recorded before it."""
     values: dict[int, float] = {}
     for record in records:
-        if found and record.stage == found[0] and found[1] in record.values:
-            if record.step <= next(reversed(values), -1):  # a resume
-                values = {step: value for step, value in values.items() if step < record.step}
-            values[record.step] = to_float(record.values[found[1]])
+        if record.stage != stage or name not in record.values:
+            continue
+        if record.step <= next(reversed(values), -1):  # a resume
+            values = {step: value for step, value in values.items() if step < record.step}
+        values[record.step] = to_float(record.values[name])
     return tuple(values.values())
 
 

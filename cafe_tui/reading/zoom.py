@@ -38,7 +38,7 @@ class Place(NamedTuple):
     even: bool
 
 
-class ExactReader:
+class ZoomReader:
     """Reads parts of one records file, which may grow, tear and vanish. For one thread."""
 
     def __init__(self, path: Path) -> None:
@@ -59,14 +59,14 @@ class ExactReader:
                 pieces = self._touching(stages, low, high)
                 if sum(end - begin for begin, end in pieces) > MOST_BYTES:
                     return None
-                found = {key: Series(capacity=MOST_POINTS) for key in wanted}
+                curves = {key: Series(capacity=MOST_POINTS) for key in wanted}
                 for begin, end in pieces:
-                    _collect(file, begin, end, found)
+                    _collect(file, begin, end, curves)
         except OSError:
             return None
-        if any(series.width > 1 for series in found.values()):
+        if any(series.width > 1 for series in curves.values()):
             return None
-        return {key: series.part(low, high) for key, series in found.items()}
+        return {key: series.part(low, high) for key, series in curves.items()}
 
     def _index(self, file: BinaryIO) -> None:
         """Bring the index up to the end of the file; the last piece may have grown, or ended within a line."""
@@ -92,6 +92,7 @@ class ExactReader:
 
 
 def _place(offset: int, chunk: bytes) -> Place:
+    """The index entry of a piece of the file, by its first scalars."""
     even, start = STAGE_CHANGE not in chunk, 0
     while end := chunk.find(b"\n", start) + 1:
         for record in decode_lines(chunk[start:end]):
@@ -101,11 +102,12 @@ def _place(offset: int, chunk: bytes) -> Place:
     return Place(offset, "", 0, even)
 
 
-def _collect(file: BinaryIO, begin: int, end: int, found: dict[Key, Series]) -> None:
+def _collect(file: BinaryIO, begin: int, end: int, curves: dict[Key, Series]) -> None:
+    """Add the points of these bytes to the curves that want them."""
     file.seek(begin)
     chunk = file.read(end - begin)
     for piece in in_columns(decode_lines(chunk[: chunk.rfind(b"\n") + 1])):
         if isinstance(piece, Columns):
             for name, curve in piece.curves.items():
-                if (piece.stage, name) in found:
-                    found[piece.stage, name].extend(*curve)
+                if (piece.stage, name) in curves:
+                    curves[piece.stage, name].extend(*curve)

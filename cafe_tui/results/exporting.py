@@ -24,7 +24,7 @@ CELL_COLUMNS = ("model", "attack", "correct", "total", "accuracy", "low", "high"
 class Entry(NamedTuple):
     """One field of a grid: `small` is what may be left out where there is no room; `best` marks the best of a column.
 
-    `role` is how it looks on screen, one of those in `cafe_tui.ui.widgets.lines`.
+    `role` is what it means beyond its text: "good", "bad" or "dim" for nothing there; empty for an ordinary one.
     """
 
     text: str
@@ -64,10 +64,10 @@ class Document:
 
 def robust_grid(shown: Table) -> Grid:
     """Models as rows, attacks as columns, percent with 95% intervals."""
-    found = [[shown.cell(model, attack) for attack in shown.attacks] for model in shown.models]
+    table = [[shown.cell(model, attack) for attack in shown.attacks] for model in shown.models]
     rows = [
         (Entry(model), *(accuracy_entry(cell) for cell in cells))
-        for model, cells in zip(shown.models, found, strict=True)
+        for model, cells in zip(shown.models, table, strict=True)
     ]
     return Grid(("accuracy %", *shown.attacks), (tuple(rows),))
 
@@ -77,18 +77,19 @@ def accuracy_entry(cell: Cell | None, best: bool = False) -> Entry:
     return Entry(fmt.percent(cell.accuracy), fmt.interval(cell.low, cell.high), best) if cell else Entry("")
 
 
-def text(grid: Grid) -> list[str]:
-    """Columns side by side, the numbers to the right, an empty line between sections."""
-    from rich.cells import cell_len  # which the other formats need not load
+def text(grid: Grid, cells_of: Callable[[str], int]) -> list[str]:
+    """Columns side by side, the numbers to the right, an empty line between sections.
 
+    `cells_of` measures a text in the cells of a terminal, of which some characters take two.
+    """
     sections = [[[f"{entry.text} {entry.small}".rstrip() for entry in row] for row in rows] for rows in grid.sections]
     table = [list(grid.head), *chain(*sections)]
-    widths = [max(cell_len(fmt.printable(row[i])) for row in table) for i in range(len(grid.head))]
+    widths = [max(cells_of(fmt.printable(row[i])) for row in table) for i in range(len(grid.head))]
 
     def line(row: Sequence[str]) -> str:
         cells = []
         for i, (cell, width) in enumerate(zip(map(fmt.printable, row), widths, strict=True)):
-            blank = " " * (width - cell_len(cell))
+            blank = " " * (width - cells_of(cell))
             cells.append(f"{cell}{blank}" if i < grid.labels else f"{blank}{cell}")
         return "  ".join(cells).rstrip()
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cafe_tui import format as fmt
 from cafe_tui.results.exporting import CELL_COLUMNS, Entry, Grid, Row, accuracy_entry
-from engine.contract.run.results import Paired
-
-if TYPE_CHECKING:
-    pass
 from cafe_tui.results.groups import Compared, Group, attacks_of, seed_groups
 from cafe_tui.results.outcomes import Evaluated, Verdict, different_tests
 from cafe_tui.results.settings import ASIDE, NUMBERS_DEPEND_ON, SEED, differing, value_text
+from engine.contract.run.results import Paired
 
 
 def profile_grid(runs: Sequence[Compared]) -> Grid:
@@ -75,13 +72,13 @@ def mean_entries(group: Group, model: str, attacks: Sequence[str]) -> list[Entry
     """The mean under each attack, with its spread, and of how many runs where it is not of all."""
     entries = []
     for attack in attacks:
-        found = group.mean(model, attack)
-        if found is None:
+        mean = group.mean(model, attack)
+        if mean is None:
             entries.append(Entry("·", role="dim"))
             continue
-        spread = f" ± {found.deviation:.1f}" if found.deviation is not None else ""
-        count = f" (n={found.n})" if found.n != len(group.runs) else ""
-        entries.append(Entry(f"{fmt.percent(found.mean):>5}{spread}{count}"))
+        spread = f" ± {mean.deviation:.1f}" if mean.deviation is not None else ""
+        count = f" (n={mean.n})" if mean.n != len(group.runs) else ""
+        entries.append(Entry(f"{fmt.percent(mean.mean):>5}{spread}{count}"))
     return entries
 
 
@@ -128,21 +125,21 @@ def mean_records(runs: Sequence[Compared]) -> list[tuple[object, ...]]:
             " ".join(str(run.settings.values.get(SEED)) for run in group.runs),
             model,
             attack,
-            found.n,
-            found.mean,
-            found.deviation,
+            mean.n,
+            mean.mean,
+            mean.deviation,
         )
         for group in seed_groups(runs)
         for model in group.models()
         for attack in attacks_of(group.runs)
-        if (found := group.mean(model, attack))
+        if (mean := group.mean(model, attack))
     ]
 
 
-def paired_grid(runs: Sequence[Evaluated], found: Sequence[Verdict], names: Mapping[str, str]) -> Grid:
+def paired_grid(runs: Sequence[Evaluated], verdicts: Sequence[Verdict], names: Mapping[str, str]) -> Grid:
     """A row for each verdict that could be reached; why the others could not be is among the remarks."""
-    rows = tuple(_verdict_row(verdict, verdict.result, names) for verdict in found if verdict.result)
-    remarks = list(_paired_remarks(runs, found, names))
+    rows = tuple(_verdict_row(verdict, verdict.result, names) for verdict in verdicts if verdict.result)
+    remarks = list(_paired_remarks(runs, verdicts, names))
     first = names[runs[0].id] if runs else ""
     note = (
         f"accuracy of the run minus that of {first} on the same examples, in points, [95% interval]; "
@@ -161,28 +158,30 @@ def _verdict_row(verdict: Verdict, result: Paired, names: Mapping[str, str]) -> 
     return (*labels, difference, Entry(p), Entry(str(result.n)))
 
 
-def _paired_remarks(runs: Sequence[Evaluated], found: Sequence[Verdict], names: Mapping[str, str]) -> Iterator[str]:
+def _paired_remarks(runs: Sequence[Evaluated], verdicts: Sequence[Verdict], names: Mapping[str, str]) -> Iterator[str]:
     """What is missing or not alike, said once for all runs of which it is true."""
-    said: dict[str, list[str]] = {}
+    named: dict[str, list[str]] = {}
     for run in runs:
-        for text in _run_remarks(run, runs[0], [verdict for verdict in found if verdict.run_b == run.id], names):
-            said.setdefault(text, []).append(names[run.id])
-    yield from (f"{_listed(named)}: {text}" for text, named in said.items())
+        for text in _run_remarks(run, runs[0], [verdict for verdict in verdicts if verdict.run_b == run.id], names):
+            named.setdefault(text, []).append(names[run.id])
+    yield from (f"{_listed(sharing)}: {text}" for text, sharing in named.items())
 
 
-def _run_remarks(run: Evaluated, first: Evaluated, found: Sequence[Verdict], names: Mapping[str, str]) -> Iterator[str]:
+def _run_remarks(
+    run: Evaluated, first: Evaluated, verdicts: Sequence[Verdict], names: Mapping[str, str]
+) -> Iterator[str]:
     if run.settings.problem:
         yield run.settings.problem
     elif not run.files:
         yield "no per-example outcomes; an evaluate stage writes them cell by cell"
-    elif run is not first and first.files and not found:
+    elif run is not first and first.files and not verdicts:
         yield f"no attack in common with {names[first.id]}"
-    if not found:
+    if not verdicts:
         return
-    if keys := different_tests(first.settings, run.settings, (verdict.attack for verdict in found)):
+    if keys := different_tests(first.settings, run.settings, (verdict.attack for verdict in verdicts)):
         yield f"different {', '.join(keys)}: not the attack that {names[first.id]} met"
     reasons: dict[str, list[str]] = {}
-    for verdict in found:
+    for verdict in verdicts:
         if verdict.problem:
             reasons.setdefault(verdict.problem, []).append(verdict.attack)
     for problem, attacks in reasons.items():
@@ -192,7 +191,7 @@ def _run_remarks(run: Evaluated, first: Evaluated, found: Sequence[Verdict], nam
 PAIRED_COLUMNS: Final = ("attack", "a", "b", "difference", "low", "high", "p", "n")
 
 
-def paired_records(found: Iterable[Verdict]) -> list[tuple[object, ...]]:
+def paired_records(verdicts: Iterable[Verdict]) -> list[tuple[object, ...]]:
     """A row for each verdict that could be reached, its columns those of the `compare` document."""
-    results = [verdict.result for verdict in found if verdict.result]
+    results = [verdict.result for verdict in verdicts if verdict.result]
     return [tuple(getattr(result, name) for name in PAIRED_COLUMNS) for result in results]

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from cafe_tui import format as fmt
-from engine.contract.run.results import Table
-
-if TYPE_CHECKING:
-    pass
 from cafe_tui.results.settings import ASIDE, SEED, Settings, differing, value_text
+from engine.contract.run.results import Table
 
 MOST_RUNS: Final = 20
 """Runs that are compared at once."""
@@ -53,8 +50,10 @@ class Group:
     def mean(self, model: str, attack: str) -> Mean | None:
         """Over the runs that have this cell; None while none has."""
         cells = [cell for run in self.runs if (cell := run.table.cell(model, attack))]
-        found = [cell.accuracy for cell in cells]
-        return Mean(mean(found), stdev(found) if len(found) > 1 else None, len(found)) if found else None
+        accuracies = [cell.accuracy for cell in cells]
+        if not accuracies:
+            return None
+        return Mean(mean(accuracies), stdev(accuracies) if len(accuracies) > 1 else None, len(accuracies))
 
 
 def seed_groups(runs: Sequence[Compared]) -> list[Group]:
@@ -74,15 +73,21 @@ def seed_groups(runs: Sequence[Compared]) -> list[Group]:
     keys = _telling([members[0].settings.values for members in alike])
     groups = []
     for members in alike:
-        fullest: dict[Any, Compared] = {}
-        for run in members:
-            known = fullest.setdefault(run.settings.values.get(SEED), run)
-            if len(run.table.cells) > len(known.table.cells):
-                fullest[run.settings.values.get(SEED)] = run
-        kept = tuple(fullest.values())
+        kept = _one_a_seed(members)
         if len(kept) > 1:
             groups.append(Group(_group_name(kept, keys), kept, tuple(run for run in members if run not in kept)))
     return groups
+
+
+def _one_a_seed(runs: Sequence[Compared]) -> tuple[Compared, ...]:
+    """Of each seed the run with the most finished cells, the first of several."""
+    fullest: dict[Any, Compared] = {}
+    for run in runs:
+        seed = run.settings.values.get(SEED)
+        known = fullest.setdefault(seed, run)
+        if len(run.table.cells) > len(known.table.cells):
+            fullest[seed] = run
+    return tuple(fullest.values())
 
 
 def _telling(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -71,10 +71,10 @@ class OutcomeFiles:
     def read(self, path: Path) -> Outcomes:
         """The outcomes in a file. Raises Unreadable."""
         try:
-            found = path.stat()
+            facts = path.stat()
         except OSError as error:
             raise Unreadable(str(error.strerror)) from None
-        signature = (found.st_mtime_ns, found.st_size)
+        signature = (facts.st_mtime_ns, facts.st_size)
         known = self._known.get(path)
         if known is None or known[0] != signature:
             try:
@@ -181,8 +181,8 @@ def different_tests(a: Settings, b: Settings, attacks: Iterable[str]) -> list[st
     made = {attack.partition("@")[0] for attack in attacks} - {"clean"}
     stages = {stage for settings in (a, b) for stage, _, _ in settings.tables}
     strength = {f"stage.{stage}.{key}" for stage in stages for attack in made for key in budget_keys(attack)}
-    found = differing([a.values, b.values]) if made else []
-    return [key for key in found if key.startswith("threat.") or key in strength]
+    different = differing([a.values, b.values]) if made else []
+    return [key for key in different if key.startswith("threat.") or key in strength]
 
 
 def verdicts(runs: Sequence[Evaluated], files: OutcomeFiles) -> list[Verdict]:

@@ -12,9 +12,9 @@ from cafe_tui.results.exporting import Entry, Grid, Row
 from cafe_tui.results.grids import mean_entries
 from cafe_tui.results.groups import Compared, Group, attacks_of, seed_groups
 from cafe_tui.results.names import short_names
-from cafe_tui.results.outcomes import OutcomeFiles, evaluated, judge
+from cafe_tui.results.outcomes import Evaluated, OutcomeFiles, evaluated, judge
 from cafe_tui.results.settings import SEED, Settings, read_settings
-from engine.contract.run.results import OverSeeds, Paired, over_seeds
+from engine.contract.run.results import OverSeeds, Paired, Table, over_seeds
 from engine.contract.run.rundir import RunDir
 
 
@@ -60,41 +60,55 @@ def repeated(runs: Sequence[RunDir]) -> list[Repeated]:
 
 
 def _measured(group: Group, runs: Mapping[str, RunDir]) -> Repeated:
-    ordered = sorted(group.runs, key=lambda run: int(run.settings.values[SEED]))
-    sides = {int(run.settings.values[SEED]): evaluated(runs[run.id], run.settings) for run in ordered}
-    files, effects, problems = OutcomeFiles(), [], []
+    """The effect of inoculation in a group, for each pair of networks and attack that was measured in any run."""
+    by_seed = {int(run.settings.values[SEED]): run for run in group.runs}
+    by_seed = {seed: by_seed[seed] for seed in sorted(by_seed)}
+    ordered = list(by_seed.values())
+    sides = {seed: evaluated(runs[run.id], run.settings) for seed, run in by_seed.items()}
+    files, effects, problems = OutcomeFiles(), [], list[str]()
     for pair in pairs(ordered[0].settings, group.models()):
         for attack in attacks_of(ordered):
-            by_seed: dict[int, Paired] = {}
-            cells = []
-            for run, (seed, side) in zip(ordered, sides.items(), strict=True):
-                plain, inoculated = run.table.cell(pair.plain, attack), run.table.cell(pair.inoculated, attack)
-                if not (plain and inoculated and {(pair.plain, attack), (pair.inoculated, attack)} <= set(side.files)):
+            results: dict[int, Paired] = {}
+            for seed, run in by_seed.items():
+                if not _both_tested(run, sides[seed], pair, attack):
                     continue
-                verdict = judge(side, side, (pair.plain, pair.inoculated), attack, files)
-                if verdict.result is None:
+                verdict = judge(sides[seed], sides[seed], (pair.plain, pair.inoculated), attack, files)
+                if verdict.result:
+                    results[seed] = verdict.result
+                else:
                     problems.append(f"{run.name}, {attack}: {verdict.problem}")
-                    continue
-                by_seed[seed] = verdict.result
-                cells.append((plain.accuracy, inoculated.accuracy))
-            if by_seed:
-                plain_mean, inoculated_mean = (sum(column) / len(cells) for column in zip(*cells, strict=True))
-                total = over_seeds([result.difference for result in by_seed.values()])
-                effects.append(Effect(pair, attack, plain_mean, inoculated_mean, by_seed, total))
-    return Repeated(group, tuple(sides), tuple(effects), tuple(dict.fromkeys(problems)))
+            if results:
+                effects.append(_effect(pair, attack, results, [by_seed[seed].table for seed in results]))
+    return Repeated(group, tuple(by_seed), tuple(effects), tuple(dict.fromkeys(problems)))
+
+
+def _both_tested(run: Compared, side: Evaluated, pair: Pair, attack: str) -> bool:
+    """Whether the table of a run has both networks under an attack, and its folder the outcomes of both."""
+    cells = {(pair.plain, attack), (pair.inoculated, attack)}
+    return cells <= run.table.cells.keys() and cells <= side.files.keys()
+
+
+def _effect(pair: Pair, attack: str, results: Mapping[int, Paired], tables: Sequence[Table]) -> Effect:
+    """What the seeds say together: `results` by seed, and the tables of the same runs in the same order."""
+
+    def mean(model: str) -> float:
+        return sum(table.cells[model, attack].accuracy for table in tables) / len(tables)
+
+    total = over_seeds([result.difference for result in results.values()])
+    return Effect(pair, attack, mean(pair.plain), mean(pair.inoculated), results, total)
 
 
 def pairs(settings: Settings, models: Sequence[str]) -> list[Pair]:
     """Every inoculated network of a table, with the one that was trained alike without, or else its start."""
-    found = []
+    result = []
     for model in models:
         stage = _stage(settings, model)
         if stage.get("kind") != "inoculate":
             continue
         twins = [other for other in models if _alike(_stage(settings, other), stage)]
         if twins or stage.get("start") in models:
-            found.append(Pair(twins[0] if twins else stage["start"], model, bool(twins)))
-    return found
+            result.append(Pair(twins[0] if twins else stage["start"], model, bool(twins)))
+    return result
 
 
 def _stage(settings: Settings, name: str) -> dict[str, Any]:
@@ -111,26 +125,27 @@ def _alike(plain: Mapping[str, Any], inoculated: Mapping[str, Any]) -> bool:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def mean_grid(found: Repeated) -> Grid:
+def mean_grid(experiment: Repeated) -> Grid:
     """A row for each network, a column for each attack: mean and standard deviation over the seeds."""
-    group, attacks = found.group, attacks_of(found.group.runs)
+    group, attacks = experiment.group, attacks_of(experiment.group.runs)
     rows = tuple((Entry(model), *mean_entries(group, model, attacks)) for model in group.models())
-    note = f"accuracy %, mean ± sample standard deviation over seeds {_seeds(found)}"
+    note = f"accuracy %, mean ± sample standard deviation over seeds {_seeds(experiment)}"
     return Grid(("network", *attacks), (rows,), 1, (), (note,))
 
 
-def effect_grid(found: Repeated) -> Grid:
+def effect_grid(experiment: Repeated) -> Grid:
     """A row for each pair and attack: both means, their difference over the seeds, and what every seed says."""
     sections: dict[Pair, list[Row]] = {}
-    for effect in found.effects:
-        sections.setdefault(effect.pair, []).append(_effect_row(effect, found.seeds))
-    head = ("network", "against", "attack", "without", "with", "difference", "p", *(f"seed {s}" for s in found.seeds))
+    for effect in experiment.effects:
+        sections.setdefault(effect.pair, []).append(_effect_row(effect, experiment.seeds))
+    by_seed = (f"seed {seed}" for seed in experiment.seeds)
+    head = ("network", "against", "attack", "without", "with", "difference", "p", *by_seed)
     note = (
-        f"accuracy % without and with inoculation, means over seeds {_seeds(found)}; difference in points with the 95% "
-        "interval and p of the paired t test over the seeds; for each seed the difference on the same examples and its "
-        "exact McNemar p; no p is corrected for the number of rows"
+        f"accuracy % without and with inoculation, means over seeds {_seeds(experiment)}; difference in points with "
+        "the 95% interval and p of the paired t test over the seeds; for each seed the difference on the same examples "
+        "and its exact McNemar p; no p is corrected for the number of rows"
     )
-    return Grid(head, tuple(tuple(rows) for rows in sections.values()), 3, found.problems, (note,))
+    return Grid(head, tuple(tuple(rows) for rows in sections.values()), 3, experiment.problems, (note,))
 
 
 def _effect_row(effect: Effect, seeds: Sequence[int]) -> Row:
@@ -157,11 +172,11 @@ def _p(p: float) -> str:
     return fmt.p_value(p).removeprefix("p ").removeprefix("= ")
 
 
-def _seeds(found: Repeated) -> str:
-    return ", ".join(map(str, found.seeds))
+def _seeds(experiment: Repeated) -> str:
+    return ", ".join(map(str, experiment.seeds))
 
 
-def document(found: Sequence[Repeated]) -> dict[str, object]:
+def document(experiments: Sequence[Repeated]) -> dict[str, object]:
     """The JSON document of `cafe table --seeds`."""
     import msgspec
 
@@ -188,6 +203,6 @@ def document(found: Sequence[Repeated]) -> dict[str, object]:
                     for effect in one.effects
                 ],
             }
-            for one in found
+            for one in experiments
         ]
     }

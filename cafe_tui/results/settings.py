@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from engine.contract.errors import CafeError
 from engine.contract.run.rundir import RunDir
-
-if TYPE_CHECKING:
-    pass
-
 
 ASIDE: Final = ("name", "description")
 """Keys of a profile that change no result."""

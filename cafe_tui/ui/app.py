@@ -44,7 +44,7 @@ class Followers:
     @classmethod
     def by(cls, clock: Callable[[], float]) -> Followers:
         """The real ones, judging ages and heartbeats by `clock` (unix seconds)."""
-        return cls(partial(RunsFollower, clock=clock), partial(RunFollower, clock=clock, helped=True), LogFollower)
+        return cls(partial(RunsFollower, clock=clock), partial(RunFollower, clock=clock, parallel=True), LogFollower)
 
 
 HIGH_CONTRAST: Final = Theme(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from cafe_tui import cli
 from cafe_tui.cli import app
 from engine.contract.profile import files as profiles
 from tests.recorded import record_run
@@ -74,6 +77,19 @@ def test_the_list_of_verbs_is_whole() -> None:
     assert [
         command.name or command.callback.__name__ for command in app.registered_commands if command.callback
     ] == VERBS
+
+
+def test_every_file_of_a_verb_has_its_row() -> None:
+    files = {module.name for module in pkgutil.iter_modules(cli.__path__)} - {"options"}
+    actions = [verb.action for verb in cli.VERBS]
+    commands = [
+        command.callback
+        for action in actions
+        for command in (action.registered_commands if isinstance(action, typer.Typer) else ())
+    ]
+    modules = {function.__module__.rpartition(".")[2] for function in filter(callable, [*actions, *commands])}
+    assert modules - {"main"} == files
+    assert len({verb.name for verb in cli.VERBS}) == len(cli.VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)

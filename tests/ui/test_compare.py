@@ -27,8 +27,8 @@ from engine.contract.run.records import Scalars, encode
 from engine.contract.run.results import make_cell
 from engine.contract.run.rundir import RunDir
 from tests.recorded import record_run
+from tests.ui.compared import change_profile, outcomes, run_id, run_with_outcomes, write_outcomes
 from tests.ui.test_app import app_on
-from tests.ui.test_comparing import change_profile, outcomes, run_id, run_with_outcomes, write_outcomes
 from tests.ui.waiting import until
 
 SIZES = [(1, 1), (20, 5), (60, 20), (80, 24), (120, 40), (300, 100)]

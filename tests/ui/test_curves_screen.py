@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 from cafe_tui.charts.axes import SMALLEST_SPAN
 from cafe_tui.charts.raster import Curve
 from cafe_tui.charts.series import Column, Series
-from cafe_tui.reading.zoom import ExactReader
+from cafe_tui.reading.zoom import ZoomReader
 from cafe_tui.ui.app import CafeApp
 from cafe_tui.ui.screens.curves import CurvesScreen, Key, SeriesList, free_colour
 from cafe_tui.ui.widgets.curve_view import RAW, CurveView, half_life, reading
@@ -451,12 +451,12 @@ async def test_zooming_in_on_the_newest_steps_shows_every_point_and_reads_them_o
     monkeypatch.setattr(CurvesScreen, "PERIOD", 0.02)
     reads: list[tuple[int, int]] = []
 
-    def counted(reader: ExactReader, keys: Iterable[Key], low: int, high: int) -> dict[Key, Series] | None:
+    def counted(reader: ZoomReader, keys: Iterable[Key], low: int, high: int) -> dict[Key, Series] | None:
         reads.append((low, high))
         return read(reader, keys, low, high)
 
-    read = ExactReader.read
-    monkeypatch.setattr(ExactReader, "read", counted)
+    read = ZoomReader.read
+    monkeypatch.setattr(ZoomReader, "read", counted)
     async with app_on(tmp_path).run_test(size=(120, 40)) as pilot:
         _, view = await open_curves(pilot)
         await until(pilot, lambda: view._curves[0].series.x_range == (2, 29_999))

@@ -11,9 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cafe_tui.charts.axes import StepAxis, TimeAxis, ValueAxis
-from cafe_tui.charts.raster import BRAILLE, Canvas, Charset, Curve, Plot, charset_for, draw, follow
+from cafe_tui.charts.raster import (
+    BRAILLE,
+    Canvas,
+    Charset,
+    Curve,
+    Plot,
+    charset_for,
+    draw,
+    fitted_axes,
+    follow,
+    picture,
+)
 from cafe_tui.charts.series import Series
-from cafe_tui.charts.svg import fitted_axes, picture, to_rich, to_svg
+from cafe_tui.charts.svg import to_svg
+from cafe_tui.console.views import to_rich
 
 CHARSETS = st.sampled_from(["braille", "ascii"])
 ANY_FLOAT = st.floats()

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from rich.cells import cell_len
 from scipy.stats import binomtest, ttest_rel
 
 from cafe_tui import format as fmt
@@ -19,8 +20,8 @@ from engine.contract.profile import files as profiles
 from engine.contract.run import rundir
 from engine.contract.run.results import Results, make_cell
 from engine.contract.run.rundir import RunDir, State, write_atomically
+from tests.ui.compared import outcomes, write_outcomes
 from tests.ui.test_cli import cafe, refused
-from tests.ui.test_comparing import outcomes, write_outcomes
 
 PROFILE = """
 name = "two"
@@ -107,7 +108,7 @@ def test_effects_are_those_of_scipy_on_the_outcomes(tmp_path: Path) -> None:
 def test_a_seed_without_a_cell_is_left_out_of_its_row(tmp_path: Path) -> None:
     (found,) = seeds.repeated([finished(tmp_path, 0), finished(tmp_path, 1, ("clean",))])
     assert [(e.attack, sorted(e.by_seed)) for e in found.effects[:2]] == [("clean", [0, 1]), ("pgd", [0])]
-    row = exporting.text(seeds.effect_grid(found))[2].split()
+    row = exporting.text(seeds.effect_grid(found), cell_len)[2].split()
     assert row[:3] == ["cafe", "plain", "pgd"]
     assert (row[-1], row[6]) == ("·", "-"), "one seed has no p over seeds"
 

@@ -14,6 +14,7 @@ from cafe_tui.console.views import Signs
 from cafe_tui.launch import costs, local, queue
 from cafe_tui.profiles.parent import resolved
 from cafe_tui.reading.run import whole_view
+from cafe_tui.reading.runs import profile_reference
 from engine.contract.profile import files as profiles
 from engine.contract.profile.schema import Profile
 from engine.contract.profile.sweeps import Sweep
@@ -109,7 +110,7 @@ def test_a_run_of_a_sweep_is_held_against_its_own_point(tmp_path: Path) -> None:
     assert sweep is not None
     point = sweep.points[-1].profile
     run = rundir.create(tmp_path, point.name, profiles.dumps(point), command=["cafe", "run", "reproduction"])
-    assert resolved(run).remark == "as in reproduction"
+    assert resolved(run.profile_file, profile_reference(run.info())).remark == "as in reproduction"
 
 
 def test_a_run_of_a_sweep_that_went_on_elsewhere_is_still_of_it(tmp_path: Path) -> None:

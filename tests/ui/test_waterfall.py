@@ -76,7 +76,7 @@ def by_radius() -> list[Cell]:
 
 
 def test_accuracy_over_the_radius_is_a_curve_from_the_clean_accuracy_on() -> None:
-    (curve,) = radius_curves(table(by_radius()))
+    (curve,) = radius_curves(by_radius(), ["train"])
     assert curve.name == "pgd"
     assert curve.series.means() == [(0, 90.0), (1000, 80.0), (3000, 55.0), (10000, 3.0)]
     text = "\n".join(line.plain for line in views.radius_lines(table(by_radius()), 80, views.Signs()))

@@ -19,7 +19,7 @@ from cafe_tui import format as fmt
 from cafe_tui.charts.raster import Curve
 from cafe_tui.charts.series import Series
 from cafe_tui.reading.run import stage_to_show
-from cafe_tui.reading.zoom import ExactReader
+from cafe_tui.reading.zoom import ZoomReader
 from cafe_tui.ui.messages import RunChanged
 from cafe_tui.ui.preferences import Memory
 from cafe_tui.ui.screens.polling import PollingScreen
@@ -235,7 +235,7 @@ class CurvesScreen(PollingScreen):
     def __init__(self, follower: RunFollower, stage: str = "", memory: Memory | None = None) -> None:
         super().__init__()
         self._memory = memory or Memory()
-        self._exact = ExactReader(follower.run.records_file)
+        self._exact = ZoomReader(follower.run.records_file)
         self._wanted: tuple[int, int] | None = None  # steps of which every point is wanted; for the reader thread
         self._given: object = None  # what the points that were read last were read for; for the reader thread
         self._follower = follower

@@ -155,9 +155,10 @@ class RunScreen(PollingScreen):
             self.post_message(LogGrew(lines))
         if not self._resolved and not self._follower.behind and self._run.profile_file.exists():
             from cafe_tui.profiles.parent import resolved  # 20 ms that come after the first picture
+            from cafe_tui.reading.runs import profile_reference
 
             self._resolved = True
-            self.post_message(ProfileResolved(resolved(self._run)))
+            self.post_message(ProfileResolved(resolved(self._run.profile_file, profile_reference(self._run.info()))))
         return self._follower.behind
 
     def rest(self) -> None:
@@ -254,7 +255,7 @@ class RunScreen(PollingScreen):
         from cafe_tui.ui.screens.curves import CurvesScreen
 
         # A follower of its own: this screen's may still be read, and would later lack what the other one has taken.
-        self.app.push_screen(CurvesScreen(RunFollower(self._run, helped=True), self._stage, self._memory))
+        self.app.push_screen(CurvesScreen(RunFollower(self._run, parallel=True), self._stage, self._memory))
 
     def action_copy(self) -> None:
         """Copy the table as Markdown, the log in view, or the run's id, by what has the focus."""

@@ -149,7 +149,7 @@ def _against_radius(table: Table, cells: int) -> list[Line]:
     """Accuracy over eps in characters that need no colours, where there are several radii."""
     from cafe_tui.charts.radii import radius_plot  # 10 ms that other tables need not pay
 
-    found = radius_plot(table, cells, "ascii")
+    found = radius_plot(table.cells.values(), table.models, cells, "ascii")
     if found is None:
         return []
     plot, title = found

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cafe_tui.charts.series import Series
 from cafe_tui.reading import zoom
-from cafe_tui.reading.zoom import ExactReader
+from cafe_tui.reading.zoom import ZoomReader
 from engine.contract.run.records import Message, Scalars, StageChange, encode
 
 KEY = ("game", "psi")
@@ -57,7 +57,7 @@ def test_any_part_has_the_points_that_resumes_left(
     write(path, points)
     usual, zoom.PIECE = zoom.PIECE, piece  # type: ignore[misc]
     try:
-        found = ExactReader(path).read([KEY], low, low + span)
+        found = ZoomReader(path).read([KEY], low, low + span)
     finally:
         zoom.PIECE = usual  # type: ignore[misc]
     assert found is not None
@@ -68,7 +68,7 @@ def test_a_part_of_a_long_file_is_found_while_it_grows_and_shrinks(tmp_path: Pat
     path = tmp_path / "records.jsonl"
     points = [(step, float(step % 97)) for step in range(20_000)]
     write(path, points)
-    reader = ExactReader(path)
+    reader = ZoomReader(path)
     found = reader.read([KEY, ("game", "other")], 15_000, 15_100)
     assert found is not None
     assert seen(found[KEY], 15_000, 15_100) == seen(whole(points), 15_000, 15_100)
@@ -93,7 +93,7 @@ def test_a_resume_within_a_piece_of_the_file_overwrites_what_an_earlier_piece_ha
     points = [(step, float(number)) for number, step in enumerate([*range(5000), *range(4300, 12_000)])]
     write(path, points)
     for low in range(4000, 5400, 50):
-        found = ExactReader(path).read([KEY], low, low + 50)
+        found = ZoomReader(path).read([KEY], low, low + 50)
         assert found is not None
         assert seen(found[KEY], low, low + 50) == seen(whole(points), low, low + 50)
 
@@ -107,7 +107,7 @@ def test_a_line_that_was_torn_when_it_was_indexed_is_read_when_it_is_whole(
     write(path, [(step, 1.0) for step in range(100)])
     data = path.read_bytes()
     path.write_bytes(data[:cut])
-    reader = ExactReader(path)
+    reader = ZoomReader(path)
     reader.read([KEY], 0, 100)
     path.write_bytes(data)
     found = reader.read([KEY], 0, 100)
@@ -120,6 +120,6 @@ def test_too_much_is_left_coarse(tmp_path: Path) -> None:
     write(path, [(step, 1.0) for step in range(3_000)])
     usual, zoom.MOST_BYTES = zoom.MOST_BYTES, 1000  # type: ignore[misc]
     try:
-        assert ExactReader(path).read([KEY], 0, 3_000) is None
+        assert ZoomReader(path).read([KEY], 0, 3_000) is None
     finally:
         zoom.MOST_BYTES = usual  # type: ignore[misc]

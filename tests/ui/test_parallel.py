@@ -13,7 +13,7 @@ import pytest
 
 from cafe_tui.reading import parallel
 from cafe_tui.reading import run as reading_run
-from cafe_tui.reading.parallel import HelpedReader
+from cafe_tui.reading.parallel import ParallelReader
 from cafe_tui.ui.screens import polling
 from engine.contract.run.columns import ColumnReader, Piece, in_columns
 from engine.contract.run.records import Message, RecordReader, Scalars, encode
@@ -38,7 +38,7 @@ def _others() -> None:
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many parts out of a small file, for which there is all the time in the world, on any machine."""
-    for name, value in (("OWN", 3000), ("HELPED", 5000), ("GRACE", 30.0), ("LONG", 1)):
+    for name, value in (("OWN_BYTES", 3000), ("HELPER_BYTES", 5000), ("GRACE", 30.0), ("LONG", 1)):
         monkeypatch.setattr(parallel, name, value)
     monkeypatch.setattr(parallel, "processors", lambda: 2)
 
@@ -58,12 +58,12 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def drain(reader: HelpedReader) -> Iterator[Piece]:
+def drain(reader: ParallelReader) -> Iterator[Piece]:
     while found := reader.read_columns():
         yield from found
 
 
-def check(reader: HelpedReader, path: Path) -> None:
+def check(reader: ParallelReader, path: Path) -> None:
     """What is read now is what a reader of one line at a time reads."""
     plain = RecordReader(path)
     assert joined(drain(reader)) == joined(in_columns(plain.read(1 << 30)))
@@ -75,7 +75,7 @@ def helpers() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if child.pid not in OTHERS]
 
 
-def helper_of(reader: HelpedReader) -> psutil.Process:
+def helper_of(reader: ParallelReader) -> psutil.Process:
     (process,) = helpers()
     assert reader._helper
     assert process.pid == reader._helper.pid
@@ -84,14 +84,14 @@ def helper_of(reader: HelpedReader) -> psutil.Process:
 
 def test_what_a_helper_decodes_is_what_each_line_says(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     received = []
-    receive = HelpedReader._receive
+    receive = ParallelReader._receive
 
-    def counted(self: HelpedReader) -> list[Piece]:
+    def counted(self: ParallelReader) -> list[Piece]:
         received.append(receive(self))
         return received[-1]
 
-    monkeypatch.setattr(HelpedReader, "_receive", counted)
-    reader = HelpedReader(ColumnReader(path))
+    monkeypatch.setattr(ParallelReader, "_receive", counted)
+    reader = ParallelReader(ColumnReader(path))
     reader.call()
     process = helper_of(reader)
     reader._listen(30.0)  # until it is there
@@ -102,7 +102,7 @@ def test_what_a_helper_decodes_is_what_each_line_says(path: Path, monkeypatch: p
 
 def test_a_helper_that_is_always_late_only_wastes_its_own_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "GRACE", 0.0)
-    with closing(HelpedReader(ColumnReader(path))) as reader:
+    with closing(ParallelReader(ColumnReader(path))) as reader:
         reader.call()
         check(reader, path)
 
@@ -121,7 +121,7 @@ def test_a_helper_that_is_always_late_only_wastes_its_own_time(path: Path, monke
 )
 def test_whatever_a_helper_does_all_is_read(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "PATIENCE", 0.2)
-    with closing(HelpedReader(ColumnReader(path), [sys.executable, "-c", script])) as reader:
+    with closing(ParallelReader(ColumnReader(path), [sys.executable, "-c", script])) as reader:
         reader.call()
         if "sleep" not in script:
             assert reader._readable(30.0)
@@ -130,7 +130,7 @@ def test_whatever_a_helper_does_all_is_read(path: Path, script: str, monkeypatch
 
 
 def test_a_helper_that_is_killed_and_one_that_cannot_be_started(path: Path) -> None:
-    with closing(HelpedReader(ColumnReader(path))) as reader:
+    with closing(ParallelReader(ColumnReader(path))) as reader:
         reader.call()
         reader._listen(30.0)
         begun = list(reader.read_columns())
@@ -138,13 +138,13 @@ def test_a_helper_that_is_killed_and_one_that_cannot_be_started(path: Path) -> N
         plain = ColumnReader(path)
         assert joined([*begun, *drain(reader)]) == joined(in_columns(RecordReader(path).read(1 << 30)))
         assert not plain.more
-    with closing(HelpedReader(ColumnReader(path), [str(path)])) as reader:
+    with closing(ParallelReader(ColumnReader(path), [str(path)])) as reader:
         reader.call()
         check(reader, path)
 
 
 def test_a_file_that_is_cut_off_and_written_anew_is_read_from_its_start(path: Path) -> None:
-    with closing(HelpedReader(ColumnReader(path))) as reader:
+    with closing(ParallelReader(ColumnReader(path))) as reader:
         reader.call()
         reader._listen(30.0)
         while reader.offset < path.stat().st_size // 2:
@@ -156,13 +156,13 @@ def test_a_file_that_is_cut_off_and_written_anew_is_read_from_its_start(path: Pa
 
 
 def test_no_helper_for_a_short_way_or_a_single_processor(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = HelpedReader(ColumnReader(path))
+    reader = ParallelReader(ColumnReader(path))
     monkeypatch.setattr(parallel, "LONG", path.stat().st_size + 1)
     reader.call()
     assert not helpers()
     monkeypatch.setattr(parallel, "LONG", 1)
     monkeypatch.setattr(parallel, "processors", lambda: 1)
-    reader = HelpedReader(ColumnReader(path))
+    reader = ParallelReader(ColumnReader(path))
     reader.call()
     assert not helpers()
 

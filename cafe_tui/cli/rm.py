@@ -1,0 +1,36 @@
+"""cafe rm: delete runs that have ended."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cafe_tui.cli.options import Runs, find_run
+
+RunsNamed = Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, unique prefixes, or `last`.")]
+
+
+def remove(
+    runs_named: RunsNamed,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    runs: Runs = None,
+) -> None:
+    """Delete runs that have ended, with all their files."""
+    from engine.contract.errors import UsageError
+    from engine.contract.run import rundir
+
+    directories = list({run.id: run for run in (find_run(runs, name) for name in runs_named)}.values())
+    going = [run.id for run in directories if not run.status().final]
+    if going:
+        raise UsageError(f"still going on: {', '.join(going)}; nothing was deleted", "Stop it first: `cafe stop`.")
+    if not yes:
+        for run in directories:
+            print(run.path)
+        if not sys.stdin.isatty():
+            raise UsageError("nothing was deleted", "Say --yes where nobody can be asked.")
+        typer.confirm(f"Delete {'these' if len(directories) > 1 else 'this'} for good?", abort=True)
+    for run in directories:
+        rundir.remove(run)
+        print(f"{run.id} deleted")
