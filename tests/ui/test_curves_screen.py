@@ -414,9 +414,9 @@ async def test_zooming_into_a_long_run_shows_every_point(tmp_path: Path) -> None
 
 async def test_the_ways_of_looking_are_remembered(tmp_path: Path) -> None:
     record_run(tmp_path / "runs")
-    memory = tmp_path / "state" / "ui.json"
+    preferences = tmp_path / "state" / "ui.json"
     for first in (True, False):
-        app = CafeApp(tmp_path / "runs", clock=lambda: START + 60, memory=memory)
+        app = CafeApp(tmp_path / "runs", clock=lambda: START + 60, preferences=preferences)
         async with app.run_test(size=(120, 40)) as pilot:
             _, view = await open_curves(pilot)
             if first:

@@ -21,7 +21,7 @@ from cafe_tui.charts.series import Series
 from cafe_tui.reading.run import stage_to_show
 from cafe_tui.reading.zoom import ExactReader
 from cafe_tui.ui.messages import RunChanged
-from cafe_tui.ui.preferences import Memory
+from cafe_tui.ui.preferences import Preferences
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.chart import COLOURS, CURVE_CLASSES, CURVE_CSS, curve_style
 from cafe_tui.ui.widgets.curve_view import CurveView
@@ -232,9 +232,9 @@ class CurvesScreen(PollingScreen):
         Binding("x", "phase", "Phase"),
     ]
 
-    def __init__(self, follower: RunFollower, stage: str = "", memory: Memory | None = None) -> None:
+    def __init__(self, follower: RunFollower, stage: str = "", preferences: Preferences | None = None) -> None:
         super().__init__()
-        self._memory = memory or Memory()
+        self._preferences = preferences or Preferences()
         self._exact = ExactReader(follower.run.records_file)
         self._wanted: tuple[int, int] | None = None  # steps of which every point is wanted; for the reader thread
         self._given: object = None  # what the points that were read last were read for; for the reader thread
@@ -253,7 +253,9 @@ class CurvesScreen(PollingScreen):
 
     def on_mount(self) -> None:
         self.query_one(SeriesList).focus()
-        self.query_one(CurveView).set_modes(self._memory.log_axis, self._memory.smoothing, self._memory.time_axis)
+        self.query_one(CurveView).set_modes(
+            self._preferences.log_axis, self._preferences.smoothing, self._preferences.time_axis
+        )
 
     def read(self) -> bool:
         """Look at the run directory, and for points that are wanted one by one (reader thread)."""
@@ -379,5 +381,5 @@ class CurvesScreen(PollingScreen):
         self.refresh_bindings()
 
     def _remember(self) -> None:
-        memory = self._memory
-        memory.log_axis, memory.smoothing, memory.time_axis = self.query_one(CurveView).modes
+        preferences = self._preferences
+        preferences.log_axis, preferences.smoothing, preferences.time_axis = self.query_one(CurveView).modes

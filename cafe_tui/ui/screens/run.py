@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 from cafe_tui import format as fmt
 from cafe_tui.ui.messages import LogGrew, ProfileResolved, RunChanged
-from cafe_tui.ui.preferences import Memory
+from cafe_tui.ui.preferences import Preferences
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.accuracies import Accuracies
 from cafe_tui.ui.widgets.game_curves import GameCurves
@@ -71,7 +71,7 @@ def news(before: RunView, after: RunView) -> list[tuple[str, Severity]]:
 
 
 class RunScreen(PollingScreen):
-    """Follows `run` with the two followers it is given; `memory` keeps the pane in which one watches live runs."""
+    """Follows `run` with the two followers it is given; `preferences` keep the pane in which one watches live runs."""
 
     PERIOD = 0.25
     AUTO_FOCUS = ""
@@ -91,15 +91,17 @@ class RunScreen(PollingScreen):
         Binding("S", "app.system", "System", key_display="S", show=False),
     ]
 
-    def __init__(self, run: RunDir, follower: RunFollower, log: LogFollower, memory: Memory | None = None) -> None:
+    def __init__(
+        self, run: RunDir, follower: RunFollower, log: LogFollower, preferences: Preferences | None = None
+    ) -> None:
         super().__init__()
-        self._memory = memory or Memory()
+        self._preferences = preferences or Preferences()
         self._run = run
         self._follower = follower
         self._log = log
         self._view: RunView | None = None
         self._stage = ""  # chosen by key; empty while the screen follows the run
-        self._pane = self._memory.pane if self._memory.pane in PANES else PANES[0]
+        self._pane = self._preferences.pane if self._preferences.pane in PANES else PANES[0]
         self.add_class(f"-{self._pane}")  # before anything is styled for the first time
         self.complete = False
         """Whether all that was there at first has been read."""
@@ -223,7 +225,7 @@ class RunScreen(PollingScreen):
     def _show_pane(self, pane: str) -> None:
         self._pane = pane
         if self._view and not self._view.status.final:
-            self._memory.pane = pane
+            self._preferences.pane = pane
         shown = self.stack_updates > 0  # else Textual is about to style all of it
         self.update_classes({f"-{name}": name == pane for name in PANES}, update=shown)
         self.query_one(PaneTabs).show(pane)
@@ -254,7 +256,7 @@ class RunScreen(PollingScreen):
         from cafe_tui.ui.screens.curves import CurvesScreen
 
         # A follower of its own: this screen's may still be read, and would later lack what the other one has taken.
-        self.app.push_screen(CurvesScreen(RunFollower(self._run, helped=True), self._stage, self._memory))
+        self.app.push_screen(CurvesScreen(RunFollower(self._run, helped=True), self._stage, self._preferences))
 
     def action_copy(self) -> None:
         """Copy the table as Markdown, the log in view, or the run's id, by what has the focus."""

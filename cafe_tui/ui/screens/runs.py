@@ -20,7 +20,7 @@ from cafe_tui import format as fmt
 from cafe_tui.reading.ordering import ORDERS, Group, grouped, ordered
 from cafe_tui.reading.runs import row_of
 from cafe_tui.ui.messages import RunsChanged
-from cafe_tui.ui.preferences import Memory
+from cafe_tui.ui.preferences import Preferences
 from cafe_tui.ui.screens.polling import BREATH, PollingScreen
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.run_table import GroupToggled, RunTable, SortAsked
@@ -81,7 +81,10 @@ def matching(rows: Sequence[RunRow], words: Sequence[str]) -> list[RunRow]:
 
 
 class RunsScreen(PollingScreen):
-    """The table of runs; `follower` reads the folder, `clock` gives unix seconds, `memory` keeps order and grouping."""
+    """The table of runs.
+
+    `follower` reads the folder, `clock` gives unix seconds, `preferences` keep order and grouping.
+    """
 
     PERIOD = 2.0
     AUTO_FOCUS = ""
@@ -103,7 +106,9 @@ class RunsScreen(PollingScreen):
         Binding("escape", "clear_filter", "Clear filter"),
     ]
 
-    def __init__(self, runs: Path, follower: RunsFollower, clock: Callable[[], float], memory: Memory) -> None:
+    def __init__(
+        self, runs: Path, follower: RunsFollower, clock: Callable[[], float], preferences: Preferences
+    ) -> None:
         super().__init__()
         self._runs = runs
         self._follower = follower
@@ -113,9 +118,9 @@ class RunsScreen(PollingScreen):
         self._problem = ""
         self._complete = False
         self._wanted = ""
-        self._memory = memory
-        if memory.order not in ORDERS:
-            memory.order = "age"
+        self._preferences = preferences
+        if preferences.order not in ORDERS:
+            preferences.order = "age"
         self._marked: frozenset[str] = frozenset()
         self._read_rows: Sequence[RunRow] = ()  # the reader thread's
         self._told: RunsChanged | None = None
@@ -180,8 +185,10 @@ class RunsScreen(PollingScreen):
         rows = matching(self._in_order(), self._wanted.lower().split())
         if self._marked:
             self._marked &= {row.id for row in self._rows}
-        sorting = (self._memory.order, self._memory.backwards)
-        listed: Sequence[RunRow | Group] = grouped(rows, self._memory.folded) if self._memory.grouped else rows
+        sorting = (self._preferences.order, self._preferences.backwards)
+        listed: Sequence[RunRow | Group] = (
+            grouped(rows, self._preferences.folded) if self._preferences.grouped else rows
+        )
         table = self.query_one(RunTable)
         table.show(listed, self._clock(), self._marked, sorting if sorting != ("age", False) else ("", False))
         self._say("#title", self._title(len(rows)))
@@ -191,7 +198,7 @@ class RunsScreen(PollingScreen):
 
     def _in_order(self) -> Sequence[RunRow]:
         """All rows as they are to be listed, sorted once for all keys of a filter."""
-        sorting = (self._memory.order, self._memory.backwards)
+        sorting = (self._preferences.order, self._preferences.backwards)
         if self._sorted[0] is not self._rows or self._sorted[1] != sorting:
             self._sorted = (self._rows, sorting, ordered(self._rows, sorting[0], backwards=sorting[1]))
         return self._sorted[2]
@@ -208,8 +215,8 @@ class RunsScreen(PollingScreen):
         going = sum(row.state not in FINAL for row in self._rows)
         count = f"{shown} of {total} runs" if self._wanted.strip() else f"{total} run{'s' * (total != 1)}"
         extras = [f"{going} going on"] * bool(going)
-        extras += [f"by {self._memory.order}"] * (self._memory.order != "age")
-        extras += ["backwards"] * self._memory.backwards
+        extras += [f"by {self._preferences.order}"] * (self._preferences.order != "age")
+        extras += ["backwards"] * self._preferences.backwards
         extras += [f"{len(self._marked)} marked"] * bool(self._marked)
         return fmt.printable(", ".join([f"cafe  {self._runs}  {count}", *extras]))
 
@@ -264,28 +271,28 @@ class RunsScreen(PollingScreen):
     def action_sort(self) -> None:
         """Sort by the next thing that can be sorted by."""
         names = list(ORDERS)
-        self._memory.order = names[(names.index(self._memory.order) + 1) % len(names)]
+        self._preferences.order = names[(names.index(self._preferences.order) + 1) % len(names)]
         self._draw()
 
     def action_reverse(self) -> None:
         """Turn the order round."""
-        self._memory.backwards = not self._memory.backwards
+        self._preferences.backwards = not self._preferences.backwards
         self._draw()
 
     def on_sort_asked(self, message: SortAsked) -> None:
-        if message.order == self._memory.order:
+        if message.order == self._preferences.order:
             self.action_reverse()
         else:
-            self._memory.order, self._memory.backwards = message.order, False
+            self._preferences.order, self._preferences.backwards = message.order, False
             self._draw()
 
     def action_group(self) -> None:
         """Put the runs under their profiles, or all in one list again."""
-        self._memory.grouped = not self._memory.grouped
+        self._preferences.grouped = not self._preferences.grouped
         self._draw()
 
     def on_group_toggled(self, message: GroupToggled) -> None:
-        self._memory.folded = sorted({message.profile} ^ set(self._memory.folded))
+        self._preferences.folded = sorted({message.profile} ^ set(self._preferences.folded))
         self._draw()
 
     def action_compare(self) -> None:

@@ -185,7 +185,7 @@ class SamplesScreen(PollingScreen):
 
     def _look(self) -> SamplesRead:
         try:
-            sheet = read_sheet(self._run, KEPT_FINER if getattr(self.app, "gallery", None) else KEPT_SIDE)
+            sheet = read_sheet(self._run, KEPT_FINER if getattr(self.app, "placements", None) else KEPT_SIDE)
         except Unreadable as reason:
             return SamplesRead(None, f"The samples of {self._run.id} cannot be shown: {reason}.")
         return SamplesRead(sheet) if sheet.examples else SamplesRead(None, NONE_YET)
