@@ -205,12 +205,6 @@ class CafeApp(App[None]):
         run = RunDir(self._runs / message.run_id)
         self.push_screen(RunScreen(run, self._followers.run(run), self._followers.log(run), self.preferences))
 
-    def action_system(self) -> None:
-        """Show what this host is doing."""
-        from cafe_tui.ui.screens.system import SystemScreen
-
-        self.push_screen(SystemScreen(self._runs))
-
     def action_help(self) -> None:
         """Show the keys of the present screen and the glossary."""
         from cafe_tui.ui.screens.help import HelpScreen, key_rows

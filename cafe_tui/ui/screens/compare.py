@@ -21,7 +21,9 @@ from cafe_tui.results.exporting import Document, Grid
 from cafe_tui.results.groups import MOST_RUNS, Compared
 from cafe_tui.results.outcomes import OutcomeFiles, Verdict
 from cafe_tui.results.settings import Settings
+from cafe_tui.ui.screens.curve_actions import CHART_ACTIONS, VALUE_BINDINGS, CurveActions, step_bindings
 from cafe_tui.ui.screens.curves import Key, defaults
+from cafe_tui.ui.screens.opening import NotSelected, Selection
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.compare.curves import OverlaidCurves, SeriesBar
 from cafe_tui.ui.widgets.compare.export import ExportDialog
@@ -40,7 +42,7 @@ READING_SECONDS: Final = 0.1
 KEPT_BUCKETS: Final = 2048
 """Of each series: four for each dot column of a wide chart. Twenty runs with all their series take memory."""
 PANES: Final = ("curves", "tables", "profiles", "paired")
-CURVE_ACTIONS: Final = frozenset({"stage", "single_out", "read_at", "zoom", "pan", "all", "follow", "log", "smooth"})
+CURVE_ACTIONS: Final = CHART_ACTIONS | {"stage", "single_out", "read_at"}
 """What only the curves can do."""
 HEADER_LINES: Final = 2
 LETTER_PIXELS, LEGEND_GAP = 7, 5
@@ -102,7 +104,17 @@ class RunsLine(Lines):
         return [*map(tuple, lines)]
 
 
-class CompareScreen(PollingScreen):
+def opened(selection: Selection) -> CompareScreen:
+    """The marked runs or, with one or none marked, the one under the cursor with it."""
+    runs = list(selection.marked)
+    if len(runs) < 2 and selection.run and selection.run.id not in [run.id for run in runs]:
+        runs.append(selection.run)
+    if len(runs) < 2:
+        raise NotSelected("mark the runs to compare with space, two at least")
+    return CompareScreen(runs)
+
+
+class CompareScreen(CurveActions, PollingScreen):
     """Compares the first 20 of these runs, each once; paired outcomes are those of the first against each other one."""
 
     PERIOD = 0.5
@@ -125,16 +137,10 @@ class CompareScreen(PollingScreen):
         Binding("e", "export", "Export"),
         Binding("up,k", "single_out(-1)", "One run", key_display="↑↓"),
         Binding("down,j", "single_out(1)", "Bring out the next run", show=False),
-        Binding("y", "log", "Log"),
-        Binding("s", "smooth", "Mean"),
+        *VALUE_BINDINGS,
         Binding("shift+left,H", "read_at(-1)", "Read values at a cursor", show=False),
         Binding("shift+right,L", "read_at(1)", "Cursor to the right", show=False),
-        Binding("plus,equals_sign", "zoom(0.5)", "Zoom", key_display="+-"),
-        Binding("minus", "zoom(2.0)", "Zoom out", show=False),
-        Binding("less_than_sign,comma", "pan(-1)", "Pan to earlier steps", show=False),
-        Binding("greater_than_sign,full_stop", "pan(1)", "Pan to later steps", show=False),
-        Binding("0", "all", "All steps", show=False),
-        Binding("f", "follow", "Freeze or follow the steps", show=False),
+        *step_bindings("+-", "Freeze or follow the steps"),
     ]
 
     def __init__(self, runs: Sequence[RunDir]) -> None:
@@ -302,32 +308,8 @@ class CompareScreen(PollingScreen):
         self._draw_curves(turned=True)
 
     def action_read_at(self, direction: int) -> None:
-        """Move the cursor to the next column with values."""
-        self.query_one(OverlaidCurves).move(direction)
-
-    def action_zoom(self, factor: float) -> None:
-        """Show so many times as many steps."""
-        self.query_one(OverlaidCurves).zoom(factor)
-
-    def action_pan(self, direction: int) -> None:
-        """Show earlier or later steps."""
-        self.query_one(OverlaidCurves).pan(direction)
-
-    def action_all(self) -> None:
-        """Show all steps."""
-        self.query_one(OverlaidCurves).show_all()
-
-    def action_follow(self) -> None:
-        """Freeze the step axis, or let it follow the runs again."""
-        self.query_one(OverlaidCurves).toggle_following()
-
-    def action_log(self) -> None:
-        """Make the value axis logarithmic, or linear again."""
-        self.query_one(OverlaidCurves).toggle_log()
-
-    def action_smooth(self) -> None:
-        """Go on to the next smoothing."""
-        self.query_one(OverlaidCurves).next_smoothing()
+        """Move the cursor to the next column with values; the arrows that do so elsewhere turn the series here."""
+        self.action_cursor(direction)
 
     # --- exporting ---------------------------------------------------------------------------------------------------
 

@@ -18,10 +18,12 @@ from textual.strip import Strip
 from cafe_tui import format as fmt
 from cafe_tui.charts.raster import Curve
 from cafe_tui.charts.series import Series
-from cafe_tui.reading.run import stage_to_show
+from cafe_tui.reading.run import RunFollower, stage_to_show
 from cafe_tui.reading.zoom import ExactReader
 from cafe_tui.ui.messages import RunChanged
 from cafe_tui.ui.preferences import Preferences
+from cafe_tui.ui.screens.curve_actions import CHART_ACTIONS, VALUE_BINDINGS, CurveActions, step_bindings
+from cafe_tui.ui.screens.opening import NotSelected, Selection
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.chart import COLOURS, CURVE_CLASSES, CURVE_CSS, curve_style
 from cafe_tui.ui.widgets.curve_view import CurveView
@@ -31,14 +33,14 @@ from cafe_tui.ui.widgets.lines import ROLES, Line, Lines, fit, paint, role_style
 from cafe_tui.ui.widgets.phase_view import PhaseView
 
 if TYPE_CHECKING:
-    from cafe_tui.reading.run import RunFollower, RunView
+    from cafe_tui.reading.run import RunView
 
 Key = tuple[str, str]
 """Stage and name of a series."""
 SWATCH: Final = "●"
 NONE_YET: Final = "no curves yet"
 LOSSES: Final = ("hypothesis_loss", "test_function_loss")
-OVER_STEPS: Final = {"cursor", "zoom", "pan", "all", "follow", "log", "smooth", "time"}
+OVER_STEPS: Final = CHART_ACTIONS | {"cursor", "time"}
 """Actions that mean nothing in the phase plot."""
 WIDTHS: Final = [(0, "-narrow"), (76, "-broad")]
 
@@ -197,7 +199,16 @@ def phase_pair(view: RunView, shown: Iterable[Key]) -> list[Key]:
     return next((keys[:2] for keys in stages.values() if len(keys) > 1), [])
 
 
-class CurvesScreen(PollingScreen):
+def opened(selection: Selection) -> CurvesScreen:
+    """The curves of the selected run and stage."""
+    if selection.run is None:
+        raise NotSelected("select a run to see its curves")
+    # A follower of its own: another screen's may still be read, and would later lack what this one has taken.
+    follower = RunFollower(selection.run, helped=True)
+    return CurvesScreen(follower, selection.stage, selection.preferences)
+
+
+class CurvesScreen(CurveActions, PollingScreen):
     """Shows the series of the run that `follower` follows, at first those of `stage` (empty: whatever the run is at).
 
     The follower must be this screen's alone.
@@ -220,14 +231,8 @@ class CurvesScreen(PollingScreen):
         Binding("q,escape", "app.pop_screen", "Back"),
         Binding("left,h", "cursor(-1)", "Read", key_display="←→"),
         Binding("right,l", "cursor(1)", "Cursor to the right", show=False),
-        Binding("plus,equals_sign", "zoom(0.5)", "Zoom", key_display="+-<>"),
-        Binding("minus", "zoom(2.0)", "Zoom out", show=False),
-        Binding("less_than_sign,comma", "pan(-1)", "Pan to earlier steps", show=False),
-        Binding("greater_than_sign,full_stop", "pan(1)", "Pan to later steps", show=False),
-        Binding("0", "all", "All steps", show=False),
-        Binding("f", "follow", "Freeze the axis, or follow", show=False),
-        Binding("y", "log", "Log"),
-        Binding("s", "smooth", "Mean"),
+        *step_bindings("+-<>", "Freeze the axis, or follow"),
+        *VALUE_BINDINGS,
         Binding("t", "time", "Time"),
         Binding("x", "phase", "Phase"),
     ]
@@ -253,9 +258,7 @@ class CurvesScreen(PollingScreen):
 
     def on_mount(self) -> None:
         self.query_one(SeriesList).focus()
-        self.query_one(CurveView).set_modes(
-            self._preferences.log_axis, self._preferences.smoothing, self._preferences.time_axis
-        )
+        self.chart.set_modes(self._preferences.log_axis, self._preferences.smoothing, self._preferences.time_axis)
 
     def read(self) -> bool:
         """Look at the run directory, and for points that are wanted one by one (reader thread)."""
@@ -287,11 +290,11 @@ class CurvesScreen(PollingScreen):
             return
         names = names_of(message.series)
         detail = {names[key]: series for key, series in message.series.items()}
-        self.query_one(CurveView).set_detail(message.low, message.high, detail)
+        self.chart.set_detail(message.low, message.high, detail)
 
     def on_idle(self) -> None:
         """Ask for every point of what is in view, where buckets are too coarse for it."""
-        wanted = self.query_one(CurveView).wanted_detail()
+        wanted = self.chart.wanted_detail()
         if wanted != self._wanted:
             self._wanted = wanted
             self.wake()
@@ -330,7 +333,7 @@ class CurvesScreen(PollingScreen):
         keys = sorted(view.series, key=lambda key: (places.get(key[0], len(places)), key[0]))
         self.query_one(SeriesList).show(keys, colours)
         curves = curves_of(view, colours)
-        self.query_one(CurveView).update(curves, [view.info.created] * len(curves))
+        self.chart.update(curves, [view.info.created] * len(curves))
         pair = dict.fromkeys(phase_pair(view, colours), 1)
         self.query_one(PhaseView).update(curves_of(view, pair))
 
@@ -340,46 +343,17 @@ class CurvesScreen(PollingScreen):
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
-    def action_cursor(self, direction: int) -> None:
-        """Move the cursor to the next column with values."""
-        self.query_one(CurveView).move(direction)
-
-    def action_zoom(self, factor: float) -> None:
-        """Show so many times as many steps."""
-        self.query_one(CurveView).zoom(factor)
-
-    def action_pan(self, direction: int) -> None:
-        """Show earlier or later steps."""
-        self.query_one(CurveView).pan(direction)
-
-    def action_all(self) -> None:
-        """Show all steps."""
-        self.query_one(CurveView).show_all()
-
-    def action_follow(self) -> None:
-        """Freeze the step axis, or let it follow the run again."""
-        self.query_one(CurveView).toggle_following()
-
-    def action_log(self) -> None:
-        """Make the value axis logarithmic, or linear again."""
-        self.query_one(CurveView).toggle_log()
-        self._remember()
-
-    def action_smooth(self) -> None:
-        """Go on to the next smoothing."""
-        self.query_one(CurveView).next_smoothing()
-        self._remember()
-
     def action_time(self) -> None:
         """Count steps, or the time since the run began."""
-        self.query_one(CurveView).toggle_time()
-        self._remember()
+        self.chart.toggle_time()
+        self.modes_changed()
 
     def action_phase(self) -> None:
         """Show the losses of the players, or the first two curves, against each other, or all over the steps again."""
         self.toggle_class("-phase")
         self.refresh_bindings()
 
-    def _remember(self) -> None:
+    def modes_changed(self) -> None:
+        """Draw the curves of other runs in the same way, now and after the next start."""
         preferences = self._preferences
-        preferences.log_axis, preferences.smoothing, preferences.time_axis = self.query_one(CurveView).modes
+        preferences.log_axis, preferences.smoothing, preferences.time_axis = self.chart.modes

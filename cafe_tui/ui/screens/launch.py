@@ -23,6 +23,7 @@ from cafe_tui.launch import costs, local, queue
 from cafe_tui.profiles import forms
 from cafe_tui.profiles.forms import Choice, Field, Outcome
 from cafe_tui.ui.messages import RunOpened
+from cafe_tui.ui.screens.opening import Selection
 from cafe_tui.ui.widgets.confirm import Confirm
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.lines import Line, Lines, wrap
@@ -97,6 +98,11 @@ class Verdict(Lines):
         for key, old, new in self._outcome.changes:
             lines += [((part, "warn"),) for part in wrap(fmt.printable(f"{key}: {old} -> {new}"), cells)]
         return lines or [(("as in the profile" if self._outcome.loaded else "", "dim"),)]
+
+
+def opened(selection: Selection) -> LaunchScreen:
+    """A form for a run beside those of the list."""
+    return LaunchScreen(selection.runs)
 
 
 class LaunchScreen(Screen[None]):

@@ -13,6 +13,7 @@ from textual.widget import Widget
 from cafe_tui import format as fmt
 from cafe_tui.ui.messages import LogGrew, ProfileResolved, RunChanged
 from cafe_tui.ui.preferences import Preferences
+from cafe_tui.ui.screens.opening import OpeningScreen, Selection
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.accuracies import Accuracies
 from cafe_tui.ui.widgets.game_curves import GameCurves
@@ -70,7 +71,7 @@ def news(before: RunView, after: RunView) -> list[tuple[str, Severity]]:
     return [(fmt.printable(text), severity) for text, severity in told]
 
 
-class RunScreen(PollingScreen):
+class RunScreen(OpeningScreen, PollingScreen):
     """Follows `run` with the two followers it is given; `preferences` keep the pane in which one watches live runs."""
 
     PERIOD = 0.25
@@ -84,11 +85,11 @@ class RunScreen(PollingScreen):
         *(Binding(str(i), f"pane('{pane}')", pane.title(), show=False) for i, pane in enumerate(PANES, 1)),
         Binding("h,left", "stage(-1)", "Curves of an earlier stage", show=False),
         Binding("l,right", "stage(1)", "Curves of a later stage", show=False),
-        Binding("z", "zoom", "Zoom"),
-        Binding("p", "samples", "Samples"),
+        Binding("z", "show('curves')", "Zoom"),
+        Binding("p", "show('samples')", "Samples"),
         Binding("s", "stop", "Stop"),
         Binding("Y", "copy", "Copy", key_display="Y", show=False),
-        Binding("S", "app.system", "System", key_display="S", show=False),
+        Binding("S", "show('system')", "System", key_display="S", show=False),
     ]
 
     def __init__(
@@ -250,13 +251,9 @@ class RunScreen(PollingScreen):
         """Only a run that is going on can be stopped."""
         return action != "stop" or (self._view is not None and not self._view.status.final)
 
-    def action_zoom(self) -> None:
-        """Show the curves full screen, to be read and measured."""
-        from cafe_tui.reading.run import RunFollower
-        from cafe_tui.ui.screens.curves import CurvesScreen
-
-        # A follower of its own: this screen's may still be read, and would later lack what the other one has taken.
-        self.app.push_screen(CurvesScreen(RunFollower(self._run, helped=True), self._stage, self._preferences))
+    def selection(self) -> Selection:
+        """This run, at the stage whose curves were chosen."""
+        return Selection(self._run.path.parent, run=self._run, stage=self._stage, preferences=self._preferences)
 
     def action_copy(self) -> None:
         """Copy the table as Markdown, the log in view, or the run's id, by what has the focus."""
@@ -274,15 +271,9 @@ class RunScreen(PollingScreen):
         self.app.copy_to_clipboard(text)
         self.notify(f"copied {what}", markup=False)
 
-    def action_samples(self) -> None:
-        """Show the pictures of this run."""
-        from cafe_tui.ui.screens.samples import SamplesScreen
-
-        self.app.push_screen(SamplesScreen(self._run))
-
     def action_stop(self) -> None:
         """Ask whether to stop this run."""
         from cafe_tui.reading.runs import row_of
         from cafe_tui.ui.screens import manage
 
-        manage.stop(self.app, [row_of(self._run)], lambda _: self._run)
+        manage.act_on(self.app, self._run.path.parent, [row_of(self._run)], manage.STOP)

@@ -21,6 +21,7 @@ from cafe_tui.reading.ordering import ORDERS, Group, grouped, ordered
 from cafe_tui.reading.runs import row_of
 from cafe_tui.ui.messages import RunsChanged
 from cafe_tui.ui.preferences import Preferences
+from cafe_tui.ui.screens.opening import OpeningScreen, Selection
 from cafe_tui.ui.screens.polling import BREATH, PollingScreen
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.run_table import GroupToggled, RunTable, SortAsked
@@ -80,7 +81,7 @@ def matching(rows: Sequence[RunRow], words: Sequence[str]) -> list[RunRow]:
     return list(rows)
 
 
-class RunsScreen(PollingScreen):
+class RunsScreen(OpeningScreen, PollingScreen):
     """The table of runs.
 
     `follower` reads the folder, `clock` gives unix seconds, `preferences` keep order and grouping.
@@ -90,19 +91,19 @@ class RunsScreen(PollingScreen):
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "app.quit", "Quit"),
-        Binding("N", "new_run", "New run", key_display="N"),
+        Binding("N", "show('launch')", "New run", key_display="N"),
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("o", "sort", "Sort"),
         Binding("O", "reverse", "Sort the other way round", key_display="O", show=False),
         Binding("p", "group", "Group by profile", show=False),
         Binding("space", "mark", "Mark"),
-        Binding("c", "compare", "Compare"),
+        Binding("c", "show('compare')", "Compare"),
         Binding("s", "manage('stop')", "Stop"),
         Binding("r", "manage('resume')", "Resume"),
         Binding("t", "manage('tag')", "Tag"),
         Binding("n", "manage('note')", "Note", show=False),
         Binding("d", "manage('delete')", "Delete"),
-        Binding("S", "app.system", "System", key_display="S"),
+        Binding("S", "show('system')", "System", key_display="S"),
         Binding("escape", "clear_filter", "Clear filter"),
     ]
 
@@ -262,12 +263,6 @@ class RunsScreen(PollingScreen):
         self._wanted = ""
         self._draw()
 
-    def action_new_run(self) -> None:
-        """Open the form that starts a run."""
-        from cafe_tui.ui.screens.launch import LaunchScreen  # not needed for the first paint
-
-        self.app.push_screen(LaunchScreen(self._runs))
-
     def action_sort(self) -> None:
         """Sort by the next thing that can be sorted by."""
         names = list(ORDERS)
@@ -295,18 +290,15 @@ class RunsScreen(PollingScreen):
         self._preferences.folded = sorted({message.profile} ^ set(self._preferences.folded))
         self._draw()
 
-    def action_compare(self) -> None:
-        """Compare the marked runs or, with one or none marked, the one under the cursor with it."""
-        from cafe_tui.ui.screens.compare import CompareScreen
-
+    def selection(self) -> Selection:
+        """The marked runs in the order of the list, and the one under the cursor."""
         chosen = self.query_one(RunTable).selected
-        ids = [row.id for row in self._rows if row.id in self._marked]
-        if len(ids) < 2 and chosen and chosen.id not in ids:
-            ids.append(chosen.id)
-        if len(ids) < 2:
-            self.notify("mark the runs to compare with space, two at least", markup=False)
-            return
-        self.app.push_screen(CompareScreen([RunDir(self._runs / run_id) for run_id in ids]))
+        return Selection(
+            self._runs,
+            run=RunDir(self._runs / chosen.id) if chosen else None,
+            marked=[RunDir(self._runs / row.id) for row in self._rows if row.id in self._marked],
+            preferences=self._preferences,
+        )
 
     def action_mark(self) -> None:
         """Mark the run under the cursor, or take its mark away, and go on to the next."""
@@ -323,4 +315,4 @@ class RunsScreen(PollingScreen):
         chosen = self.query_one(RunTable).selected
         rows = [row for row in self._rows if row.id in self._marked] or ([chosen] if chosen else [])
         if rows:
-            getattr(manage, what)(self.app, rows, lambda row: RunDir(self._runs / row.id))
+            manage.VERBS[what](self.app, self._runs, rows)

@@ -17,6 +17,7 @@ from textual.widgets import Static
 
 from cafe_tui import format as fmt
 from cafe_tui.terminal.half_cells import Picture
+from cafe_tui.ui.screens.opening import NotSelected, Selection
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.sample_grid import KINDS, Example, SampleGrid, Sheet
@@ -145,6 +146,13 @@ def decode_png(data: bytes, side: int = KEPT_SIDE) -> Picture:
         kept = (-(-width // every), -(-height // every))
         image = image.resize(kept, Image.Resampling.NEAREST)
     return Picture(image.width, image.height, image.tobytes(), every)
+
+
+def opened(selection: Selection) -> SamplesScreen:
+    """The samples of the selected run."""
+    if selection.run is None:
+        raise NotSelected("select a run to see its samples")
+    return SamplesScreen(selection.run)
 
 
 class SamplesScreen(PollingScreen):

@@ -21,6 +21,7 @@ from cafe_tui import format as fmt
 from cafe_tui.charts.raster import Curve
 from cafe_tui.charts.series import Series
 from cafe_tui.launch.host import SILENCE, Sample, Sampler
+from cafe_tui.ui.screens.opening import Selection
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.scrolling import ScrollPane
@@ -43,6 +44,11 @@ class Sampled(Message, bubble=False):
     samples: Sequence[Sample]
     runs: Mapping[int, str]
     problem: str
+
+
+def opened(selection: Selection) -> SystemScreen:
+    """The host, whatever is selected."""
+    return SystemScreen(selection.runs)
 
 
 class SystemScreen(PollingScreen):
