@@ -19,10 +19,11 @@ from cafe_tui.charts.raster import Curve
 from cafe_tui.charts.series import Column, Series
 from cafe_tui.reading.zoom import ExactReader
 from cafe_tui.ui.app import CafeApp
-from cafe_tui.ui.screens.curves import CurvesScreen, Key, SeriesList, free_colour
+from cafe_tui.ui.screens.curves import CurvesScreen, free_colour
 from cafe_tui.ui.widgets.curve_view import RAW, CurveView, half_life, reading
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.phase_view import PhaseView
+from cafe_tui.ui.widgets.series_list import Key, SeriesList
 from engine.contract.run.records import Scalars, encode
 from tests.recorded import START, record_run
 from tests.ui.test_app import app_on, open_run

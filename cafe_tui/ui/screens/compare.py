@@ -22,7 +22,7 @@ from cafe_tui.results.groups import MOST_RUNS, Compared
 from cafe_tui.results.outcomes import OutcomeFiles, Verdict
 from cafe_tui.results.settings import Settings
 from cafe_tui.ui.screens.curve_actions import CHART_ACTIONS, VALUE_BINDINGS, CurveActions, step_bindings
-from cafe_tui.ui.screens.curves import Key, defaults
+from cafe_tui.ui.screens.curves import defaults
 from cafe_tui.ui.screens.opening import NotSelected, Selection
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.compare.curves import OverlaidCurves, SeriesBar
@@ -32,6 +32,7 @@ from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.lines import Line, Lines, Piece, width
 from cafe_tui.ui.widgets.pane_tabs import PaneTabs
 from cafe_tui.ui.widgets.pieces import ROLE_OF_STATE
+from cafe_tui.ui.widgets.series_list import Key
 from engine.contract.run.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -94,10 +95,10 @@ class RunsLine(Lines):
         for number, (name, state) in enumerate(self._runs):
             sign = fmt.SYMBOLS.get(state, "?")
             piece = [("  ", ""), (f"{sign} ", ROLE_OF_STATE.get(state, "dim")), (fmt.printable(name), "strong")]
-            left = len(self._runs) - number
-            if width((*lines[-1], *piece)) + (len(f"  +{left} more") if len(lines) == HEADER_LINES else 0) > cells:
+            remaining = len(self._runs) - number
+            if width((*lines[-1], *piece)) + (len(f"  +{remaining} more") if len(lines) == HEADER_LINES else 0) > cells:
                 if len(lines) == HEADER_LINES:
-                    lines[-1].append((f"  +{left} more", "dim"))
+                    lines[-1].append((f"  +{remaining} more", "dim"))
                     break
                 lines.append([])
             lines[-1] += piece
@@ -200,9 +201,9 @@ class CompareScreen(CurveActions, PollingScreen):
             return
         self._outcomes_seen = seen
         tested = [outcomes.evaluated(run, settings) for run, settings in zip(self._runs, self._settings, strict=True)]
-        found = outcomes.verdicts(tested, self._files)
-        grid = grids.paired_grid(tested, found, self._names) if len(tested) > 1 else SEVERAL_NEEDED
-        self.post_message(OutcomesRead(found, grid))
+        verdicts = outcomes.verdicts(tested, self._files)
+        grid = grids.paired_grid(tested, verdicts, self._names) if len(tested) > 1 else SEVERAL_NEEDED
+        self.post_message(OutcomesRead(verdicts, grid))
 
     def on_runs_read(self, message: RunsRead) -> None:
         self._compared, self._views = message.runs, message.views

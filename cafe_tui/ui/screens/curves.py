@@ -6,14 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from rich.style import Style
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
-from textual.geometry import Region
 from textual.message import Message
-from textual.strip import Strip
 
 from cafe_tui import format as fmt
 from cafe_tui.charts.raster import Curve
@@ -25,20 +21,16 @@ from cafe_tui.ui.preferences import Preferences
 from cafe_tui.ui.screens.curve_actions import CHART_ACTIONS, VALUE_BINDINGS, CurveActions, step_bindings
 from cafe_tui.ui.screens.opening import NotSelected, Selection
 from cafe_tui.ui.screens.polling import PollingScreen
-from cafe_tui.ui.widgets.chart import COLOURS, CURVE_CLASSES, CURVE_CSS, curve_style
+from cafe_tui.ui.widgets.chart import COLOURS
 from cafe_tui.ui.widgets.curve_view import CurveView
 from cafe_tui.ui.widgets.game_curves import CHARTS, TRAINING
 from cafe_tui.ui.widgets.key_bar import KeyBar
-from cafe_tui.ui.widgets.lines import ROLES, Line, Lines, fit, paint, role_styles
 from cafe_tui.ui.widgets.phase_view import PhaseView
+from cafe_tui.ui.widgets.series_list import Key, SeriesList, SeriesToggled
 
 if TYPE_CHECKING:
     from cafe_tui.reading.run import RunView
 
-Key = tuple[str, str]
-"""Stage and name of a series."""
-SWATCH: Final = "●"
-NONE_YET: Final = "no curves yet"
 LOSSES: Final = ("hypothesis_loss", "test_function_loss")
 OVER_STEPS: Final = CHART_ACTIONS | {"cursor", "time"}
 """Actions that mean nothing in the phase plot."""
@@ -52,107 +44,6 @@ class DetailRead(Message, bubble=False):
     low: int
     high: int
     series: Mapping[Key, Series]
-
-
-@dataclass
-class SeriesToggled(Message):
-    """A series of the list was to be shown, or to be shown no longer."""
-
-    key: Key
-
-
-class SeriesList(Lines, can_focus=True):
-    """All series under the names of their stages, those that are shown with the colour of their curve."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space,enter", "choose", "Show", key_display="space"),
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("pageup", "move(-10)", "Ten up", show=False),
-        Binding("pagedown", "move(10)", "Ten down", show=False),
-        Binding("home,g", "move(-1_000_000)", "First", show=False),
-        Binding("end,G", "move(1_000_000)", "Last", show=False),
-    ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = {*ROLES, *CURVE_CLASSES, "cursor"}
-    DEFAULT_CSS = f"""
-    SeriesList {{
-        {CURVE_CSS}
-        & > .cursor {{ color: $block-cursor-foreground; background: $block-cursor-background; text-style: bold; }}
-    }}
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._rows: list[Key | str] = []  # a string is the name of the stage of what follows
-        self._colours: Mapping[Key, int] = {}
-        self._cursor: Key | None = None
-
-    def show(self, keys: Iterable[Key], colours: Mapping[Key, int]) -> None:
-        """List these series, of a stage one after the other; `colours` are the colour numbers of those shown."""
-        self._rows = []
-        stage = None
-        for key in keys:
-            if key[0] != stage:
-                stage = key[0]
-                self._rows.append(stage)
-            self._rows.append(key)
-        self._colours = colours
-        if self._cursor is None and (keys_listed := self._keys()):
-            self._cursor = next((key for key in keys_listed if key in colours), keys_listed[0])
-            self.call_after_refresh(self._keep_cursor_in_view)
-        self.show_changes()
-
-    def compose_lines(self, cells: int) -> list[Line]:
-        """A line for each stage and series."""
-        return [self._line(row, cells) for row in self._rows] or [((NONE_YET, "dim"),)]
-
-    def _line(self, row: Key | str, cells: int) -> Line:
-        if isinstance(row, str):
-            return ((fit(fmt.printable(row), cells), "strong"),)
-        colour = self._colours.get(row)
-        swatch = (f"{SWATCH} ", f"curve {colour}") if colour else ("  ", "")
-        role = "cursor" if row == self._cursor else ""
-        return (swatch, (fit(fmt.printable(row[1]), cells - 2), role))
-
-    def render_line(self, y: int) -> Strip:
-        if self._cells != self.content_size.width:
-            self._cells = self.content_size.width
-            self._lines = self.compose_lines(self._cells)
-        line = self._lines[y] if y < len(self._lines) else ()
-        return paint(line, self._cells, self.rich_style, self._styles())
-
-    def _styles(self) -> dict[str, Style]:
-        curves = {f"curve {colour}": curve_style(self, colour) for colour in self._colours.values()}
-        return {**role_styles(self), **curves, "cursor": self.get_component_rich_style("cursor")}
-
-    def _keys(self) -> list[Key]:
-        return [row for row in self._rows if not isinstance(row, str)]
-
-    def action_move(self, rows: int) -> None:
-        """Move the cursor by so many series, at most to either end."""
-        keys = self._keys()
-        if self._cursor in keys:
-            self._cursor = keys[max(min(keys.index(self._cursor) + rows, len(keys) - 1), 0)]
-            self.show_changes()
-            self._keep_cursor_in_view()
-
-    def action_choose(self) -> None:
-        """Show the series under the cursor, or show it no longer."""
-        if self._cursor is not None:
-            self.post_message(SeriesToggled(self._cursor))
-
-    def on_click(self, event: events.Click) -> None:
-        row = self._rows[event.y] if event.y < len(self._rows) else ""
-        if not isinstance(row, str):
-            self._cursor = row
-            self.show_changes()
-            self.action_choose()
-
-    def _keep_cursor_in_view(self) -> None:
-        if self._cursor in self._rows and isinstance(self.parent, VerticalScroll):
-            y = self._rows.index(self._cursor)
-            y, height = (0, 2) if y == 1 else (y, 1)  # the first series brings its heading
-            self.parent.scroll_to_region(Region(0, y, 1, height), animate=False, immediate=True)
 
 
 class ListPane(VerticalScroll, can_focus=False, inherit_bindings=False):
@@ -282,8 +173,8 @@ class CurvesScreen(CurveActions, PollingScreen):
         if (low, high, ends) == self._given:
             return
         self._given = low, high, ends
-        if found := self._exact.read(shown, low, high):
-            self.post_message(DetailRead(low, high, found))
+        if series := self._exact.read(shown, low, high):
+            self.post_message(DetailRead(low, high, series))
 
     def on_detail_read(self, message: DetailRead) -> None:
         if self._view is None:

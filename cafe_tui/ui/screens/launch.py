@@ -295,8 +295,8 @@ class LaunchScreen(Screen[None]):
         )
 
     def _draw(self, failure: str = "") -> None:
-        told = [f"{problem.split(':', 1)[0]}." for problem in self._outcome.problems]
-        wrong = {field.key for field in self._fields if any(key.startswith(f"{field.key}.") for key in told)}
+        keys = [f"{problem.split(':', 1)[0]}." for problem in self._outcome.problems]
+        wrong = {field.key for field in self._fields if any(key.startswith(f"{field.key}.") for key in keys)}
         self.query_one(ProfileForm).show([self._as_edited(field) for field in self._fields], self._edits, wrong)
         self.query_one(Verdict).show(self._outcome, failure)
         self._say("#cost", self._cost())

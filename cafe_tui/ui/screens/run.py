@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 
 from textual.app import ComposeResult
@@ -11,6 +12,7 @@ from textual.containers import Vertical
 from textual.widget import Widget
 
 from cafe_tui import format as fmt
+from cafe_tui.reading.run import stage_to_show
 from cafe_tui.ui.messages import LogGrew, ProfileResolved, RunChanged
 from cafe_tui.ui.preferences import Preferences
 from cafe_tui.ui.screens.opening import OpeningScreen, Selection
@@ -30,7 +32,6 @@ from engine.contract.run.rundir import RunDir
 if TYPE_CHECKING:
     from cafe_tui.reading.log import LogFollower
     from cafe_tui.reading.run import RunFollower, RunView
-from cafe_tui.reading.run import stage_to_show
 
 PANES: Final = ("curves", "results", "log", "profile")
 """What `tab` goes through; on a low terminal one of them is shown at a time, and the profile is always alone."""
@@ -38,6 +39,10 @@ HEIGHTS: Final = [(0, "-low"), (34, "-high")]
 WIDTHS: Final = [(0, "-narrow"), (150, "-wide")]
 PATIENCE: Final = 0.05
 """Seconds that the first painting waits for the first records."""
+WARNINGS_AT_ONCE: Final = 3
+"""Warnings that are shown one by one; more are counted."""
+Severity = Literal["information", "warning", "error"]
+Notice = tuple[str, Severity]
 W = TypeVar("W", bound=Widget)
 
 
@@ -47,28 +52,36 @@ def titled(widget: W, title: str) -> W:
     return widget
 
 
-Severity = Literal["information", "warning", "error"]
-TOLD_AT_ONCE: Final = 3
-"""Warnings that are shown one by one; more are counted."""
-
-
-def news(before: RunView, after: RunView) -> list[tuple[str, Severity]]:
+def news(before: RunView, after: RunView) -> list[Notice]:
     """What has happened between two pictures of a run that is worth interrupting somebody for."""
-    told: list[tuple[str, Severity]] = []
-    known = {stage.id: stage.state for stage in before.stages}
+    notices = [*_finished_stages(before, after), *_new_warnings(before, after), *_new_state(before, after)]
+    return [(fmt.printable(text), severity) for text, severity in notices]
+
+
+def _finished_stages(before: RunView, after: RunView) -> Iterator[Notice]:
+    running = {stage.id for stage in before.stages if stage.state == "running"}
     for stage in after.stages:
-        if stage.state == "finished" and known.get(stage.id) == "running":
+        if stage.state == "finished" and stage.id in running:
             spent = f" in {fmt.duration(stage.finished - stage.started)}" if stage.started and stage.finished else ""
-            told.append((f"{stage.id} finished{spent}", "information"))
+            yield f"{stage.id} finished{spent}", "information"
+
+
+def _new_warnings(before: RunView, after: RunView) -> Iterator[Notice]:
     warnings = after.warnings[len(before.warnings) :] if after.warnings != before.warnings else ()
-    told += [(text, "warning") for text in warnings[:TOLD_AT_ONCE]]
-    if len(warnings) > TOLD_AT_ONCE:
-        told.append((f"and {len(warnings) - TOLD_AT_ONCE} more warnings", "warning"))
-    if after.status.state != before.status.state:
-        bad = after.status.state in ("failed", "lost")
-        said = f"{after.id} is {after.status.state}" + (f": {after.error}" if bad and after.error else "")
-        told.append((said, "error" if bad else "information"))
-    return [(fmt.printable(text), severity) for text, severity in told]
+    for text in warnings[:WARNINGS_AT_ONCE]:
+        yield text, "warning"
+    if len(warnings) > WARNINGS_AT_ONCE:
+        yield f"and {len(warnings) - WARNINGS_AT_ONCE} more warnings", "warning"
+
+
+def _new_state(before: RunView, after: RunView) -> Iterator[Notice]:
+    state = after.status.state
+    if state == before.status.state:
+        return
+    if state in ("failed", "lost"):
+        yield f"{after.id} is {state}" + (f": {after.error}" if after.error else ""), "error"
+    else:
+        yield f"{after.id} is {state}", "information"
 
 
 class RunScreen(OpeningScreen, PollingScreen):

@@ -124,7 +124,7 @@ class RunsScreen(OpeningScreen, PollingScreen):
             preferences.order = "age"
         self._marked: frozenset[str] = frozenset()
         self._read_rows: Sequence[RunRow] = ()  # the reader thread's
-        self._told: RunsChanged | None = None
+        self._posted: RunsChanged | None = None
         self._preloaded = False
         self._look: Timer | None = None  # at the trends of what has come into view
 
@@ -152,21 +152,21 @@ class RunsScreen(OpeningScreen, PollingScreen):
         try:
             rows = self._follower.poll()
         except CafeError as error:
-            self._tell(RunsChanged((), str(error)))
+            self._post_news(RunsChanged((), str(error)))
             return False
         if rows is not None:
             self._read_rows = rows
             for row in rows:
                 row.words  # noqa: B018 - is worked out here, so that the first key of a filter need not
-        self._tell(RunsChanged(self._read_rows))
+        self._post_news(RunsChanged(self._read_rows))
         if not (self._preloaded or self._follower.behind or self._covered.wait(LULL)):
             self._preloaded = True
             preload()
         return self._follower.behind
 
-    def _tell(self, news: RunsChanged) -> None:
-        if news != self._told:
-            self._told = news
+    def _post_news(self, news: RunsChanged) -> None:
+        if news != self._posted:
+            self._posted = news
             self.post_message(news)
 
     def on_runs_changed(self, message: RunsChanged) -> None:
