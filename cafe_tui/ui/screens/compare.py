@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.message import Message
 
 from cafe_tui import format as fmt
 from cafe_tui.charts.raster import FAINT, Curve
@@ -21,6 +20,7 @@ from cafe_tui.results.exporting import Document, Grid
 from cafe_tui.results.groups import MOST_RUNS, Compared
 from cafe_tui.results.outcomes import OutcomeFiles, Verdict
 from cafe_tui.results.settings import Settings
+from cafe_tui.ui.messages import Newest
 from cafe_tui.ui.screens.curve_actions import CHART_ACTIONS, VALUE_BINDINGS, CurveActions, step_bindings
 from cafe_tui.ui.screens.curves import defaults
 from cafe_tui.ui.screens.opening import NotSelected, Selection
@@ -52,7 +52,7 @@ SEVERAL_NEEDED: Final = Grid(notes=("The first run is compared with each other o
 
 
 @dataclass
-class RunsRead(Message, bubble=False):
+class RunsRead(Newest, bubble=False):
     """The runs were read and at least one has changed: their pictures, and what follows from them."""
 
     runs: Sequence[Compared]
@@ -60,21 +60,13 @@ class RunsRead(Message, bubble=False):
     tables: Grid
     profiles: Grid
 
-    def can_replace(self, message: Message) -> bool:
-        """Only the newest is worth drawing."""
-        return isinstance(message, RunsRead)
-
 
 @dataclass
-class OutcomesRead(Message, bubble=False):
+class OutcomesRead(Newest, bubble=False):
     """There are new outcomes, and these are all verdicts that follow from them."""
 
     verdicts: Sequence[Verdict]
     paired: Grid
-
-    def can_replace(self, message: Message) -> bool:
-        """Only the newest is worth drawing."""
-        return isinstance(message, OutcomesRead)
 
 
 class RunsLine(Lines):

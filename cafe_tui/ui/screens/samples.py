@@ -12,11 +12,11 @@ import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Static
 
 from cafe_tui import format as fmt
 from cafe_tui.terminal.half_cells import Picture
+from cafe_tui.ui.messages import Newest
 from cafe_tui.ui.screens.opening import NotSelected, Selection
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.key_bar import KeyBar
@@ -66,15 +66,11 @@ class _SheetFile(msgspec.Struct):
 
 
 @dataclass
-class SamplesRead(Message, bubble=False):
+class SamplesRead(Newest, bubble=False):
     """samples.json was read: its pictures, or why there are none."""
 
     sheet: Sheet | None
     problem: str = ""
-
-    def can_replace(self, message: Message) -> bool:
-        """Only the newest sheet is worth drawing."""
-        return isinstance(message, SamplesRead)
 
 
 def read_sheet(run: RunDir, side: int = KEPT_SIDE) -> Sheet:
