@@ -149,7 +149,7 @@ FIRST_CURVE = 0.15
 
 
 def ui(folder: Path, columns: int = 120, lines: int = 40, options: Sequence[str] = ()) -> Terminal:
-    """`cafe` on a folder of runs, with a memory of its own."""
+    """`cafe` on a folder of runs, with preferences of its own."""
     state = str(folder.parent / "state")
     return Terminal(["-c", CAFE, *options], columns, lines, CAFE_RUNS=str(folder), XDG_STATE_HOME=state)
 

@@ -16,7 +16,6 @@ import typer
 from cafe_tui.cli.options import Json, Runs, print_json
 from cafe_tui.launch import spawn
 from cafe_tui.locations import runs_folder, slow_line
-from engine.contract.errors import UsageError
 
 _TORCH_PROBE = """
 import json, torch, numpy
@@ -60,10 +59,12 @@ def examine(runs: Path) -> dict[str, Any]:
         problem(f"{runs} cannot be written", "Choose another folder with --runs DIR or CAFE_RUNS.", fatal=True)
     elif disk["free"] < 1 << 30:
         problem("less than 1 GiB is free for runs", "Free some space, or choose another --runs folder.")
+    from cafe_tui.terminal.protocols import PicturesUnavailable
+
     terminal = _terminal()
     try:
         terminal["pictures"] = _pictures()
-    except UsageError as error:
+    except PicturesUnavailable as error:
         problem(error.message, error.hint)
     if terminal["is_terminal"] and not terminal["utf8"]:
         problem("the locale is not UTF-8; curves are drawn in ASCII", "export LANG=C.UTF-8")

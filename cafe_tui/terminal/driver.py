@@ -8,8 +8,8 @@ from typing import IO, Any, Protocol, cast
 
 from textual.drivers.linux_driver import LinuxDriver
 
-from cafe_tui.terminal.frame_rate import Pace
-from cafe_tui.terminal.protocols import Gallery
+from cafe_tui.terminal.frame_rate import FrameRate
+from cafe_tui.terminal.protocols import Placements
 from cafe_tui.terminal.repaint import Repaint
 
 
@@ -20,13 +20,17 @@ class Clock(Protocol):
 
 
 class Output:
-    """A text file in front of the terminal's; `pace` is told how long the terminal takes for each frame."""
+    """A text file in front of the terminal's; `frame_rate` learns how long the terminal takes for each frame."""
 
     def __init__(
-        self, file: IO[str], pace: Pace, clock: Clock = time.monotonic, pictures: Gallery | None = None
+        self,
+        file: IO[str],
+        frame_rate: FrameRate,
+        clock: Clock = time.monotonic,
+        placements: Placements | None = None,
     ) -> None:
-        self._file, self._pace, self._clock = file, pace, clock
-        self._repaint = Repaint(pictures)
+        self._file, self._frame_rate, self._clock = file, frame_rate, clock
+        self._repaint = Repaint(placements)
         self._lost = threading.Event()
 
     def forget(self) -> None:
@@ -47,7 +51,7 @@ class Output:
             start = self._clock()
             self._file.write(text)
             self._file.flush()
-            self._pace.drained(self._clock() - start)
+            self._frame_rate.drained(self._clock() - start)
 
     def fileno(self) -> int:
         """That of the terminal."""
@@ -59,13 +63,13 @@ class Output:
 
 
 class SparingDriver(LinuxDriver):
-    """Sends changed cells only, and tells the pace of its app how long the terminal takes for each frame."""
+    """Sends changed cells only, and reports to the app's frame rate how long the terminal takes for each frame."""
 
     def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **options)
         self._output: Output | None = None
         if self._file is not None:
-            self._output = Output(self._file, app.pace, pictures=app.gallery)
+            self._output = Output(self._file, app.frame_rate, placements=app.placements)
             self._file = cast(Any, self._output)
 
     def start_application_mode(self) -> None:

@@ -10,7 +10,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Final
 
 from cafe_tui.terminal.half_cells import Cell, Picture, Scale
-from cafe_tui.terminal.protocols import ASSUMED, Drawing, Way
+from cafe_tui.terminal.protocols import ASSUMED, EncodedPicture, Way
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,12 +24,12 @@ OPAQUE, TRANSPARENT = "\x1bP0;0;0q", "\x1bP0;1;0q"
 _alone = threading.Lock()
 
 
-def draw(picture: Picture, scale: Scale, cell: Cell, way: Way) -> Drawing:
-    """The picture at this scale, by a protocol; `cell` is what its scale was made for."""
+def encode(picture: Picture, scale: Scale, cell: Cell, way: Way) -> EncodedPicture:
+    """The picture at this scale for the terminal, by a protocol; `cell` is what its scale was made for."""
     return _sixel(picture, scale, cell) if way == "sixel" else _kitty(picture, scale)
 
 
-def _sixel(picture: Picture, scale: Scale, cell: Cell) -> Drawing:
+def _sixel(picture: Picture, scale: Scale, cell: Cell) -> EncodedPicture:
     from PIL.Image import Resampling
     from textual_image._sixel import image_to_sixels  # not from `textual_image.renderable`, which asks the terminal
 
@@ -37,10 +37,10 @@ def _sixel(picture: Picture, scale: Scale, cell: Cell) -> Drawing:
     image = _thinned(picture, scale).quantize(MOST_COLOURS)
     image = image.resize((image.width * scale.zoom, image.height * scale.zoom), Resampling.NEAREST)
     columns, rows = scale.cells(picture.width, picture.height, cell)
-    return Drawing(columns, rows, image_to_sixels(image).replace(OPAQUE, TRANSPARENT, 1))
+    return EncodedPicture(columns, rows, image_to_sixels(image).replace(OPAQUE, TRANSPARENT, 1))
 
 
-def _kitty(picture: Picture, scale: Scale) -> Drawing:
+def _kitty(picture: Picture, scale: Scale) -> EncodedPicture:
     from PIL import Image
     from rich.console import Console
 
@@ -61,7 +61,7 @@ def _kitty(picture: Picture, scale: Scale) -> Drawing:
         tuple(line[at : at + PLACEHOLDER] for at in range(0, len(line), PLACEHOLDER)) for line in lines
     )
     style = f"38;2;{number >> 16 & 255};{number >> 8 & 255};{number & 255}"
-    return Drawing(columns, rows, written.getvalue(), number, placeholders, style)
+    return EncodedPicture(columns, rows, written.getvalue(), number, placeholders, style)
 
 
 def _thinned(picture: Picture, scale: Scale) -> Image:

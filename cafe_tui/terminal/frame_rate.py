@@ -12,10 +12,10 @@ LONGEST: Final = 8.0
 STUCK: Final = 0.1
 """A frame that takes longer than this to be taken does not drain: fewer frames are drawn."""
 PATIENCE: Final = 20
-"""Frames that must have drained well before the pace rises again."""
+"""Frames that must have drained well before the rate rises again."""
 
 
-class Pace:
+class FrameRate:
     """Doubles `interval` (seconds) when a frame gets stuck, halves it after a while without, never below `base`."""
 
     def __init__(self, base: float = USUAL) -> None:

@@ -1,6 +1,6 @@
 """Pictures that the terminal draws itself, and which of the ways to have them drawn it knows.
 
-Textual knows cells only. A picture is therefore told to it as characters that nothing else uses, one for each cell of
+Textual knows cells only. A picture is therefore given to it as characters that nothing else uses, one for each cell of
 its box, and where those are to be shown `repaint` sends the picture instead. So it is sent when it comes into view and
 not again, whatever is repainted around it, and what covers it or takes its place needs to know nothing of it.
 """
@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from typing import Final, Literal, NamedTuple, get_args
 
 from cafe_tui.terminal.half_cells import Cell
-from engine.contract.errors import UsageError
 
 Way = Literal["cells", "kitty", "sixel"]
 """Half cells, as everywhere; or a protocol."""
@@ -32,6 +31,15 @@ FIRST, LAST = "\U00100000", "\U0010fffd"
 """The characters that stand for cells of pictures: private ones, which `format.printable` lets nobody else show."""
 
 
+class PicturesUnavailable(ValueError):
+    """The way asked for by the variable CAFE_PICTURES does not exist or is not installed; `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(f"{message}\n{hint}")
+        self.message = message
+        self.hint = hint
+
+
 class Choice(NamedTuple):
     """A way to show pictures, and what speaks for it."""
 
@@ -42,14 +50,16 @@ class Choice(NamedTuple):
 def choose(environment: Mapping[str, str], cell: Cell | None, *, installed: bool, slow: bool = False) -> Choice:
     """How pictures are shown in a terminal with such an environment and such cells (None: unknown).
 
-    Raises UsageError when the variable CAFE_PICTURES asks for what there is not.
+    Raises PicturesUnavailable when the variable CAFE_PICTURES asks for what there is not.
     """
     ways: dict[str, Way] = {way: way for way in get_args(Way)}
     if asked := environment.get(VARIABLE):
         if asked not in ways:
-            raise UsageError(f"{VARIABLE}={asked!r} is no way to show pictures", f"There are: {', '.join(ways)}.")
+            raise PicturesUnavailable(
+                f"{VARIABLE}={asked!r} is no way to show pictures", f"There are: {', '.join(ways)}."
+            )
         if asked != "cells" and not installed:
-            raise UsageError(f"{VARIABLE}={asked} needs textual-image", f"{INSTALL} brings it.")
+            raise PicturesUnavailable(f"{VARIABLE}={asked} needs textual-image", f"{INSTALL} brings it.")
         return Choice(ways[asked], f"{VARIABLE} says so")
     way, sign = _known(environment)
     if way == "cells":
@@ -106,7 +116,7 @@ def terminal_cell() -> Cell | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawing:
+class EncodedPicture:
     """A picture as the terminal takes it, in a box of `rows` x `columns` cells.
 
     A sixel picture is painted at the cursor by its `message`. By the kitty protocol `message` makes the picture known
@@ -126,43 +136,43 @@ def farewell(number: int) -> str:
     return f"\x1b_Ga=d,d=I,i={number},q=2\x1b\\"
 
 
-class Place(NamedTuple):
-    """A cell of a drawing."""
+class PictureCell(NamedTuple):
+    """A cell of a picture."""
 
-    drawing: Drawing
+    picture: EncodedPicture
     row: int
     column: int
 
 
-class Gallery:
-    """The drawings that may be on screen. Filled by widgets, looked into by the thread that writes to the terminal."""
+class Placements:
+    """The pictures that may be on screen. Filled by widgets, looked into by the thread that writes to the terminal."""
 
     def __init__(self, way: Way) -> None:
         self.way = way
-        self._places: dict[str, Place] = {}
+        self._cells: dict[str, PictureCell] = {}
         self._next = ord(FIRST)
 
     def cell(self) -> Cell:
         """Pixels of a cell now: a terminal changes them with the size of its letters."""
         return (terminal_cell() if self.way == "sixel" else None) or ASSUMED
 
-    def add(self, drawing: Drawing) -> list[str]:
-        """Make room for a drawing; the rows of characters that stand for it."""
-        if self._next + drawing.rows * drawing.columns > ord(LAST):
-            self._next = ord(FIRST)  # more than two full screens later: what had these characters is long gone
+    def add(self, picture: EncodedPicture) -> list[str]:
+        """Make room for a picture; the rows of characters that stand for it."""
+        if self._next + picture.rows * picture.columns > ord(LAST):
+            self._next = ord(FIRST)  # more than two full screens later: what had these characters is out of sight
         rows = []
-        for row in range(drawing.rows):
-            characters = [chr(self._next + column) for column in range(drawing.columns)]
-            self._places |= {text: Place(drawing, row, column) for column, text in enumerate(characters)}
-            self._next += drawing.columns
+        for row in range(picture.rows):
+            characters = [chr(self._next + column) for column in range(picture.columns)]
+            self._cells |= {text: PictureCell(picture, row, column) for column, text in enumerate(characters)}
+            self._next += picture.columns
             rows.append("".join(characters))
         return rows
 
     def remove(self, rows: Iterable[str]) -> None:
-        """Forget the drawing for which these characters stand."""
+        """Forget the picture for which these characters stand."""
         for character in "".join(rows):
-            self._places.pop(character, None)
+            self._cells.pop(character, None)
 
-    def at(self, character: str) -> Place | None:
+    def at(self, character: str) -> PictureCell | None:
         """What a character stands for."""
-        return self._places.get(character)
+        return self._cells.get(character)

@@ -14,7 +14,7 @@ from typing import Final
 
 from rich.cells import cell_len
 
-from cafe_tui.terminal.protocols import FIRST, Drawing, Gallery, farewell
+from cafe_tui.terminal.protocols import FIRST, EncodedPicture, Placements, farewell
 
 Cell = tuple[str, str]
 """A character and the parameters of its style; the second half of a wide character is an empty string."""
@@ -47,13 +47,13 @@ BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
 class Repaint:
     """What a terminal shows, and what it is to show.
 
-    `feed` takes what a program writes, `take` gives what is left of it. Anything that is not understood goes to the
-    terminal as it is, and everything is then painted anew. Characters that stand for pictures of the gallery are
+    `feed` takes what a program writes, `take` gives what remains of it. Anything that is not understood goes to the
+    terminal as it is, and everything is then painted anew. Characters that stand for pictures of `placements` are
     replaced by those.
     """
 
-    def __init__(self, pictures: Gallery | None = None) -> None:
-        self._pictures = pictures
+    def __init__(self, placements: Placements | None = None) -> None:
+        self._placements = placements
         self._known: set[int] = set()  # numbers of the pictures that the terminal keeps
         self._wanted: dict[int, Row] = {}
         self._shown: dict[int, Row] = {}
@@ -108,16 +108,7 @@ class Repaint:
     def _obey(self, token: re.Match[str]) -> None:
         kind = token.lastgroup
         if kind in STYLED:
-            # A program that adds to a style instead of setting it anew after a reset is followed too.
-            given, text, reset = token.group("style", "styled", "reset")
-            if given.startswith("0;") or given in ("", "0"):
-                self._style = given[2:]
-            else:
-                self._style = f"{self._style};{given}" if self._style else given
-            if text:
-                self._put(text)
-            if reset:
-                self._style = ""
+            self._obey_style(*token.group("style", "styled", "reset"))
         elif kind == "text":
             self._put(token["text"])
         elif kind == "move":
@@ -130,6 +121,18 @@ class Repaint:
             self._row += 1
         else:
             self._pass(token["other"])
+
+    def _obey_style(self, given: str, text: str | None, reset: str | None) -> None:
+        """Take on a style, then the text that was written in it and the reset behind that, if there are any."""
+        # A program that adds to a style instead of setting it anew after a reset is followed too.
+        if given.startswith("0;") or given in ("", "0"):
+            self._style = given[2:]
+        else:
+            self._style = f"{self._style};{given}" if self._style else given
+        if text:
+            self._put(text)
+        if reset:
+            self._style = ""
 
     def _pass(self, sequence: str) -> None:
         self._paint()
@@ -145,22 +148,27 @@ class Repaint:
             self.forget()
 
     def _put(self, text: str) -> None:
+        """Write text at the cursor, in the present style, into what is wanted of the cursor's row."""
         row = self._wanted.setdefault(self._row, [])
         start = self._column
+        # Nothing was ever written between the end of the row and the cursor, so nobody knows what those cells show.
         if len(row) < start:
             row.extend([None] * (start - len(row)))
+        # Mostly each character takes one cell; only else each has to be looked at.
         if text.isascii() or cell_len(text) == len(text):
             cells = list(zip(text, repeat(self._style)))
         else:
             cells = list(self._wide(text))
             self._with_wide.add(self._row)
         end = start + len(cells)
-        # What is left of a wide character that is half overwritten differs between terminals.
-        if start and row[start : start + 1] and (half := row[start]) and not half[0]:
+        # The text may begin or end in the middle of a wide character. What then stays of its other half differs
+        # between terminals: that cell is unknown, and is sent again when something is next written there.
+        if start and _is_second_half(row, start):
             row[start - 1] = None
-        if row[end : end + 1] and (half := row[end]) and not half[0]:
+        if _is_second_half(row, end):
             row[end] = None
         row[start:end] = cells
+        # `_paint` compares no more of a row than what was written since the last frame.
         first, last = self._touched.get(self._row, (start, end))
         self._touched[self._row] = min(first, start), max(last, end)
         self._column = end
@@ -186,81 +194,82 @@ class Repaint:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def _paint(self) -> None:
-        for drawing, top, left in self._pictures_to_send():
-            if not drawing.number:
-                self._paint_picture(drawing, top, left)
-            elif drawing.number not in self._known:
-                self._known.add(drawing.number)
-                self._out.append(drawing.message)
+        for picture, top, left in self._pictures_to_send():
+            if not picture.number:
+                self._paint_picture(picture, top, left)
+            elif picture.number not in self._known:
+                self._known.add(picture.number)
+                self._out.append(picture.message)
         for row, (first, end) in sorted(self._touched.items()):
-            wanted, shown = self._wanted[row], self._shown.setdefault(row, [])
-            shown += [None] * (len(wanted) - len(shown))
-            if row in self._with_wide:
-                first, end = 0, len(wanted)
-            if wanted[first:end] != shown[first:end]:
-                pairs = zip(wanted[first:end], shown[first:end], strict=True)
-                changed = [i for i, (new, old) in enumerate(pairs, first) if new != old]
-                # All cells are sent where characters are wide, as terminals differ in what those are.
-                if row in self._with_wide and any(cell and len(cell[0]) != 1 for cell in (*wanted, *shown)):
-                    changed = list(range(len(wanted)))
-                for start, behind in _runs(wanted, changed):
-                    for column, cells in self._with_placeholders(start, wanted[start:behind]):
-                        self._write(row, column, cells)
-                shown[first:end] = wanted[first:end]
+            self._paint_row(row, first, end)
         self._touched = {}
 
-    def _pictures_to_send(self) -> list[tuple[Drawing, int, int]]:
+    def _paint_row(self, row: int, first: int, end: int) -> None:
+        """Send what the columns [first, end) of a row show no longer as it is wanted."""
+        wanted, shown = self._wanted[row], self._shown.setdefault(row, [])
+        shown += [None] * (len(wanted) - len(shown))
+        if row in self._with_wide:
+            first, end = 0, len(wanted)
+        if wanted[first:end] == shown[first:end]:
+            return
+        pairs = zip(wanted[first:end], shown[first:end], strict=True)
+        changed = [i for i, (new, old) in enumerate(pairs, first) if new != old]
+        # All cells are sent where characters are wide, as terminals differ in what those are.
+        if row in self._with_wide and any(cell and len(cell[0]) != 1 for cell in (*wanted, *shown)):
+            changed = list(range(len(wanted)))
+        for start, behind in _runs(wanted, changed):
+            for column, cells in self._with_placeholders(start, wanted[start:behind]):
+                self._write(row, column, cells)
+        shown[first:end] = wanted[first:end]
+
+    def _pictures_to_send(self) -> list[tuple[EncodedPicture, int, int]]:
         """Those of which cells are wanted that are not shown, with the row and column of their upper left corners."""
-        if self._pictures is None:
+        if self._placements is None:
             return []
-        found: dict[tuple[Drawing, int, int], None] = {}
+        missing: dict[tuple[EncodedPicture, int, int], None] = {}
         for row in sorted(self._touched):
             wanted, shown = self._wanted.get(row, []), self._shown.get(row, [])
             if wanted == shown:
                 continue
             for column, cell in enumerate(wanted):
                 if cell and cell[0] >= FIRST and shown[column : column + 1] != [cell]:
-                    place = self._pictures.at(cell[0])
-                    if place:
-                        found[place.drawing, row - place.row, column - place.column] = None
-        return list(found)
+                    placed = self._placements.at(cell[0])
+                    if placed:
+                        missing[placed.picture, row - placed.row, column - placed.column] = None
+        return list(missing)
 
-    def _paint_picture(self, drawing: Drawing, top: int, left: int) -> None:
-        """Send a sixel picture whole, on blank cells; what covers a part of it is then painted again."""
-        assert self._pictures is not None
-        for y in range(drawing.rows):
+    def _paint_picture(self, picture: EncodedPicture, top: int, left: int) -> None:
+        """Send all of a sixel picture, on blank cells; what covers a part of it is then painted again."""
+        assert self._placements is not None
+        for y in range(picture.rows):
             row = self._wanted.setdefault(top + y, [])
             cells: Row = []
-            for cell in (row + [None] * (left + drawing.columns))[left : left + drawing.columns]:
-                place = cell and self._pictures.at(cell[0])
-                cells.append(cell if place and place.drawing is drawing else None)
+            for cell in (row + [None] * (left + picture.columns))[left : left + picture.columns]:
+                placed = cell and self._placements.at(cell[0])
+                cells.append(cell if placed and placed.picture is picture else None)
             self._write(top + y, left, [(" ", cell[1] if cell else "") for cell in cells])
             shown = self._shown.setdefault(top + y, [])
             shown += [None] * (left - len(shown))
-            shown[left : left + drawing.columns] = cells
+            shown[left : left + picture.columns] = cells
             self._touched[top + y] = (0, len(row))
         self._undress()
         self._move(top, left)
-        self._out.append(drawing.message)
+        self._out.append(picture.message)
         self._at = None
 
     def _with_placeholders(self, start: int, cells: Row) -> Iterator[tuple[int, Row]]:
         """The cells from column `start` on as they are written, in parts: sixel pictures are left out."""
-        if self._pictures is None or not any(cell and cell[0] >= FIRST for cell in cells):
+        if self._placements is None or not any(cell and cell[0] >= FIRST for cell in cells):
             yield start, cells
             return
         part: Row = []
         for column, cell in enumerate(cells, start):
             assert cell is not None
-            place = self._pictures.at(cell[0]) if cell[0] >= FIRST else None
-            if place is None:
-                part.append((" ", cell[1]) if cell[0] >= FIRST else cell)  # of a picture that is gone already
-            elif place.drawing.number:
-                style = f"{cell[1]};{place.drawing.style}" if cell[1] else place.drawing.style
-                part.append((place.drawing.placeholders[place.row][place.column], style))
-            else:
-                if part:
-                    yield column - len(part), part
+            written = _as_written(cell, self._placements)
+            if written is not None:
+                part.append(written)
+            elif part:
+                yield column - len(part), part
                 part = []
         if part:
             yield start + len(cells) - len(part), part
@@ -302,3 +311,23 @@ def _runs(wanted: Row, changed: Sequence[int]) -> Iterator[tuple[int, int]]:
         end = i
     if start is not None and end is not None:
         yield start, end + 1
+
+
+def _is_second_half(row: Row, column: int) -> bool:
+    """Whether a wide character begins in the cell before this one."""
+    cell = row[column] if column < len(row) else None
+    return cell is not None and not cell[0]
+
+
+def _as_written(cell: Cell, placements: Placements) -> Cell | None:
+    """A cell with the kitty placeholder of its picture, if it is one of a picture; None for one of a sixel picture."""
+    character, style = cell
+    if character < FIRST:
+        return cell
+    placed = placements.at(character)
+    if placed is None:
+        return " ", style  # the picture was removed already
+    picture = placed.picture
+    if not picture.number:
+        return None
+    return picture.placeholders[placed.row][placed.column], f"{style};{picture.style}" if style else picture.style

@@ -25,11 +25,12 @@ from textual.theme import Theme
 from cafe_tui.reading.log import LogFollower
 from cafe_tui.reading.run import RunFollower
 from cafe_tui.reading.runs import RunsFollower
-from cafe_tui.terminal.frame_rate import SLOW, USUAL, Pace
-from cafe_tui.terminal.protocols import Gallery, Way, choose, installed, terminal_cell
+from cafe_tui.terminal.frame_rate import SLOW, USUAL, FrameRate
+from cafe_tui.terminal.protocols import PicturesUnavailable, Placements, Way, choose, installed, terminal_cell
 from cafe_tui.ui.messages import RunOpened
-from cafe_tui.ui.preferences import Memory, load, place, save
+from cafe_tui.ui.preferences import Preferences, default_file, load, save
 from cafe_tui.ui.screens.runs import RunsScreen
+from engine.contract.errors import UsageError
 from engine.contract.run.rundir import RunDir
 
 
@@ -94,7 +95,7 @@ THEMES: Final = {
 class CafeApp(App[None]):
     """Shows the runs under `runs`; `clock` gives the unix seconds up to which ages are counted.
 
-    What the user chose is read from and kept in the file `memory`, if one is given. `slow` draws once a second in
+    What the user chose is read from and kept in the file `preferences`, if one is given. `slow` draws once a second in
     sixteen colours. `pictures` is the way in which a Unix terminal shows them; all others get half cells.
     """
 
@@ -111,33 +112,33 @@ class CafeApp(App[None]):
         *,
         followers: Followers | None = None,
         clock: Callable[[], float] = time.time,
-        memory: Path | None = None,
+        preferences: Path | None = None,
         slow: bool = False,
         pictures: Way = "cells",
     ) -> None:
-        self.pace = Pace(SLOW if slow else USUAL)
-        self.gallery = None if pictures == "cells" else Gallery(pictures)
+        self.frame_rate = FrameRate(SLOW if slow else USUAL)
+        self.placements = None if pictures == "cells" else Placements(pictures)
         super().__init__()
         self.animation_level = "none"
         self._runs = runs
         self._followers = followers or Followers.by(clock)
         self._clock = clock
-        self._memory_file = memory
-        self.memory = load(memory) if memory else Memory()
+        self._preferences_file = preferences
+        self.preferences = load(preferences) if preferences else Preferences()
         self.register_theme(HIGH_CONTRAST)
         self._choose_theme(slow)
 
     def _choose_theme(self, slow: bool) -> None:
-        if slow and not self.memory.theme.startswith("ansi"):
+        if slow and not self.preferences.theme.startswith("ansi"):
             self.theme = SIXTEEN_COLOURS
-        elif self.memory.theme in self.available_themes:
-            self.theme = self.memory.theme
+        elif self.preferences.theme in self.available_themes:
+            self.theme = self.preferences.theme
 
     def get_driver_class(self) -> type[Driver]:
         """The usual one for the platform; where that is a Unix terminal, one that sends less."""
         usual = super().get_driver_class()
         if usual.__name__ != "LinuxDriver":
-            self.gallery = None
+            self.placements = None
             return usual
         from cafe_tui.terminal.driver import SparingDriver
 
@@ -160,13 +161,15 @@ class CafeApp(App[None]):
 
     def get_default_screen(self) -> Screen[None]:
         """The list of runs."""
-        return RunsScreen(self._runs, self._followers.runs(self._runs), self._clock, self.memory)
+        return RunsScreen(self._runs, self._followers.runs(self._runs), self._clock, self.preferences)
 
     def on_unmount(self) -> None:
-        if self._memory_file:
-            chosen = self.theme != DEFAULT_THEME and not (self.theme == SIXTEEN_COLOURS and self.pace.base == SLOW)
-            self.memory.theme = self.theme if chosen else self.memory.theme
-            save(self._memory_file, self.memory)
+        if self._preferences_file:
+            chosen = self.theme != DEFAULT_THEME and not (
+                self.theme == SIXTEEN_COLOURS and self.frame_rate.base == SLOW
+            )
+            self.preferences.theme = self.theme if chosen else self.preferences.theme
+            save(self._preferences_file, self.preferences)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Everything that a key does here, then what concerns the whole UI."""
@@ -179,7 +182,7 @@ class CafeApp(App[None]):
         for words, theme in THEMES.items():
             yield SystemCommand(f"Theme: {words}", f"Use {theme}", partial(setattr, self, "theme", theme))
         yield SystemCommand("Theme", "Choose from all there are", self.action_change_theme)
-        slow = self.pace.base == SLOW
+        slow = self.frame_rate.base == SLOW
         line = "Draw at the usual pace again" if slow else "Draw once a second"
         yield SystemCommand("Usual line" if slow else "Slow line", line, self.action_slow)
         yield SystemCommand("Screenshot", "Save an SVG picture of this screen", self.deliver_screenshot)
@@ -187,7 +190,7 @@ class CafeApp(App[None]):
 
     def action_slow(self) -> None:
         """Draw once a second, or at the usual pace again."""
-        self.pace.set_base(USUAL if self.pace.base == SLOW else SLOW)
+        self.frame_rate.set_base(USUAL if self.frame_rate.base == SLOW else SLOW)
 
     def action_copy_or_quit(self) -> None:
         """What ctrl+c means: copy the text selected with the mouse; without any, leave."""
@@ -200,13 +203,7 @@ class CafeApp(App[None]):
         from cafe_tui.ui.screens.run import RunScreen  # the charts are not needed for the first paint
 
         run = RunDir(self._runs / message.run_id)
-        self.push_screen(RunScreen(run, self._followers.run(run), self._followers.log(run), self.memory))
-
-    def action_system(self) -> None:
-        """Show what this host is doing."""
-        from cafe_tui.ui.screens.system import SystemScreen
-
-        self.push_screen(SystemScreen(self._runs))
+        self.push_screen(RunScreen(run, self._followers.run(run), self._followers.log(run), self.preferences))
 
     def action_help(self) -> None:
         """Show the keys of the present screen and the glossary."""
@@ -226,9 +223,12 @@ def _collect_garbage() -> None:
 
 def open_ui(runs: Path, *, slow: bool = False) -> int:
     """Run the terminal UI on a folder of runs until it is left; its exit code. Raises UsageError."""
-    pictures = choose(os.environ, terminal_cell(), installed=installed(), slow=slow).way
-    app = CafeApp(runs, memory=place(), slow=slow, pictures=pictures)
-    if app.console.color_system == "standard" and not app.memory.theme:  # what TERM and COLORTERM say
+    try:
+        pictures = choose(os.environ, terminal_cell(), installed=installed(), slow=slow).way
+    except PicturesUnavailable as error:
+        raise UsageError(error.message, error.hint) from None
+    app = CafeApp(runs, preferences=default_file(), slow=slow, pictures=pictures)
+    if app.console.color_system == "standard" and not app.preferences.theme:  # what TERM and COLORTERM say
         app.theme = SIXTEEN_COLOURS
     sys.setswitchinterval(SWITCH)
     app.run()

@@ -14,8 +14,16 @@ if TYPE_CHECKING:
     from cafe_tui.reading.runs import RunRow
 
 
+class Newest(Message, bubble=False):
+    """A message of which only the newest is worth drawing: an older one gives way to the next of its kind."""
+
+    def can_replace(self, message: Message) -> bool:
+        """Whether `message`, another one that waits, makes this one superfluous."""
+        return isinstance(message, type(self))
+
+
 @dataclass
-class RunsChanged(Message, bubble=False):
+class RunsChanged(Newest, bubble=False):
     """The runs folder was read and differs from last time; `problem` says why it cannot be read.
 
     Not `complete` are the newest runs of a folder of which the rest is still being read.
@@ -25,21 +33,13 @@ class RunsChanged(Message, bubble=False):
     problem: str = ""
     complete: bool = True
 
-    def can_replace(self, message: Message) -> bool:
-        """Only the newest list is worth drawing."""
-        return isinstance(message, RunsChanged)
-
 
 @dataclass
-class RunChanged(Message, bubble=False):
+class RunChanged(Newest, bubble=False):
     """The run directory was read and there is news; not `complete` while older records are still being read."""
 
     view: RunView
     complete: bool = True
-
-    def can_replace(self, message: Message) -> bool:
-        """Only the newest view is worth drawing."""
-        return isinstance(message, RunChanged)
 
 
 @dataclass

@@ -12,8 +12,8 @@ from engine.contract.errors import DiskError
 from engine.contract.run.rundir import write_atomically
 
 
-class Memory(msgspec.Struct, kw_only=True):
-    """What is remembered: theme, order and grouping of the list, pane of a run, axes and smoothing of the curves."""
+class Preferences(msgspec.Struct, kw_only=True):
+    """Theme, order and grouping of the list, pane of a run, axes and smoothing of the curves."""
 
     theme: str = ""
     order: str = "age"
@@ -26,20 +26,20 @@ class Memory(msgspec.Struct, kw_only=True):
     time_axis: bool = False
 
 
-def place() -> Path:
-    """The file of the memory: $XDG_STATE_HOME/cafe/ui.json, by default under ~/.local/state."""
+def default_file() -> Path:
+    """The file of the preferences: $XDG_STATE_HOME/cafe/ui.json, by default under ~/.local/state."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cafe" / "ui.json"
 
 
-def load(path: Path) -> Memory:
+def load(path: Path) -> Preferences:
     """What was saved; a missing, foreign or damaged file leaves the defaults."""
     with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return msgspec.json.decode(path.read_bytes(), type=Memory)
-    return Memory()
+        return msgspec.json.decode(path.read_bytes(), type=Preferences)
+    return Preferences()
 
 
-def save(path: Path, memory: Memory) -> None:
+def save(path: Path, preferences: Preferences) -> None:
     """Write it for the next time; where that is not possible, it is not remembered."""
     with suppress(OSError, DiskError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, msgspec.json.encode(memory))
+        write_atomically(path, msgspec.json.encode(preferences))

@@ -22,6 +22,7 @@ from cafe_tui.reading.ordering import ORDERS
 from cafe_tui.reading.run import RunFollower
 from cafe_tui.reading.runs import RunRow, row_of
 from cafe_tui.ui.app import CafeApp, Followers
+from cafe_tui.ui.messages import LogGrew, RunsChanged
 from cafe_tui.ui.screens.help import HelpLines, HelpScreen
 from cafe_tui.ui.screens.run import RunScreen
 from cafe_tui.ui.screens.runs import RunsScreen
@@ -790,3 +791,10 @@ async def test_garbage_is_looked_for_again_once_the_ui_is_painted(tmp_path: Path
         gc.enable()
         gc.unfreeze()
         gc.set_threshold(*usual)
+
+
+def test_only_messages_of_one_kind_replace_each_other() -> None:
+    old, new = RunsChanged((), "old"), RunsChanged((), "new")
+    assert old.can_replace(new)
+    assert not old.can_replace(LogGrew(()))
+    assert not LogGrew(()).can_replace(LogGrew(()))

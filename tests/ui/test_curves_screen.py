@@ -19,10 +19,11 @@ from cafe_tui.charts.raster import Curve
 from cafe_tui.charts.series import Column, Series
 from cafe_tui.reading.zoom import ZoomReader
 from cafe_tui.ui.app import CafeApp
-from cafe_tui.ui.screens.curves import CurvesScreen, Key, SeriesList, free_colour
+from cafe_tui.ui.screens.curves import CurvesScreen, free_colour
 from cafe_tui.ui.widgets.curve_view import RAW, CurveView, half_life, reading
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.phase_view import PhaseView
+from cafe_tui.ui.widgets.series_list import Key, SeriesList
 from engine.contract.run.records import Scalars, encode
 from tests.recorded import START, record_run
 from tests.ui.test_app import app_on, open_run
@@ -414,9 +415,9 @@ async def test_zooming_into_a_long_run_shows_every_point(tmp_path: Path) -> None
 
 async def test_the_ways_of_looking_are_remembered(tmp_path: Path) -> None:
     record_run(tmp_path / "runs")
-    memory = tmp_path / "state" / "ui.json"
+    preferences = tmp_path / "state" / "ui.json"
     for first in (True, False):
-        app = CafeApp(tmp_path / "runs", clock=lambda: START + 60, memory=memory)
+        app = CafeApp(tmp_path / "runs", clock=lambda: START + 60, preferences=preferences)
         async with app.run_test(size=(120, 40)) as pilot:
             _, view = await open_curves(pilot)
             if first:

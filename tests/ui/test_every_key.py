@@ -13,28 +13,27 @@ from cafe_tui.launch import host
 from cafe_tui.ui.app import CafeApp
 from cafe_tui.ui.screens import manage
 from cafe_tui.ui.screens.compare import CompareScreen
-from cafe_tui.ui.screens.curves import CurvesScreen
 from cafe_tui.ui.screens.launch import LaunchScreen
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.screens.run import RunScreen
 from cafe_tui.ui.screens.runs import RunsScreen
-from cafe_tui.ui.screens.samples import SamplesScreen
 from cafe_tui.ui.screens.system import SystemScreen
 from tests.recorded import START, record_run
 from tests.ui.test_app import table
+from tests.ui.test_opening import opening_keys
 from tests.ui.waiting import until
 
-LEAVE = {"q", "escape", "ctrl+c", "ctrl+q", "S", "?", "question_mark", "ctrl+p", "enter", "N", "c", "z", "p"}
-"""Keys that lead to another screen, which are pressed by themselves."""
 SCREENS: dict[type[object], Sequence[str]] = {
     RunsScreen: (),
     RunScreen: ("enter",),
-    CurvesScreen: ("enter", "z"),
-    SamplesScreen: ("enter", "p"),
+    **{screen: ("enter", key) for key, screen in opening_keys(RunScreen)},
+    **{screen: (key,) for key, screen in opening_keys(RunsScreen)},
     CompareScreen: ("space", "space", "c"),
-    SystemScreen: ("S",),
-    LaunchScreen: ("N",),
 }
+LEAVE = {"q", "escape", "ctrl+c", "ctrl+q", "?", "question_mark", "ctrl+p", "enter", "S"} | {
+    key for screen in (RunScreen, RunsScreen) for key, _ in opening_keys(screen)
+}
+"""Keys that lead to another screen, which are pressed by themselves."""
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from textual.app import App, ComposeResult
 
 from cafe_tui.charts.raster import Curve
 from cafe_tui.charts.series import Series
-from cafe_tui.ui.widgets.phase_view import PhaseView, pairs, said, swing
+from cafe_tui.ui.widgets.phase_view import PhaseView, in_words, pairs, swing
 from tests.ui.waiting import until
 
 Path2D = Callable[[float], tuple[float, float]]
@@ -50,13 +50,13 @@ def test_an_approach_in_a_line_and_a_motion_to_and_fro_do_not_turn() -> None:
     assert line is not None
     assert swinging is not None
     assert line.turns < 0.6
-    assert "no whole turn" in said(line)
+    assert "no whole turn" in in_words(line)
     assert swinging.turns < 0.6
     assert swinging.share == pytest.approx(1.0, abs=0.05)
 
 
 def test_few_points_and_constants_say_so_and_divide_by_nothing() -> None:
-    assert said(swing(points(circle(1), 7))) == "too few points to tell a swing"
+    assert in_words(swing(points(circle(1), 7))) == "too few points to tell a swing"
     still = swing([(i, 1.0, 2.0) for i in range(100)])
     assert still is not None
     assert (still.turns, still.share) == (0.0, 0.0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cafe_tui.terminal.driver import Output
-from cafe_tui.terminal.frame_rate import LONGEST, PATIENCE, STUCK, USUAL, Pace
+from cafe_tui.terminal.frame_rate import LONGEST, PATIENCE, STUCK, USUAL, FrameRate
 from cafe_tui.terminal.repaint import Repaint
 
 COLUMNS, LINES = 12, 4
@@ -99,29 +99,29 @@ def test_what_nobody_knows_passes_through_untouched() -> None:
     assert picture_bytes in repaint.take()
 
 
-def test_the_pace_slows_down_when_frames_get_stuck_and_recovers() -> None:
-    pace = Pace()
-    assert pace.interval == USUAL
+def test_the_frame_rate_falls_when_frames_get_stuck_and_recovers() -> None:
+    rate = FrameRate()
+    assert rate.interval == USUAL
     for _ in range(10):
-        pace.drained(2 * STUCK)
-    assert pace.interval == LONGEST
+        rate.drained(2 * STUCK)
+    assert rate.interval == LONGEST
     for _ in range(10 * PATIENCE):
-        pace.drained(0.0)
-    assert pace.interval == USUAL
-    pace.drained(2 * STUCK)
-    pace.set_base(1.0)
-    assert pace.interval == 1.0
+        rate.drained(0.0)
+    assert rate.interval == USUAL
+    rate.drained(2 * STUCK)
+    rate.set_base(1.0)
+    assert rate.interval == 1.0
 
 
 def test_the_output_times_what_it_sends() -> None:
     times = iter([0.0, 0.5, 1.0, 1.01])
-    pace, file = Pace(), StringIO()
-    output = Output(file, pace, lambda: next(times))
+    rate, file = FrameRate(), StringIO()
+    output = Output(file, rate, lambda: next(times))
     output.write("\x1b[1;1Habc")
     assert file.getvalue() == ""
     output.flush()
     assert "abc" in file.getvalue()
-    assert pace.interval == 2 * USUAL
+    assert rate.interval == 2 * USUAL
     sent = len(file.getvalue())
     output.flush()
     assert len(file.getvalue()) == sent, "nothing new, nothing sent, nothing timed"

@@ -247,7 +247,7 @@ async def test_pictures_that_cannot_be_drawn_become_half_cells(tmp_path: Path, m
     def draw(*_: object) -> None:
         raise RuntimeError("[red]another library")
 
-    monkeypatch.setattr("cafe_tui.terminal.encode.draw", draw)
+    monkeypatch.setattr("cafe_tui.terminal.encode.encode", draw)
     run = record_run(tmp_path)
     write_sheet(run, [entry(run, 0, said=9)])
     app = CafeApp(tmp_path, clock=lambda: START + 60, pictures="kitty")

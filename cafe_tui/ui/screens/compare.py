@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.message import Message
 
 from cafe_tui import format as fmt
 from cafe_tui.charts.raster import FAINT, Curve
@@ -21,7 +20,10 @@ from cafe_tui.results.exporting import Document, Grid
 from cafe_tui.results.groups import MOST_RUNS, Compared
 from cafe_tui.results.outcomes import OutcomeFiles, Verdict
 from cafe_tui.results.settings import Settings
-from cafe_tui.ui.screens.curves import Key, defaults
+from cafe_tui.ui.messages import Newest
+from cafe_tui.ui.screens.curve_actions import CHART_ACTIONS, VALUE_BINDINGS, CurveActions, step_bindings
+from cafe_tui.ui.screens.curves import defaults
+from cafe_tui.ui.screens.opening import NotSelected, Selection
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.compare.curves import OverlaidCurves, SeriesBar
 from cafe_tui.ui.widgets.compare.export import ExportDialog
@@ -30,6 +32,7 @@ from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.lines import Line, Lines, Piece, width
 from cafe_tui.ui.widgets.pane_tabs import PaneTabs
 from cafe_tui.ui.widgets.pieces import ROLE_OF_STATE
+from cafe_tui.ui.widgets.series_list import Key
 from engine.contract.run.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ READING_SECONDS: Final = 0.1
 KEPT_BUCKETS: Final = 2048
 """Of each series: four for each dot column of a wide chart. Twenty runs with all their series take memory."""
 PANES: Final = ("curves", "tables", "profiles", "paired")
-CURVE_ACTIONS: Final = frozenset({"stage", "single_out", "read_at", "zoom", "pan", "all", "follow", "log", "smooth"})
+CURVE_ACTIONS: Final = CHART_ACTIONS | {"stage", "single_out", "read_at"}
 """What only the curves can do."""
 HEADER_LINES: Final = 2
 LETTER_PIXELS, LEGEND_GAP = 7, 5
@@ -49,7 +52,7 @@ SEVERAL_NEEDED: Final = Grid(notes=("The first run is compared with each other o
 
 
 @dataclass
-class RunsRead(Message, bubble=False):
+class RunsRead(Newest, bubble=False):
     """The runs were read and at least one has changed: their pictures, and what follows from them."""
 
     runs: Sequence[Compared]
@@ -57,21 +60,13 @@ class RunsRead(Message, bubble=False):
     tables: Grid
     profiles: Grid
 
-    def can_replace(self, message: Message) -> bool:
-        """Only the newest is worth drawing."""
-        return isinstance(message, RunsRead)
-
 
 @dataclass
-class OutcomesRead(Message, bubble=False):
+class OutcomesRead(Newest, bubble=False):
     """There are new outcomes, and these are all verdicts that follow from them."""
 
     verdicts: Sequence[Verdict]
     paired: Grid
-
-    def can_replace(self, message: Message) -> bool:
-        """Only the newest is worth drawing."""
-        return isinstance(message, OutcomesRead)
 
 
 class RunsLine(Lines):
@@ -92,17 +87,27 @@ class RunsLine(Lines):
         for number, (name, state) in enumerate(self._runs):
             sign = fmt.SYMBOLS.get(state, "?")
             piece = [("  ", ""), (f"{sign} ", ROLE_OF_STATE.get(state, "dim")), (fmt.printable(name), "strong")]
-            left = len(self._runs) - number
-            if width((*lines[-1], *piece)) + (len(f"  +{left} more") if len(lines) == HEADER_LINES else 0) > cells:
+            remaining = len(self._runs) - number
+            if width((*lines[-1], *piece)) + (len(f"  +{remaining} more") if len(lines) == HEADER_LINES else 0) > cells:
                 if len(lines) == HEADER_LINES:
-                    lines[-1].append((f"  +{left} more", "dim"))
+                    lines[-1].append((f"  +{remaining} more", "dim"))
                     break
                 lines.append([])
             lines[-1] += piece
         return [*map(tuple, lines)]
 
 
-class CompareScreen(PollingScreen):
+def opened(selection: Selection) -> CompareScreen:
+    """The marked runs or, with one or none marked, the one under the cursor with it."""
+    runs = list(selection.marked)
+    if len(runs) < 2 and selection.run and selection.run.id not in [run.id for run in runs]:
+        runs.append(selection.run)
+    if len(runs) < 2:
+        raise NotSelected("mark the runs to compare with space, two at least")
+    return CompareScreen(runs)
+
+
+class CompareScreen(CurveActions, PollingScreen):
     """Compares the first 20 of these runs, each once; paired outcomes are those of the first against each other one."""
 
     PERIOD = 0.5
@@ -125,16 +130,10 @@ class CompareScreen(PollingScreen):
         Binding("e", "export", "Export"),
         Binding("up,k", "single_out(-1)", "One run", key_display="↑↓"),
         Binding("down,j", "single_out(1)", "Bring out the next run", show=False),
-        Binding("y", "log", "Log"),
-        Binding("s", "smooth", "Mean"),
+        *VALUE_BINDINGS,
         Binding("shift+left,H", "read_at(-1)", "Read values at a cursor", show=False),
         Binding("shift+right,L", "read_at(1)", "Cursor to the right", show=False),
-        Binding("plus,equals_sign", "zoom(0.5)", "Zoom", key_display="+-"),
-        Binding("minus", "zoom(2.0)", "Zoom out", show=False),
-        Binding("less_than_sign,comma", "pan(-1)", "Pan to earlier steps", show=False),
-        Binding("greater_than_sign,full_stop", "pan(1)", "Pan to later steps", show=False),
-        Binding("0", "all", "All steps", show=False),
-        Binding("f", "follow", "Freeze or follow the steps", show=False),
+        *step_bindings("+-", "Freeze or follow the steps"),
     ]
 
     def __init__(self, runs: Sequence[RunDir]) -> None:
@@ -194,9 +193,9 @@ class CompareScreen(PollingScreen):
             return
         self._outcomes_seen = seen
         tested = [outcomes.evaluated(run, settings) for run, settings in zip(self._runs, self._settings, strict=True)]
-        found = outcomes.verdicts(tested, self._files)
-        grid = grids.paired_grid(tested, found, self._names) if len(tested) > 1 else SEVERAL_NEEDED
-        self.post_message(OutcomesRead(found, grid))
+        verdicts = outcomes.verdicts(tested, self._files)
+        grid = grids.paired_grid(tested, verdicts, self._names) if len(tested) > 1 else SEVERAL_NEEDED
+        self.post_message(OutcomesRead(verdicts, grid))
 
     def on_runs_read(self, message: RunsRead) -> None:
         self._compared, self._views = message.runs, message.views
@@ -302,32 +301,8 @@ class CompareScreen(PollingScreen):
         self._draw_curves(turned=True)
 
     def action_read_at(self, direction: int) -> None:
-        """Move the cursor to the next column with values."""
-        self.query_one(OverlaidCurves).move(direction)
-
-    def action_zoom(self, factor: float) -> None:
-        """Show so many times as many steps."""
-        self.query_one(OverlaidCurves).zoom(factor)
-
-    def action_pan(self, direction: int) -> None:
-        """Show earlier or later steps."""
-        self.query_one(OverlaidCurves).pan(direction)
-
-    def action_all(self) -> None:
-        """Show all steps."""
-        self.query_one(OverlaidCurves).show_all()
-
-    def action_follow(self) -> None:
-        """Freeze the step axis, or let it follow the runs again."""
-        self.query_one(OverlaidCurves).toggle_following()
-
-    def action_log(self) -> None:
-        """Make the value axis logarithmic, or linear again."""
-        self.query_one(OverlaidCurves).toggle_log()
-
-    def action_smooth(self) -> None:
-        """Go on to the next smoothing."""
-        self.query_one(OverlaidCurves).next_smoothing()
+        """Move the cursor to the next column with values; the arrows that do so elsewhere turn the series here."""
+        self.action_cursor(direction)
 
     # --- exporting ---------------------------------------------------------------------------------------------------
 

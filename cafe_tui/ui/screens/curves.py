@@ -6,39 +6,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from rich.style import Style
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
-from textual.geometry import Region
 from textual.message import Message
-from textual.strip import Strip
 
 from cafe_tui import format as fmt
 from cafe_tui.charts.raster import Curve
 from cafe_tui.charts.series import Series
-from cafe_tui.reading.run import stage_to_show
+from cafe_tui.reading.run import RunFollower, stage_to_show
 from cafe_tui.reading.zoom import ZoomReader
 from cafe_tui.ui.messages import RunChanged
-from cafe_tui.ui.preferences import Memory
+from cafe_tui.ui.preferences import Preferences
+from cafe_tui.ui.screens.curve_actions import CHART_ACTIONS, VALUE_BINDINGS, CurveActions, step_bindings
+from cafe_tui.ui.screens.opening import NotSelected, Selection
 from cafe_tui.ui.screens.polling import PollingScreen
-from cafe_tui.ui.widgets.chart import COLOURS, CURVE_CLASSES, CURVE_CSS, curve_style
+from cafe_tui.ui.widgets.chart import COLOURS
 from cafe_tui.ui.widgets.curve_view import CurveView
 from cafe_tui.ui.widgets.game_curves import CHARTS, TRAINING
 from cafe_tui.ui.widgets.key_bar import KeyBar
-from cafe_tui.ui.widgets.lines import ROLES, Line, Lines, fit, paint, role_styles
 from cafe_tui.ui.widgets.phase_view import PhaseView
+from cafe_tui.ui.widgets.series_list import Key, SeriesList, SeriesToggled
 
 if TYPE_CHECKING:
-    from cafe_tui.reading.run import RunFollower, RunView
+    from cafe_tui.reading.run import RunView
 
-Key = tuple[str, str]
-"""Stage and name of a series."""
-SWATCH: Final = "●"
-NONE_YET: Final = "no curves yet"
 LOSSES: Final = ("hypothesis_loss", "test_function_loss")
-OVER_STEPS: Final = {"cursor", "zoom", "pan", "all", "follow", "log", "smooth", "time"}
+OVER_STEPS: Final = CHART_ACTIONS | {"cursor", "time"}
 """Actions that mean nothing in the phase plot."""
 WIDTHS: Final = [(0, "-narrow"), (76, "-broad")]
 
@@ -50,107 +44,6 @@ class DetailRead(Message, bubble=False):
     low: int
     high: int
     series: Mapping[Key, Series]
-
-
-@dataclass
-class SeriesToggled(Message):
-    """A series of the list was to be shown, or to be shown no longer."""
-
-    key: Key
-
-
-class SeriesList(Lines, can_focus=True):
-    """All series under the names of their stages, those that are shown with the colour of their curve."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space,enter", "choose", "Show", key_display="space"),
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("pageup", "move(-10)", "Ten up", show=False),
-        Binding("pagedown", "move(10)", "Ten down", show=False),
-        Binding("home,g", "move(-1_000_000)", "First", show=False),
-        Binding("end,G", "move(1_000_000)", "Last", show=False),
-    ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = {*ROLES, *CURVE_CLASSES, "cursor"}
-    DEFAULT_CSS = f"""
-    SeriesList {{
-        {CURVE_CSS}
-        & > .cursor {{ color: $block-cursor-foreground; background: $block-cursor-background; text-style: bold; }}
-    }}
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._rows: list[Key | str] = []  # a string is the name of the stage of what follows
-        self._colours: Mapping[Key, int] = {}
-        self._cursor: Key | None = None
-
-    def show(self, keys: Iterable[Key], colours: Mapping[Key, int]) -> None:
-        """List these series, of a stage one after the other; `colours` are the colour numbers of those shown."""
-        self._rows = []
-        stage = None
-        for key in keys:
-            if key[0] != stage:
-                stage = key[0]
-                self._rows.append(stage)
-            self._rows.append(key)
-        self._colours = colours
-        if self._cursor is None and (keys_listed := self._keys()):
-            self._cursor = next((key for key in keys_listed if key in colours), keys_listed[0])
-            self.call_after_refresh(self._keep_cursor_in_view)
-        self.show_changes()
-
-    def compose_lines(self, cells: int) -> list[Line]:
-        """A line for each stage and series."""
-        return [self._line(row, cells) for row in self._rows] or [((NONE_YET, "dim"),)]
-
-    def _line(self, row: Key | str, cells: int) -> Line:
-        if isinstance(row, str):
-            return ((fit(fmt.printable(row), cells), "strong"),)
-        colour = self._colours.get(row)
-        swatch = (f"{SWATCH} ", f"curve {colour}") if colour else ("  ", "")
-        role = "cursor" if row == self._cursor else ""
-        return (swatch, (fit(fmt.printable(row[1]), cells - 2), role))
-
-    def render_line(self, y: int) -> Strip:
-        if self._cells != self.content_size.width:
-            self._cells = self.content_size.width
-            self._lines = self.compose_lines(self._cells)
-        line = self._lines[y] if y < len(self._lines) else ()
-        return paint(line, self._cells, self.rich_style, self._styles())
-
-    def _styles(self) -> dict[str, Style]:
-        curves = {f"curve {colour}": curve_style(self, colour) for colour in self._colours.values()}
-        return {**role_styles(self), **curves, "cursor": self.get_component_rich_style("cursor")}
-
-    def _keys(self) -> list[Key]:
-        return [row for row in self._rows if not isinstance(row, str)]
-
-    def action_move(self, rows: int) -> None:
-        """Move the cursor by so many series, at most to either end."""
-        keys = self._keys()
-        if self._cursor in keys:
-            self._cursor = keys[max(min(keys.index(self._cursor) + rows, len(keys) - 1), 0)]
-            self.show_changes()
-            self._keep_cursor_in_view()
-
-    def action_choose(self) -> None:
-        """Show the series under the cursor, or show it no longer."""
-        if self._cursor is not None:
-            self.post_message(SeriesToggled(self._cursor))
-
-    def on_click(self, event: events.Click) -> None:
-        row = self._rows[event.y] if event.y < len(self._rows) else ""
-        if not isinstance(row, str):
-            self._cursor = row
-            self.show_changes()
-            self.action_choose()
-
-    def _keep_cursor_in_view(self) -> None:
-        if self._cursor in self._rows and isinstance(self.parent, VerticalScroll):
-            y = self._rows.index(self._cursor)
-            y, height = (0, 2) if y == 1 else (y, 1)  # the first series brings its heading
-            self.parent.scroll_to_region(Region(0, y, 1, height), animate=False, immediate=True)
 
 
 class ListPane(VerticalScroll, can_focus=False, inherit_bindings=False):
@@ -197,7 +90,16 @@ def phase_pair(view: RunView, shown: Iterable[Key]) -> list[Key]:
     return next((keys[:2] for keys in stages.values() if len(keys) > 1), [])
 
 
-class CurvesScreen(PollingScreen):
+def opened(selection: Selection) -> CurvesScreen:
+    """The curves of the selected run and stage."""
+    if selection.run is None:
+        raise NotSelected("select a run to see its curves")
+    # A follower of its own: another screen's may still be read, and would later lack what this one has taken.
+    follower = RunFollower(selection.run, parallel=True)
+    return CurvesScreen(follower, selection.stage, selection.preferences)
+
+
+class CurvesScreen(CurveActions, PollingScreen):
     """Shows the series of the run that `follower` follows, at first those of `stage` (empty: whatever the run is at).
 
     The follower must be this screen's alone.
@@ -220,22 +122,16 @@ class CurvesScreen(PollingScreen):
         Binding("q,escape", "app.pop_screen", "Back"),
         Binding("left,h", "cursor(-1)", "Read", key_display="←→"),
         Binding("right,l", "cursor(1)", "Cursor to the right", show=False),
-        Binding("plus,equals_sign", "zoom(0.5)", "Zoom", key_display="+-<>"),
-        Binding("minus", "zoom(2.0)", "Zoom out", show=False),
-        Binding("less_than_sign,comma", "pan(-1)", "Pan to earlier steps", show=False),
-        Binding("greater_than_sign,full_stop", "pan(1)", "Pan to later steps", show=False),
-        Binding("0", "all", "All steps", show=False),
-        Binding("f", "follow", "Freeze the axis, or follow", show=False),
-        Binding("y", "log", "Log"),
-        Binding("s", "smooth", "Mean"),
+        *step_bindings("+-<>", "Freeze the axis, or follow"),
+        *VALUE_BINDINGS,
         Binding("t", "time", "Time"),
         Binding("x", "phase", "Phase"),
     ]
 
-    def __init__(self, follower: RunFollower, stage: str = "", memory: Memory | None = None) -> None:
+    def __init__(self, follower: RunFollower, stage: str = "", preferences: Preferences | None = None) -> None:
         super().__init__()
-        self._memory = memory or Memory()
-        self._exact = ZoomReader(follower.run.records_file)
+        self._preferences = preferences or Preferences()
+        self._zoom_reader = ZoomReader(follower.run.records_file)
         self._wanted: tuple[int, int] | None = None  # steps of which every point is wanted; for the reader thread
         self._given: object = None  # what the points that were read last were read for; for the reader thread
         self._follower = follower
@@ -253,7 +149,7 @@ class CurvesScreen(PollingScreen):
 
     def on_mount(self) -> None:
         self.query_one(SeriesList).focus()
-        self.query_one(CurveView).set_modes(self._memory.log_axis, self._memory.smoothing, self._memory.time_axis)
+        self.chart.set_modes(self._preferences.log_axis, self._preferences.smoothing, self._preferences.time_axis)
 
     def read(self) -> bool:
         """Look at the run directory, and for points that are wanted one by one (reader thread)."""
@@ -277,19 +173,19 @@ class CurvesScreen(PollingScreen):
         if (low, high, ends) == self._given:
             return
         self._given = low, high, ends
-        if found := self._exact.read(shown, low, high):
-            self.post_message(DetailRead(low, high, found))
+        if series := self._zoom_reader.read(shown, low, high):
+            self.post_message(DetailRead(low, high, series))
 
     def on_detail_read(self, message: DetailRead) -> None:
         if self._view is None:
             return
         names = names_of(message.series)
         detail = {names[key]: series for key, series in message.series.items()}
-        self.query_one(CurveView).set_detail(message.low, message.high, detail)
+        self.chart.set_detail(message.low, message.high, detail)
 
     def on_idle(self) -> None:
         """Ask for every point of what is in view, where buckets are too coarse for it."""
-        wanted = self.query_one(CurveView).wanted_detail()
+        wanted = self.chart.wanted_detail()
         if wanted != self._wanted:
             self._wanted = wanted
             self.wake()
@@ -328,7 +224,7 @@ class CurvesScreen(PollingScreen):
         keys = sorted(view.series, key=lambda key: (places.get(key[0], len(places)), key[0]))
         self.query_one(SeriesList).show(keys, colours)
         curves = curves_of(view, colours)
-        self.query_one(CurveView).update(curves, [view.info.created] * len(curves))
+        self.chart.update(curves, [view.info.created] * len(curves))
         pair = dict.fromkeys(phase_pair(view, colours), 1)
         self.query_one(PhaseView).update(curves_of(view, pair))
 
@@ -338,46 +234,17 @@ class CurvesScreen(PollingScreen):
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
-    def action_cursor(self, direction: int) -> None:
-        """Move the cursor to the next column with values."""
-        self.query_one(CurveView).move(direction)
-
-    def action_zoom(self, factor: float) -> None:
-        """Show so many times as many steps."""
-        self.query_one(CurveView).zoom(factor)
-
-    def action_pan(self, direction: int) -> None:
-        """Show earlier or later steps."""
-        self.query_one(CurveView).pan(direction)
-
-    def action_all(self) -> None:
-        """Show all steps."""
-        self.query_one(CurveView).show_all()
-
-    def action_follow(self) -> None:
-        """Freeze the step axis, or let it follow the run again."""
-        self.query_one(CurveView).toggle_following()
-
-    def action_log(self) -> None:
-        """Make the value axis logarithmic, or linear again."""
-        self.query_one(CurveView).toggle_log()
-        self._remember()
-
-    def action_smooth(self) -> None:
-        """Go on to the next smoothing."""
-        self.query_one(CurveView).next_smoothing()
-        self._remember()
-
     def action_time(self) -> None:
         """Count steps, or the time since the run began."""
-        self.query_one(CurveView).toggle_time()
-        self._remember()
+        self.chart.toggle_time()
+        self.modes_changed()
 
     def action_phase(self) -> None:
         """Show the losses of the players, or the first two curves, against each other, or all over the steps again."""
         self.toggle_class("-phase")
         self.refresh_bindings()
 
-    def _remember(self) -> None:
-        memory = self._memory
-        memory.log_axis, memory.smoothing, memory.time_axis = self.query_one(CurveView).modes
+    def modes_changed(self) -> None:
+        """Draw the curves of other runs in the same way, now and after the next start."""
+        preferences = self._preferences
+        preferences.log_axis, preferences.smoothing, preferences.time_axis = self.chart.modes

@@ -23,6 +23,7 @@ from cafe_tui.launch import costs, local, queue
 from cafe_tui.profiles import forms
 from cafe_tui.profiles.forms import Choice, Field, Outcome
 from cafe_tui.ui.messages import RunOpened
+from cafe_tui.ui.screens.opening import Selection
 from cafe_tui.ui.widgets.confirm import Confirm
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.lines import Line, Lines, wrap
@@ -97,6 +98,11 @@ class Verdict(Lines):
         for key, old, new in self._outcome.changes:
             lines += [((part, "warn"),) for part in wrap(fmt.printable(f"{key}: {old} -> {new}"), cells)]
         return lines or [(("as in the profile" if self._outcome.loaded else "", "dim"),)]
+
+
+def opened(selection: Selection) -> LaunchScreen:
+    """A form for a run beside those of the list."""
+    return LaunchScreen(selection.runs)
 
 
 class LaunchScreen(Screen[None]):
@@ -289,8 +295,8 @@ class LaunchScreen(Screen[None]):
         )
 
     def _draw(self, failure: str = "") -> None:
-        told = [f"{problem.split(':', 1)[0]}." for problem in self._outcome.problems]
-        wrong = {field.key for field in self._fields if any(key.startswith(f"{field.key}.") for key in told)}
+        keys = [f"{problem.split(':', 1)[0]}." for problem in self._outcome.problems]
+        wrong = {field.key for field in self._fields if any(key.startswith(f"{field.key}.") for key in keys)}
         self.query_one(ProfileForm).show([self._as_edited(field) for field in self._fields], self._edits, wrong)
         self.query_one(Verdict).show(self._outcome, failure)
         self._say("#cost", self._cost())

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 from textual import work
 from textual.screen import Screen
 
-from cafe_tui.terminal.frame_rate import USUAL, Pace
+from cafe_tui.terminal.frame_rate import USUAL, FrameRate
 
 CALM: Final = 4
 """How many times as long a screen waits between two readings of what has ended."""
@@ -39,9 +39,11 @@ class PollingScreen(Screen[None]):
     @property
     def period(self) -> float:
         """Seconds between two readings: no shorter than what the line to the terminal takes."""
-        pace = getattr(self.app, "pace", None)
+        frame_rate = getattr(self.app, "frame_rate", None)
         wanted = self.PERIOD * (CALM if self.calm else 1)
-        return max(wanted, pace.interval) if isinstance(pace, Pace) and pace.interval > USUAL else wanted
+        if isinstance(frame_rate, FrameRate) and frame_rate.interval > USUAL:
+            return max(wanted, frame_rate.interval)
+        return wanted
 
     def read(self) -> bool | None:
         """Look at the disk and post what is new. Runs on the reader thread, never twice at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar
 
 from textual.app import ComposeResult
@@ -11,8 +12,10 @@ from textual.containers import Vertical
 from textual.widget import Widget
 
 from cafe_tui import format as fmt
+from cafe_tui.reading.run import stage_to_show
 from cafe_tui.ui.messages import LogGrew, ProfileResolved, RunChanged
-from cafe_tui.ui.preferences import Memory
+from cafe_tui.ui.preferences import Preferences
+from cafe_tui.ui.screens.opening import OpeningScreen, Selection
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.accuracies import Accuracies
 from cafe_tui.ui.widgets.game_curves import GameCurves
@@ -29,7 +32,6 @@ from engine.contract.run.rundir import RunDir
 if TYPE_CHECKING:
     from cafe_tui.reading.log import LogFollower
     from cafe_tui.reading.run import RunFollower, RunView
-from cafe_tui.reading.run import stage_to_show
 
 PANES: Final = ("curves", "results", "log", "profile")
 """What `tab` goes through; on a low terminal one of them is shown at a time, and the profile is always alone."""
@@ -37,6 +39,10 @@ HEIGHTS: Final = [(0, "-low"), (34, "-high")]
 WIDTHS: Final = [(0, "-narrow"), (150, "-wide")]
 PATIENCE: Final = 0.05
 """Seconds that the first painting waits for the first records."""
+WARNINGS_AT_ONCE: Final = 3
+"""Warnings that are shown one by one; more are counted."""
+Severity = Literal["information", "warning", "error"]
+Notice = tuple[str, Severity]
 W = TypeVar("W", bound=Widget)
 
 
@@ -46,32 +52,40 @@ def titled(widget: W, title: str) -> W:
     return widget
 
 
-Severity = Literal["information", "warning", "error"]
-TOLD_AT_ONCE: Final = 3
-"""Warnings that are shown one by one; more are counted."""
-
-
-def news(before: RunView, after: RunView) -> list[tuple[str, Severity]]:
+def news(before: RunView, after: RunView) -> list[Notice]:
     """What has happened between two pictures of a run that is worth interrupting somebody for."""
-    told: list[tuple[str, Severity]] = []
-    known = {stage.id: stage.state for stage in before.stages}
+    notices = [*_finished_stages(before, after), *_new_warnings(before, after), *_new_state(before, after)]
+    return [(fmt.printable(text), severity) for text, severity in notices]
+
+
+def _finished_stages(before: RunView, after: RunView) -> Iterator[Notice]:
+    running = {stage.id for stage in before.stages if stage.state == "running"}
     for stage in after.stages:
-        if stage.state == "finished" and known.get(stage.id) == "running":
+        if stage.state == "finished" and stage.id in running:
             spent = f" in {fmt.duration(stage.finished - stage.started)}" if stage.started and stage.finished else ""
-            told.append((f"{stage.id} finished{spent}", "information"))
+            yield f"{stage.id} finished{spent}", "information"
+
+
+def _new_warnings(before: RunView, after: RunView) -> Iterator[Notice]:
     warnings = after.warnings[len(before.warnings) :] if after.warnings != before.warnings else ()
-    told += [(text, "warning") for text in warnings[:TOLD_AT_ONCE]]
-    if len(warnings) > TOLD_AT_ONCE:
-        told.append((f"and {len(warnings) - TOLD_AT_ONCE} more warnings", "warning"))
-    if after.status.state != before.status.state:
-        bad = after.status.state in ("failed", "lost")
-        said = f"{after.id} is {after.status.state}" + (f": {after.error}" if bad and after.error else "")
-        told.append((said, "error" if bad else "information"))
-    return [(fmt.printable(text), severity) for text, severity in told]
+    for text in warnings[:WARNINGS_AT_ONCE]:
+        yield text, "warning"
+    if len(warnings) > WARNINGS_AT_ONCE:
+        yield f"and {len(warnings) - WARNINGS_AT_ONCE} more warnings", "warning"
 
 
-class RunScreen(PollingScreen):
-    """Follows `run` with the two followers it is given; `memory` keeps the pane in which one watches live runs."""
+def _new_state(before: RunView, after: RunView) -> Iterator[Notice]:
+    state = after.status.state
+    if state == before.status.state:
+        return
+    if state in ("failed", "lost"):
+        yield f"{after.id} is {state}" + (f": {after.error}" if after.error else ""), "error"
+    else:
+        yield f"{after.id} is {state}", "information"
+
+
+class RunScreen(OpeningScreen, PollingScreen):
+    """Follows `run` with the two followers it is given; `preferences` keep the pane in which one watches live runs."""
 
     PERIOD = 0.25
     AUTO_FOCUS = ""
@@ -84,22 +98,24 @@ class RunScreen(PollingScreen):
         *(Binding(str(i), f"pane('{pane}')", pane.title(), show=False) for i, pane in enumerate(PANES, 1)),
         Binding("h,left", "stage(-1)", "Curves of an earlier stage", show=False),
         Binding("l,right", "stage(1)", "Curves of a later stage", show=False),
-        Binding("z", "zoom", "Zoom"),
-        Binding("p", "samples", "Samples"),
+        Binding("z", "show('curves')", "Zoom"),
+        Binding("p", "show('samples')", "Samples"),
         Binding("s", "stop", "Stop"),
         Binding("Y", "copy", "Copy", key_display="Y", show=False),
-        Binding("S", "app.system", "System", key_display="S", show=False),
+        Binding("S", "show('system')", "System", key_display="S", show=False),
     ]
 
-    def __init__(self, run: RunDir, follower: RunFollower, log: LogFollower, memory: Memory | None = None) -> None:
+    def __init__(
+        self, run: RunDir, follower: RunFollower, log: LogFollower, preferences: Preferences | None = None
+    ) -> None:
         super().__init__()
-        self._memory = memory or Memory()
+        self._preferences = preferences or Preferences()
         self._run = run
         self._follower = follower
         self._log = log
         self._view: RunView | None = None
         self._stage = ""  # chosen by key; empty while the screen follows the run
-        self._pane = self._memory.pane if self._memory.pane in PANES else PANES[0]
+        self._pane = self._preferences.pane if self._preferences.pane in PANES else PANES[0]
         self.add_class(f"-{self._pane}")  # before anything is styled for the first time
         self.complete = False
         """Whether all that was there at first has been read."""
@@ -224,7 +240,7 @@ class RunScreen(PollingScreen):
     def _show_pane(self, pane: str) -> None:
         self._pane = pane
         if self._view and not self._view.status.final:
-            self._memory.pane = pane
+            self._preferences.pane = pane
         shown = self.stack_updates > 0  # else Textual is about to style all of it
         self.update_classes({f"-{name}": name == pane for name in PANES}, update=shown)
         self.query_one(PaneTabs).show(pane)
@@ -249,13 +265,9 @@ class RunScreen(PollingScreen):
         """Only a run that is going on can be stopped."""
         return action != "stop" or (self._view is not None and not self._view.status.final)
 
-    def action_zoom(self) -> None:
-        """Show the curves full screen, to be read and measured."""
-        from cafe_tui.reading.run import RunFollower
-        from cafe_tui.ui.screens.curves import CurvesScreen
-
-        # A follower of its own: this screen's may still be read, and would later lack what the other one has taken.
-        self.app.push_screen(CurvesScreen(RunFollower(self._run, parallel=True), self._stage, self._memory))
+    def selection(self) -> Selection:
+        """This run, at the stage whose curves were chosen."""
+        return Selection(self._run.path.parent, run=self._run, stage=self._stage, preferences=self._preferences)
 
     def action_copy(self) -> None:
         """Copy the table as Markdown, the log in view, or the run's id, by what has the focus."""
@@ -273,15 +285,9 @@ class RunScreen(PollingScreen):
         self.app.copy_to_clipboard(text)
         self.notify(f"copied {what}", markup=False)
 
-    def action_samples(self) -> None:
-        """Show the pictures of this run."""
-        from cafe_tui.ui.screens.samples import SamplesScreen
-
-        self.app.push_screen(SamplesScreen(self._run))
-
     def action_stop(self) -> None:
         """Ask whether to stop this run."""
         from cafe_tui.reading.runs import row_of
         from cafe_tui.ui.screens import manage
 
-        manage.stop(self.app, [row_of(self._run)], lambda _: self._run)
+        manage.act_on(self.app, self._run.path.parent, [row_of(self._run)], manage.STOP)

@@ -20,7 +20,8 @@ from cafe_tui import format as fmt
 from cafe_tui.reading.ordering import ORDERS, Group, grouped, ordered
 from cafe_tui.reading.runs import row_of
 from cafe_tui.ui.messages import RunsChanged
-from cafe_tui.ui.preferences import Memory
+from cafe_tui.ui.preferences import Preferences
+from cafe_tui.ui.screens.opening import OpeningScreen, Selection
 from cafe_tui.ui.screens.polling import BREATH, PollingScreen
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.run_table import GroupToggled, RunTable, SortAsked
@@ -80,30 +81,35 @@ def matching(rows: Sequence[RunRow], words: Sequence[str]) -> list[RunRow]:
     return list(rows)
 
 
-class RunsScreen(PollingScreen):
-    """The table of runs; `follower` reads the folder, `clock` gives unix seconds, `memory` keeps order and grouping."""
+class RunsScreen(OpeningScreen, PollingScreen):
+    """The table of runs.
+
+    `follower` reads the folder, `clock` gives unix seconds, `preferences` keep order and grouping.
+    """
 
     PERIOD = 2.0
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "app.quit", "Quit"),
-        Binding("N", "new_run", "New run", key_display="N"),
+        Binding("N", "show('launch')", "New run", key_display="N"),
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("o", "sort", "Sort"),
         Binding("O", "reverse", "Sort the other way round", key_display="O", show=False),
         Binding("p", "group", "Group by profile", show=False),
         Binding("space", "mark", "Mark"),
-        Binding("c", "compare", "Compare"),
+        Binding("c", "show('compare')", "Compare"),
         Binding("s", "manage('stop')", "Stop"),
         Binding("r", "manage('resume')", "Resume"),
         Binding("t", "manage('tag')", "Tag"),
         Binding("n", "manage('note')", "Note", show=False),
         Binding("d", "manage('delete')", "Delete"),
-        Binding("S", "app.system", "System", key_display="S"),
+        Binding("S", "show('system')", "System", key_display="S"),
         Binding("escape", "clear_filter", "Clear filter"),
     ]
 
-    def __init__(self, runs: Path, follower: RunsFollower, clock: Callable[[], float], memory: Memory) -> None:
+    def __init__(
+        self, runs: Path, follower: RunsFollower, clock: Callable[[], float], preferences: Preferences
+    ) -> None:
         super().__init__()
         self._runs = runs
         self._follower = follower
@@ -113,12 +119,12 @@ class RunsScreen(PollingScreen):
         self._problem = ""
         self._complete = False
         self._wanted = ""
-        self._memory = memory
-        if memory.order not in ORDERS:
-            memory.order = "age"
+        self._preferences = preferences
+        if preferences.order not in ORDERS:
+            preferences.order = "age"
         self._marked: frozenset[str] = frozenset()
         self._read_rows: Sequence[RunRow] = ()  # the reader thread's
-        self._told: RunsChanged | None = None
+        self._posted: RunsChanged | None = None
         self._preloaded = False
         self._look: Timer | None = None  # at the trends of what has come into view
 
@@ -146,21 +152,21 @@ class RunsScreen(PollingScreen):
         try:
             rows = self._follower.poll()
         except CafeError as error:
-            self._tell(RunsChanged((), str(error)))
+            self._post_news(RunsChanged((), str(error)))
             return False
         if rows is not None:
             self._read_rows = rows
             for row in rows:
                 row.words  # noqa: B018 - is worked out here, so that the first key of a filter need not
-        self._tell(RunsChanged(self._read_rows))
+        self._post_news(RunsChanged(self._read_rows))
         if not (self._preloaded or self._follower.behind or self._covered.wait(LULL)):
             self._preloaded = True
             preload()
         return self._follower.behind
 
-    def _tell(self, news: RunsChanged) -> None:
-        if news != self._told:
-            self._told = news
+    def _post_news(self, news: RunsChanged) -> None:
+        if news != self._posted:
+            self._posted = news
             self.post_message(news)
 
     def on_runs_changed(self, message: RunsChanged) -> None:
@@ -180,8 +186,10 @@ class RunsScreen(PollingScreen):
         rows = matching(self._in_order(), self._wanted.lower().split())
         if self._marked:
             self._marked &= {row.id for row in self._rows}
-        sorting = (self._memory.order, self._memory.backwards)
-        listed: Sequence[RunRow | Group] = grouped(rows, self._memory.folded) if self._memory.grouped else rows
+        sorting = (self._preferences.order, self._preferences.backwards)
+        listed: Sequence[RunRow | Group] = (
+            grouped(rows, self._preferences.folded) if self._preferences.grouped else rows
+        )
         table = self.query_one(RunTable)
         table.show(listed, self._clock(), self._marked, sorting if sorting != ("age", False) else ("", False))
         self._say("#title", self._title(len(rows)))
@@ -191,7 +199,7 @@ class RunsScreen(PollingScreen):
 
     def _in_order(self) -> Sequence[RunRow]:
         """All rows as they are to be listed, sorted once for all keys of a filter."""
-        sorting = (self._memory.order, self._memory.backwards)
+        sorting = (self._preferences.order, self._preferences.backwards)
         if self._sorted[0] is not self._rows or self._sorted[1] != sorting:
             self._sorted = (self._rows, sorting, ordered(self._rows, sorting[0], backwards=sorting[1]))
         return self._sorted[2]
@@ -208,8 +216,8 @@ class RunsScreen(PollingScreen):
         going = sum(row.state not in FINAL for row in self._rows)
         count = f"{shown} of {total} runs" if self._wanted.strip() else f"{total} run{'s' * (total != 1)}"
         extras = [f"{going} going on"] * bool(going)
-        extras += [f"by {self._memory.order}"] * (self._memory.order != "age")
-        extras += ["backwards"] * self._memory.backwards
+        extras += [f"by {self._preferences.order}"] * (self._preferences.order != "age")
+        extras += ["backwards"] * self._preferences.backwards
         extras += [f"{len(self._marked)} marked"] * bool(self._marked)
         return fmt.printable(", ".join([f"cafe  {self._runs}  {count}", *extras]))
 
@@ -255,51 +263,42 @@ class RunsScreen(PollingScreen):
         self._wanted = ""
         self._draw()
 
-    def action_new_run(self) -> None:
-        """Open the form that starts a run."""
-        from cafe_tui.ui.screens.launch import LaunchScreen  # not needed for the first paint
-
-        self.app.push_screen(LaunchScreen(self._runs))
-
     def action_sort(self) -> None:
         """Sort by the next thing that can be sorted by."""
         names = list(ORDERS)
-        self._memory.order = names[(names.index(self._memory.order) + 1) % len(names)]
+        self._preferences.order = names[(names.index(self._preferences.order) + 1) % len(names)]
         self._draw()
 
     def action_reverse(self) -> None:
         """Turn the order round."""
-        self._memory.backwards = not self._memory.backwards
+        self._preferences.backwards = not self._preferences.backwards
         self._draw()
 
     def on_sort_asked(self, message: SortAsked) -> None:
-        if message.order == self._memory.order:
+        if message.order == self._preferences.order:
             self.action_reverse()
         else:
-            self._memory.order, self._memory.backwards = message.order, False
+            self._preferences.order, self._preferences.backwards = message.order, False
             self._draw()
 
     def action_group(self) -> None:
         """Put the runs under their profiles, or all in one list again."""
-        self._memory.grouped = not self._memory.grouped
+        self._preferences.grouped = not self._preferences.grouped
         self._draw()
 
     def on_group_toggled(self, message: GroupToggled) -> None:
-        self._memory.folded = sorted({message.profile} ^ set(self._memory.folded))
+        self._preferences.folded = sorted({message.profile} ^ set(self._preferences.folded))
         self._draw()
 
-    def action_compare(self) -> None:
-        """Compare the marked runs or, with one or none marked, the one under the cursor with it."""
-        from cafe_tui.ui.screens.compare import CompareScreen
-
+    def selection(self) -> Selection:
+        """The marked runs in the order of the list, and the one under the cursor."""
         chosen = self.query_one(RunTable).selected
-        ids = [row.id for row in self._rows if row.id in self._marked]
-        if len(ids) < 2 and chosen and chosen.id not in ids:
-            ids.append(chosen.id)
-        if len(ids) < 2:
-            self.notify("mark the runs to compare with space, two at least", markup=False)
-            return
-        self.app.push_screen(CompareScreen([RunDir(self._runs / run_id) for run_id in ids]))
+        return Selection(
+            self._runs,
+            run=RunDir(self._runs / chosen.id) if chosen else None,
+            marked=[RunDir(self._runs / row.id) for row in self._rows if row.id in self._marked],
+            preferences=self._preferences,
+        )
 
     def action_mark(self) -> None:
         """Mark the run under the cursor, or take its mark away, and go on to the next."""
@@ -316,4 +315,4 @@ class RunsScreen(PollingScreen):
         chosen = self.query_one(RunTable).selected
         rows = [row for row in self._rows if row.id in self._marked] or ([chosen] if chosen else [])
         if rows:
-            getattr(manage, what)(self.app, rows, lambda row: RunDir(self._runs / row.id))
+            manage.VERBS[what](self.app, self._runs, rows)

@@ -12,11 +12,12 @@ import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Static
 
 from cafe_tui import format as fmt
 from cafe_tui.terminal.half_cells import Picture
+from cafe_tui.ui.messages import Newest
+from cafe_tui.ui.screens.opening import NotSelected, Selection
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.sample_grid import KINDS, Example, SampleGrid, Sheet
@@ -65,15 +66,11 @@ class _SheetFile(msgspec.Struct):
 
 
 @dataclass
-class SamplesRead(Message, bubble=False):
+class SamplesRead(Newest, bubble=False):
     """samples.json was read: its pictures, or why there are none."""
 
     sheet: Sheet | None
     problem: str = ""
-
-    def can_replace(self, message: Message) -> bool:
-        """Only the newest sheet is worth drawing."""
-        return isinstance(message, SamplesRead)
 
 
 def read_sheet(run: RunDir, side: int = KEPT_SIDE) -> Sheet:
@@ -147,6 +144,13 @@ def decode_png(data: bytes, side: int = KEPT_SIDE) -> Picture:
     return Picture(image.width, image.height, image.tobytes(), every)
 
 
+def opened(selection: Selection) -> SamplesScreen:
+    """The samples of the selected run."""
+    if selection.run is None:
+        raise NotSelected("select a run to see its samples")
+    return SamplesScreen(selection.run)
+
+
 class SamplesScreen(PollingScreen):
     """The samples of `run`, read again when its evaluation writes new ones."""
 
@@ -185,7 +189,7 @@ class SamplesScreen(PollingScreen):
 
     def _look(self) -> SamplesRead:
         try:
-            sheet = read_sheet(self._run, KEPT_FINER if getattr(self.app, "gallery", None) else KEPT_SIDE)
+            sheet = read_sheet(self._run, KEPT_FINER if getattr(self.app, "placements", None) else KEPT_SIDE)
         except Unreadable as reason:
             return SamplesRead(None, f"The samples of {self._run.id} cannot be shown: {reason}.")
         return SamplesRead(sheet) if sheet.examples else SamplesRead(None, NONE_YET)

@@ -21,6 +21,7 @@ from cafe_tui import format as fmt
 from cafe_tui.charts.raster import Curve
 from cafe_tui.charts.series import Series
 from cafe_tui.launch.host import SILENCE, Sample, Sampler
+from cafe_tui.ui.screens.opening import Selection
 from cafe_tui.ui.screens.polling import PollingScreen
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.scrolling import ScrollPane
@@ -45,6 +46,11 @@ class Sampled(Message, bubble=False):
     problem: str
 
 
+def opened(selection: Selection) -> SystemScreen:
+    """The host, whatever is selected."""
+    return SystemScreen(selection.runs)
+
+
 class SystemScreen(PollingScreen):
     """Shows the host on which it runs, and the disk of the folder `runs`; `sampler` looks at it."""
 
@@ -65,7 +71,7 @@ class SystemScreen(PollingScreen):
         self._runs = runs
         self._sampler = sampler or Sampler(runs.absolute())
         self._clock = clock
-        self._told: object = None  # the reader thread's
+        self._posted: object = None  # the reader thread's
         self._newest: Sample | None = None
         self._problem = ""
         self._by_pid: Mapping[int, str] = {}
@@ -100,8 +106,8 @@ class SystemScreen(PollingScreen):
     def read(self) -> None:
         """Take what the sampling process says (reader thread)."""
         samples = self._sampler.poll()
-        if samples or self._sampler.problem != self._told:
-            self._told = self._sampler.problem
+        if samples or self._sampler.problem != self._posted:
+            self._posted = self._sampler.problem
             busy = {process.pid for sample in samples for gpu in sample.gpus for process in gpu.processes}
             self.post_message(Sampled(samples, self._runs_by_pid() if busy else {}, self._sampler.problem))
 

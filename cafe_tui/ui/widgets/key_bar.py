@@ -40,12 +40,12 @@ class KeyBar(Lines):
 
     def _keys(self) -> list[tuple[str, str, str]]:
         """Shown key, description and key to press; of several keys for one action the first."""
-        found: dict[str, tuple[str, str, str]] = {}
+        keys: dict[str, tuple[str, str, str]] = {}
         for press, active in self.screen.active_bindings.items():
             binding = active.binding
             if binding.show and binding.description and active.enabled:
-                found.setdefault(binding.action, (self.app.get_key_display(binding), binding.description, press))
-        return list(found.values())
+                keys.setdefault(binding.action, (self.app.get_key_display(binding), binding.description, press))
+        return list(keys.values())
 
 
 def _cells(key: tuple[str, str, str]) -> int:

@@ -34,6 +34,13 @@ ROLE_CSS: Final = """
 """Put inside a widget's DEFAULT_CSS to give the roles their looks in every theme."""
 
 
+CURSOR_CSS: Final = """
+    & > .cursor { color: $block-cursor-foreground; background: $block-cursor-background; text-style: bold; }
+    & > .cursor-blurred { background: $block-cursor-blurred-background; text-style: bold; }
+"""
+"""The same for the row under the cursor of a list, with and without the focus."""
+
+
 def plain(line: Line) -> str:
     """The text of a line without its roles."""
     return "".join(text for text, _ in line)
@@ -138,7 +145,11 @@ class Lines(Widget):
             self._cells = self.content_size.width
             self._lines = self.compose_lines(self._cells)
         line = self._lines[y] if y < len(self._lines) else ()
-        return paint(line, self._cells, self.rich_style, role_styles(self))
+        return paint(line, self._cells, self.rich_style, self._styles())
+
+    def _styles(self) -> dict[str, Style]:
+        """The looks of everything that may stand as a role in the lines."""
+        return role_styles(self)
 
 
 def role_styles(widget: Widget) -> dict[str, Style]:

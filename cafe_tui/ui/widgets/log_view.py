@@ -32,7 +32,7 @@ def levels_of(lines: Iterable[str], level: str = "info") -> list[str]:
 
     A line without a stamp was not written by the engine itself: it is a warning, or an error from a traceback on.
     """
-    found = []
+    levels = []
     for line in lines:
         if stamped := STAMP.match(line):
             level = stamped[1] if stamped[1] in ROLE_OF_LEVEL else "info"
@@ -40,8 +40,8 @@ def levels_of(lines: Iterable[str], level: str = "info") -> list[str]:
             level = "error"
         elif level == "info":
             level = "warning"
-        found.append(level)
-    return found
+        levels.append(level)
+    return levels
 
 
 @dataclass
@@ -168,9 +168,9 @@ class LogView(ScrollView, can_focus=True, inherit_bindings=False):
             return ((text, role),)
         pieces: list[Piece] = []
         end = 0
-        for found in re.finditer(re.escape(self._wanted), text, re.IGNORECASE):
-            pieces += [(text[end : found.start()], role), (found[0], "match")]
-            end = found.end()
+        for match in re.finditer(re.escape(self._wanted), text, re.IGNORECASE):
+            pieces += [(text[end : match.start()], role), (match[0], "match")]
+            end = match.end()
         return (*pieces, (text[end:], role))
 
     def _say(self) -> None:

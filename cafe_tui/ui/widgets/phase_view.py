@@ -14,7 +14,7 @@ from cafe_tui.charts.series import Series
 from cafe_tui.ui.widgets.chart import Chart
 
 NEWEST: Final = 0.25
-"""Share of the points that is bright, and of which the swing is told."""
+"""Share of the points that is bright, and whose swing is described."""
 LEAST_POINTS: Final = 8
 LABEL_CELLS: Final = 6
 FLAT: Final = 1e-9
@@ -51,8 +51,8 @@ def swing(points: Sequence[tuple[int, float, float]]) -> Swing | None:
     columns = []
     for axis in (1, 2):
         values, all_values = [p[axis] for p in newest], [p[axis] for p in points]
-        whole = max(all_values) - min(all_values)
-        shares.append((max(values) - min(values)) / whole if whole else 0.0)
+        span = max(all_values) - min(all_values)
+        shares.append((max(values) - min(values)) / span if span else 0.0)
         mean = sum(values) / len(values)
         spread = sqrt(sum((v - mean) ** 2 for v in values) / len(values)) or 1.0
         columns.append([(v - mean) / spread for v in values])
@@ -65,12 +65,12 @@ def swing(points: Sequence[tuple[int, float, float]]) -> Swing | None:
     return Swing(newest[-1][0] - newest[0][0], abs(angle) / (2 * pi), max(shares))
 
 
-def said(found: Swing | None) -> str:
+def in_words(motion: Swing | None) -> str:
     """The swing in words."""
-    if found is None:
+    if motion is None:
         return "too few points to tell a swing"
-    turns = f"{found.turns:.1f} turns" if found.turns >= 1 else "no whole turn"
-    return f"last {found.steps} steps: {turns} about their mean, swing {found.share:.0%} of the range"
+    turns = f"{motion.turns:.1f} turns" if motion.turns >= 1 else "no whole turn"
+    return f"last {motion.steps} steps: {turns} about their mean, swing {motion.share:.0%} of the range"
 
 
 class PhaseView(Chart):
@@ -91,7 +91,7 @@ class PhaseView(Chart):
         points = pairs(across.series, up.series)
         if not points:
             return self._message(f"{across.name} and {up.name} have no step in common", width, height)
-        texts = (said(swing(points)), f"across: {across.name}  up: {up.name}")
+        texts = (in_words(swing(points)), f"across: {across.name}  up: {up.name}")
         head = [_row(line, width) for text in texts for line in wrap(text, width)][: max(height - 3, 0)]
         self._across.update(min(p[1] for p in points), max(p[1] for p in points))
         self._y.update(min(p[2] for p in points), max(p[2] for p in points))

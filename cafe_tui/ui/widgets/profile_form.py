@@ -16,7 +16,7 @@ from textual.widgets import Input
 
 from cafe_tui import format as fmt
 from cafe_tui.profiles.forms import Field
-from cafe_tui.ui.widgets.lines import ROLE_CSS, ROLES, Line, changes, fit, paint, plain, role_styles
+from cafe_tui.ui.widgets.lines import CURSOR_CSS, ROLE_CSS, ROLES, Line, changes, fit, paint, plain, role_styles
 
 LABEL_CELLS = 17
 
@@ -42,8 +42,7 @@ class ProfileForm(ScrollView, can_focus=True, inherit_bindings=False):
         overflow-x: hidden;
         scrollbar-size-vertical: 1;
         {ROLE_CSS}
-        & > .cursor {{ color: $block-cursor-foreground; background: $block-cursor-background; text-style: bold; }}
-        & > .cursor-blurred {{ background: $block-cursor-blurred-background; text-style: bold; }}
+        {CURSOR_CSS}
     }}
     """
 

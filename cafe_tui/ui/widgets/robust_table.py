@@ -135,24 +135,24 @@ def _accuracy(cell: Cell | None, share: float | None, cells: int) -> Piece:
 def _difference(data: RobustData, model: str, attack: str, cells: int) -> Piece:
     """The paired difference with what fits of its interval and p; before it is known, the plain one."""
     base = data.table.models[0]
-    found = next((d for d in data.differences if (d.attack, d.a, d.b) == (attack, base, model)), None)
-    if found is None:
+    paired = next((d for d in data.differences if (d.attack, d.a, d.b) == (attack, base, model)), None)
+    if paired is None:
         plain = data.table.difference(model, attack)
         return ("", "") if plain is None else (f"{fmt.signed(plain):>6}", "dim")
-    clear = "good" if found.low > 0 else "bad" if found.high < 0 else ""
-    interval = f" {fmt.interval(found.low, found.high)}" if cells >= 19 else ""
-    p = f" {fmt.p_value(found.p)}" if cells >= 29 else ""
-    return f"{fmt.signed(found.difference):>6}{interval}{p}", clear
+    clear = "good" if paired.low > 0 else "bad" if paired.high < 0 else ""
+    interval = f" {fmt.interval(paired.low, paired.high)}" if cells >= 19 else ""
+    p = f" {fmt.p_value(paired.p)}" if cells >= 29 else ""
+    return f"{fmt.signed(paired.difference):>6}{interval}{p}", clear
 
 
 def _against_radius(table: Table, cells: int) -> list[Line]:
     """Accuracy over eps in characters that need no colours, where there are several radii."""
     from cafe_tui.charts.radii import radius_plot  # 10 ms that other tables need not pay
 
-    found = radius_plot(table.cells.values(), table.models, cells, "ascii")
-    if found is None:
+    drawn = radius_plot(table.cells.values(), table.models, cells, "ascii")
+    if drawn is None:
         return []
-    plot, title = found
+    plot, title = drawn
     legend = "".join(text for text, _ in plot.legend_pieces(title))
     return [((legend[:cells], "dim"),), *(((line.text, ""),) for line in plot.lines())]
 

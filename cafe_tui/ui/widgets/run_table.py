@@ -19,6 +19,7 @@ from cafe_tui import format as fmt
 from cafe_tui.reading.ordering import Group
 from cafe_tui.ui.messages import RunOpened
 from cafe_tui.ui.widgets.lines import (
+    CURSOR_CSS,
     ROLE_CSS,
     ROLES,
     Line,
@@ -153,8 +154,7 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
         scrollbar-size-vertical: 1;
         {ROLE_CSS}
         & > .header {{ color: $text-muted; text-style: bold; }}
-        & > .cursor {{ color: $block-cursor-foreground; background: $block-cursor-background; text-style: bold; }}
-        & > .cursor-blurred {{ background: $block-cursor-blurred-background; text-style: bold; }}
+        {CURSOR_CSS}
     }}
     """
 

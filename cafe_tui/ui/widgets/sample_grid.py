@@ -33,7 +33,7 @@ from cafe_tui.terminal.half_cells import (
     ramp_character,
     scale_for,
 )
-from cafe_tui.terminal.protocols import Drawing, Gallery, Way, farewell
+from cafe_tui.terminal.protocols import EncodedPicture, Placements, Way, farewell
 from cafe_tui.ui.widgets.lines import ROLE_CSS, ROLES, Line, Piece, fit, role_styles, wrap
 
 KINDS: Final = ("clean", "adversarial", "perturbation", "inversion")
@@ -106,21 +106,21 @@ class _Layout:
 
 Part = Piece | Run
 Motif = tuple[Picture, Scale, Cell]
-"""All that a drawing depends on."""
+"""All that an encoded picture depends on."""
 
 
 @dataclass
-class PicturesDrawn(Message, bubble=False):
+class PicturesEncoded(Message, bubble=False):
     """Pictures are ready to be sent to the terminal; or none is, for a reason."""
 
-    drawings: Mapping[Motif, Drawing]
+    pictures: Mapping[Motif, EncodedPicture]
     problem: str = ""
 
 
 class SampleGrid(Widget, can_focus=True):
     """As many whole examples as fit; keys and wheel turn the pages. Few colours give pictures made of characters.
 
-    With a gallery in the app, the terminal draws the pictures.
+    Where the app has placements, the terminal draws the pictures.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = set(ROLES)
@@ -138,7 +138,7 @@ class SampleGrid(Widget, can_focus=True):
         self._first = 0
         self._rows: list[Sequence[Part]] = []
         self._size_composed = Size(0, 0)
-        self._drawn: dict[Motif, tuple[Drawing, list[str]]] = {}  # with the characters that stand for it
+        self._encoded: dict[Motif, tuple[EncodedPicture, list[str]]] = {}  # with the characters that stand for it
         self._wanted: set[Motif] = set()
         self._failed = False
 
@@ -174,61 +174,61 @@ class SampleGrid(Widget, can_focus=True):
     # --- pictures that the terminal draws ----------------------------------------------------------------------------
 
     @property
-    def _gallery(self) -> Gallery | None:
-        return None if self._failed else getattr(self.app, "gallery", None)
+    def _placements(self) -> Placements | None:
+        return None if self._failed else getattr(self.app, "placements", None)
 
     def _characters_for(self, motif: Motif) -> list[str]:
-        """Rows of characters that stand for a picture; blank ones until it is drawn."""
+        """Rows of characters that stand for a picture; blank ones until it is encoded."""
         self._wanted.add(motif)
-        if motif in self._drawn:
-            return self._drawn[motif][1]
+        if motif in self._encoded:
+            return self._encoded[motif][1]
         picture, scale, cell = motif
         columns, rows = scale.cells(picture.width, picture.height, cell)
         return [" " * columns] * rows
 
     def _turn_over(self, before: set[Motif]) -> None:
-        """Let go of the pictures that are no longer wanted, and have those drawn that now are."""
-        for motif in self._drawn.keys() - self._wanted:
+        """Let go of the pictures that are no longer wanted, and have those encoded that now are."""
+        for motif in self._encoded.keys() - self._wanted:
             self._let_go(motif)
-        gallery = self._gallery
-        if gallery and self._wanted - before - self._drawn.keys():
-            self._draw([motif for motif in self._wanted if motif not in self._drawn], gallery.way)
+        placements = self._placements
+        if placements and self._wanted - before - self._encoded.keys():
+            self._encode([motif for motif in self._wanted if motif not in self._encoded], placements.way)
 
-    @work(thread=True, exclusive=True, group="drawing")
-    def _draw(self, motifs: Sequence[Motif], way: Way) -> None:
-        from cafe_tui.terminal.encode import draw  # 200 ms, and some for each picture: neither is for the UI thread
+    @work(thread=True, exclusive=True, group="encoding")
+    def _encode(self, motifs: Sequence[Motif], way: Way) -> None:
+        from cafe_tui.terminal.encode import encode  # 200 ms, and some for each picture: neither is for the UI thread
 
         worker = get_current_worker()
-        drawings: dict[Motif, Drawing] = {}
+        encoded: dict[Motif, EncodedPicture] = {}
         try:
             for motif in motifs:
                 if worker.is_cancelled:
                     return
-                drawings[motif] = draw(*motif, way)
+                encoded[motif] = encode(*motif, way)
         except Exception as error:  # a library that is not ours, of any version
-            self.post_message(PicturesDrawn({}, f"{type(error).__name__}: {error}"))
+            self.post_message(PicturesEncoded({}, f"{type(error).__name__}: {error}"))
         else:
-            self.post_message(PicturesDrawn(drawings))
+            self.post_message(PicturesEncoded(encoded))
 
-    def on_pictures_drawn(self, message: PicturesDrawn) -> None:
+    def on_pictures_encoded(self, message: PicturesEncoded) -> None:
         if message.problem:
             self._failed = True
             self.notify(f"pictures are shown as half cells: {message.problem}", severity="warning", markup=False)
-        elif gallery := self._gallery:
-            for motif, drawing in message.drawings.items():
-                if motif in self._wanted and motif not in self._drawn:
-                    self._drawn[motif] = drawing, gallery.add(drawing)
+        elif placements := self._placements:
+            for motif, picture in message.pictures.items():
+                if motif in self._wanted and motif not in self._encoded:
+                    self._encoded[motif] = picture, placements.add(picture)
         self._show_changes()
 
     def _let_go(self, motif: Motif) -> None:
-        drawing, characters = self._drawn.pop(motif)
-        gallery: Gallery = self.app.gallery  # type: ignore[attr-defined]
-        gallery.remove(characters)
-        if drawing.number:
-            self.app.tell_terminal(farewell(drawing.number))  # type: ignore[attr-defined]
+        picture, characters = self._encoded.pop(motif)
+        placements: Placements = self.app.placements  # type: ignore[attr-defined]
+        placements.remove(characters)
+        if picture.number:
+            self.app.tell_terminal(farewell(picture.number))  # type: ignore[attr-defined]
 
     def on_unmount(self) -> None:
-        for motif in list(self._drawn):
+        for motif in list(self._encoded):
             self._let_go(motif)
 
     # --- composing ---------------------------------------------------------------------------------------------------
@@ -237,8 +237,8 @@ class SampleGrid(Widget, can_focus=True):
         columns, rows = self.content_size
         # Lines of half cells may be cut off where there is no room at all; other pictures would lie on what is there.
         roomy = rows > 2 * TEXT_ROWS and columns >= (GAP + 1) * len(KINDS)
-        gallery = self._gallery if roomy else None
-        return _Layout.of(self._sheet, columns, rows, gallery.cell() if gallery else HALVES)
+        placements = self._placements if roomy else None
+        return _Layout.of(self._sheet, columns, rows, placements.cell() if placements else HALVES)
 
     def _show_changes(self) -> None:
         before, self._rows = self._rows, self._compose_rows()

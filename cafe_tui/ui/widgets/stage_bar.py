@@ -58,8 +58,8 @@ class StageBar(Lines):
             shown = f"[{name}]" if stage.id == self._shown else name
             pieces += [ARROW, (f"{symbol} ", role), (shown, role if stage.state == "waiting" else "strong")]
             pieces += _detail(stage, detail)
-        left = len(self._stages) - part.stop
-        pieces += [ARROW, (f"{left} more", "dim")] if left else []
+        remaining = len(self._stages) - part.stop
+        pieces += [ARROW, (f"{remaining} more", "dim")] if remaining else []
         return tuple(pieces[1:])
 
 

@@ -16,14 +16,14 @@ class SweepPlan(Lines):
     _told: Sequence[str] = ()
     _rows: Sequence[tuple[str, str, str]] = ()
 
-    def show(self, told: Sequence[str], rows: Sequence[tuple[str, str, str]]) -> None:
+    def show(self, remarks: Sequence[str], rows: Sequence[tuple[str, str, str]]) -> None:
         """Show these."""
-        self._told, self._rows = told, rows
+        self._remarks, self._rows = remarks, rows
         self.show_changes()
 
     def compose_lines(self, cells: int) -> list[Line]:
         """Wrapped sentences above columns."""
-        lines: list[Line] = [((part, ""),) for text in self._told for part in wrap(fmt.printable(text), cells)]
+        lines: list[Line] = [((part, ""),) for text in self._remarks for part in wrap(fmt.printable(text), cells)]
         labels = min(max((len(label) for label, _, _ in self._rows), default=0), MOST_LABEL_CELLS)
         states = max((len(state) for _, state, _ in self._rows), default=0)
         for label, state, cost in self._rows:

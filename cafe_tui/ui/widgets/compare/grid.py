@@ -25,15 +25,7 @@ class _Layout:
     """Which columns are shown and how wide: those of the row names, then as many others as fit from `first` on."""
 
     def __init__(self, grid: Grid, cells: int, first: int) -> None:
-        rows = [row for rows in grid.sections for row in rows]
-        columns = [[row[i] for row in rows] for i in range(len(grid.head))]
-        full = [_wide(grid.head[i], entries, small=True) for i, entries in enumerate(columns)]
-        bare = [_wide(grid.head[i], entries, small=False) for i, entries in enumerate(columns)]
-        self.small = _total(full) <= cells
-        self.widths = full if self.small or _total(bare) > cells else bare
-        if _total(self.widths) > cells:
-            room = max(cells * 2 // 5 // max(grid.labels, 1), 4)
-            self.widths = [min(w, room if i < grid.labels else WIDEST) for i, w in enumerate(bare)]
+        self.small, self.widths = _widths(grid, cells)
         self.columns = list(range(grid.labels))
         self.last_first = self._last_first(grid, cells)
         self.first = min(first, self.last_first)
@@ -52,6 +44,21 @@ class _Layout:
             if left < 0:
                 return min(column - grid.labels + 1, max(len(grid.head) - grid.labels - 1, 0))
         return 0
+
+
+def _widths(grid: Grid, cells: int) -> tuple[bool, list[int]]:
+    """Whether the small texts are shown beside the others, and how wide every column is."""
+    rows = [row for rows in grid.sections for row in rows]
+    columns = [[row[i] for row in rows] for i in range(len(grid.head))]
+    full = [_wide(head, entries, small=True) for head, entries in zip(grid.head, columns, strict=True)]
+    if _total(full) <= cells:
+        return True, full
+    bare = [_wide(head, entries, small=False) for head, entries in zip(grid.head, columns, strict=True)]
+    if _total(bare) <= cells:
+        return False, bare
+    # Not all columns fit, and some will be out of view: of the others, none may take the room of several.
+    of_a_label = max(cells * 2 // 5 // max(grid.labels, 1), 4)
+    return False, [min(width, of_a_label if i < grid.labels else WIDEST) for i, width in enumerate(bare)]
 
 
 def _total(widths: Sequence[int]) -> int:

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cafe_tui.terminal.half_cells import Cell
-from cafe_tui.terminal.protocols import INSTALL, Choice, Drawing, Gallery, choose
+from cafe_tui.terminal.protocols import INSTALL, Choice, EncodedPicture, PicturesUnavailable, Placements, choose
 from cafe_tui.terminal.repaint import Repaint
 from cafe_tui.ui.widgets.sample_grid import KINDS
-from engine.contract.errors import UsageError
 from engine.contract.run.rundir import RunDir
 from tests.recorded import record_run
 from tests.ui.picture_terminal import QUESTIONS, PictureScreen, PictureTerminal
@@ -218,9 +217,9 @@ def test_the_environment_tells_the_way(environment: dict[str, str], expected: st
 
 
 def test_what_there_is_not_cannot_be_asked_for() -> None:
-    with pytest.raises(UsageError, match="cells, kitty, sixel"):
+    with pytest.raises(PicturesUnavailable, match="cells, kitty, sixel"):
         choose({"CAFE_PICTURES": "png"}, CELL, installed=True)
-    with pytest.raises(UsageError, match="pip install"):
+    with pytest.raises(PicturesUnavailable, match="pip install"):
         choose({"CAFE_PICTURES": "sixel"}, CELL, installed=False)
     assert choose({"CAFE_PICTURES": "cells"}, CELL, installed=False) == Choice("cells", "CAFE_PICTURES says so")
 
@@ -265,8 +264,8 @@ BOX = (3, 2)
 """Columns and rows of the pictures here; every cell of them has its own colour."""
 
 
-def small_drawing(way: str, number: int) -> tuple[Drawing, Image.Image]:
-    """A drawing of one colour a cell, and how it looks."""
+def small_picture(way: str, number: int) -> tuple[EncodedPicture, Image.Image]:
+    """A picture of one colour a cell as it is sent, and how it looks."""
     columns, rows = BOX
     picture = Image.new("RGBA", (columns * DOTS[0], rows * DOTS[1]))
     sixels = f'"1;1;{picture.width};{picture.height}'
@@ -278,7 +277,7 @@ def small_drawing(way: str, number: int) -> tuple[Drawing, Image.Image]:
             picture.paste(colour, (x * DOTS[0], y * DOTS[1], (x + 1) * DOTS[0], (y + 1) * DOTS[1]))
         sixels += "-"
     if way == "sixel":
-        return Drawing(columns, rows, f"\x1bP0;1;0q{sixels}\x1b\\"), picture
+        return EncodedPicture(columns, rows, f"\x1bP0;1;0q{sixels}\x1b\\"), picture
     from base64 import b64encode
     from io import BytesIO
 
@@ -287,7 +286,7 @@ def small_drawing(way: str, number: int) -> tuple[Drawing, Image.Image]:
     message += f"\x1b_Ga=p,i={number},c={columns},r={rows},U=1,q=2\x1b\\"
     marks = ["\u0305", "\u030d", "\u030e"]
     placeholders = tuple(tuple(f"\U0010eeee{marks[y]}{marks[x]}" for x in range(columns)) for y in range(rows))
-    return Drawing(columns, rows, message, number, placeholders, f"38;2;0;0;{number}"), picture
+    return EncodedPicture(columns, rows, message, number, placeholders, f"38;2;0;0;{number}"), picture
 
 
 @st.composite
@@ -311,10 +310,10 @@ def meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
 def test_cells_show_their_part_of_a_picture_or_their_text(
     way: str, frames: list[list[tuple[int, int, int, str]]], lost: set[int]
 ) -> None:
-    gallery = Gallery("sixel" if way == "sixel" else "kitty")
-    drawn = [small_drawing(way, number) for number in (1, 2)]
-    characters = [gallery.add(drawing) for drawing, _ in drawn]
-    repaint, terminal = Repaint(gallery), PictureScreen(COLUMNS, LINES, DOTS)
+    placements = Placements("sixel" if way == "sixel" else "kitty")
+    encoded = [small_picture(way, number) for number in (1, 2)]
+    characters = [placements.add(sent) for sent, _ in encoded]
+    repaint, terminal = Repaint(placements), PictureScreen(COLUMNS, LINES, DOTS)
     pictures: dict[int, tuple[int, int]] = {}  # of which no two lie on each other
     texts: dict[tuple[int, int], str] = {}
     before = [" " * COLUMNS] * LINES
@@ -347,16 +346,16 @@ def test_cells_show_their_part_of_a_picture_or_their_text(
         pixels = terminal.pixels()
         for y in range(LINES):
             for x in range(COLUMNS):
-                place = gallery.at(lines[y][x])
+                placed = placements.at(lines[y][x])
                 cell = pixels.crop((x * DOTS[0], y * DOTS[1], (x + 1) * DOTS[0], (y + 1) * DOTS[1]))
-                if place:
-                    picture = next(picture for drawing, picture in drawn if drawing is place.drawing)
-                    dot = picture.getpixel((place.column * DOTS[0], place.row * DOTS[1]))
+                if placed:
+                    picture = next(picture for sent, picture in encoded if sent is placed.picture)
+                    dot = picture.getpixel((placed.column * DOTS[0], placed.row * DOTS[1]))
                     assert cell.getcolors() == [(DOTS[0] * DOTS[1], dot)]
                 else:
                     assert cell.getbbox() is None
                     assert terminal.character(y, x) == lines[y][x]
-        assert len(terminal.sent) <= len(drawn)
+        assert len(terminal.sent) <= len(encoded)
         repaint.feed("".join(f"\x1b[{y + 1};1H{lines[y]}" for y in range(LINES)))
         again = repaint.take()
         assert "\x1bP" not in again
