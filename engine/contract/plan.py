@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from engine.contract.datasets import facts
 from engine.contract.profile.catalogue import ENSEMBLES, Norm
 from engine.contract.profile.resolving import kind_of
 from engine.contract.profile.schema import Adversary, Evaluate, Game, Inoculate, Profile, Stage, Train
@@ -40,17 +39,17 @@ class StagePlan:
 
 def validation_size(profile: Profile) -> int:
     """Training images that are held out: at least one."""
-    return max(1, round(profile.data.validation * facts(profile.data).pool))
+    return max(1, round(profile.data.validation * profile.data.facts.pool))
 
 
 def train_size(profile: Profile) -> int:
     """Images that are trained on."""
-    return facts(profile.data).pool - validation_size(profile)
+    return profile.data.facts.pool - validation_size(profile)
 
 
 def test_size(profile: Profile, stage: Evaluate) -> int:
     """Test images that an evaluation attacks."""
-    return min(stage.limit or facts(profile.data).test, facts(profile.data).test)
+    return min(stage.limit or profile.data.facts.test, profile.data.facts.test)
 
 
 def batches(count: int, size: int) -> int:
@@ -82,7 +81,7 @@ def _plan(profile: Profile, stage: Stage) -> StagePlan:
 
 
 def _cost_of_game(profile: Profile, stage: Game) -> float:
-    size, held_out, tested = train_size(profile), validation_size(profile), facts(profile.data).test
+    size, held_out, tested = train_size(profile), validation_size(profile), profile.data.facts.test
     draws = -(-stage.epochs // stage.reuse_epochs)
     features = (_ATTACK_STEP * _steps(stage.adversary) + 2) * (draws * stage.views * size + held_out + tested)
     regret = _TREATMENTS / 4 * stage.regret_steps * min(held_out, DIAGNOSED)
@@ -164,7 +163,7 @@ def budget_keys(attack: str) -> tuple[str, ...]:
 
 def evaluation_cost(profile: Profile, stage: Evaluate, attack: str) -> float:
     """Passes that an attack spends on each example at most."""
-    targets = min(stage.targets, facts(profile.data).classes - 1)
+    targets = min(stage.targets, profile.data.facts.classes - 1)
     steps = {
         "fgsm": 1,
         "pgd": stage.pgd_steps * stage.pgd_restarts,

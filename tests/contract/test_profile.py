@@ -19,7 +19,9 @@ from engine.contract.errors import CafeError, ProfileError, UsageError
 from engine.contract.profile import files as profiles
 from engine.contract.profile import schema
 from engine.contract.profile.checking import parse_fraction
+from engine.contract.profile.explain import explain
 from engine.contract.profile.schema import Evaluate, Game, Inoculate, Train
+from engine.contract.profile.tables import to_tables
 
 METHOD = """
 name = "whole"
@@ -546,7 +548,7 @@ def test_the_profile_of_a_run_that_was_spoilt_is_told_as_it_is(of_a_run: str) ->
 
 def test_explain_shows_every_line_of_the_file_and_where_it_comes_from() -> None:
     loaded = load(METHOD, "stage.game.lr=0.5")
-    lines = profiles.explain(loaded)
+    lines = explain(loaded)
     assert profiles.from_tables(tomli.loads("\n".join(line for line, _ in lines))) == loaded.profile
     origins = dict(lines)
     assert origins["lr = 0.5"] == "--set"
@@ -596,7 +598,7 @@ def test_a_preset_fills_what_the_profile_leaves_open_and_says_so() -> None:
     """The constants are those of method.md for Tiny-ImageNet and WideResNet."""
     given = {**PRESET, "preset": "paper-code"}
     loaded = profiles.from_given(given, "it", ["stage.inoculate.epochs=7"])
-    adv, game, inoculate, table, whole = profiles.to_tables(loaded.profile)["stage"]
+    adv, game, inoculate, table, whole = to_tables(loaded.profile)["stage"]
     assert loaded.profile.threat.eps == 4 / 255
     assert loaded.profile.model.dropout == 0.3
     assert (adv["epochs"], adv["warmup_epochs"], adv["lr"]) == (4, 2, 0.2), "the profile's own key wins"
@@ -610,7 +612,7 @@ def test_a_preset_fills_what_the_profile_leaves_open_and_says_so() -> None:
     origins = loaded.origins
     assert origins["stage.2.gamma"] == origins["stage.0.adversary.attack"] == "preset paper-code"
     assert origins["stage.2.epochs"] == "--set"
-    assert profiles.from_tables(profiles.to_tables(loaded.profile)) == loaded.profile
+    assert profiles.from_tables(to_tables(loaded.profile)) == loaded.profile
     assert given["stage"][3] == {"kind": "evaluate"}, "what was given is left as it was"
 
 
@@ -725,7 +727,7 @@ def test_the_schema_knows_what_a_file_may_leave_to_its_parent() -> None:
 @SAME_FOLDER
 @given(OVERRIDES)
 def test_the_schema_accepts_every_resolved_profile(overrides: dict[str, Any]) -> None:
-    tables = profiles.to_tables(with_keys(overrides))
+    tables = to_tables(with_keys(overrides))
     assert jsonschema.Draft202012Validator(schema.json_schema()).is_valid(tables)
 
 

@@ -92,7 +92,7 @@ def _check_devices(profile: Profile) -> list[str]:
 
 def _resolve_threat(profile: Profile) -> list[str]:
     problems: list[str] = []
-    facts, threat = datasets.facts(profile.data), profile.threat
+    facts, threat = profile.data.facts, profile.threat
     radii = [("threat.eps", threat.norm, threat.eps)]
     radii += [("threat.eps_l2", "l2", threat.eps_l2)] if threat.eps_l2 is not None else []
     for i, stage in enumerate(profile.stage):
