@@ -49,7 +49,8 @@ def train_size(profile: Profile) -> int:
 
 def test_size(profile: Profile, stage: Evaluate) -> int:
     """Test images that an evaluation attacks."""
-    return min(stage.limit or profile.data.facts.test, profile.data.facts.test)
+    size = profile.data.facts.test
+    return min(stage.limit or size, size)
 
 
 def batches(count: int, size: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -27,62 +26,58 @@ def parse_fraction(text: str) -> float | None:
     return numerator / denominator if denominator else None
 
 
-@dataclass(frozen=True)
-class _Allowed:
-    """What a key takes: a type without annotations and without None, and what the annotations say of it."""
-
-    kind: inspect.Type
-    fraction: bool
-    """Whether a fraction in quotes stands for a number."""
-    words: str
-    """That describe the values, where the type does not."""
-    known: Sequence[str]
-    """Texts among others that it takes."""
-
-    @property
-    def texts(self) -> Sequence[str]:
-        """The texts that it takes, as far as they are known: a typo may have meant one."""
-        return [str(value) for value in self.kind.values] if isinstance(self.kind, inspect.LiteralType) else self.known
-
-
-def _allowed(kind: inspect.Type) -> _Allowed:
-    fraction, words, known = False, "", ()
-    while isinstance(kind, inspect.Metadata) or _is_optional(kind):
-        if isinstance(kind, inspect.Metadata):
-            extra = kind.extra or {}
-            fraction = fraction or bool(extra.get("fraction"))
-            words = words or extra.get("words", "")
-            known = known or extra.get("known", ())
-            kind = kind.type
-        elif isinstance(kind, inspect.UnionType):
-            kind = next(option for option in kind.types if not isinstance(option, inspect.NoneType))
-    return _Allowed(kind, fraction, words, known)
-
-
-def _is_optional(kind: inspect.Type) -> bool:
-    """Whether it is one type or None; the kinds of stages are several types."""
-    return isinstance(kind, inspect.UnionType) and any(isinstance(option, inspect.NoneType) for option in kind.types)
-
-
 def check(value: Any, kind: inspect.Type, path: str, problems: list[str]) -> Any:
     """`value` with fractions turned into numbers; what does not fit is added to `problems` and becomes UNSET."""
-    allowed = _allowed(kind)
-    if isinstance(allowed.kind, inspect.UnionType):
-        return _check_stage(value, allowed.kind.types, path, problems)
-    if isinstance(allowed.kind, inspect.StructType):
-        return _check_section(value, allowed.kind, path, problems)
-    kinds = _kinds_of_items(value, allowed.kind)
-    if kinds is not None:
-        pairs = zip(value, kinds, strict=True)
-        items = [check(item, of_item, f"{path}.{i}", problems) for i, (item, of_item) in enumerate(pairs)]
-        return msgspec.UNSET if msgspec.UNSET in items else items
-    return _check_value(value, allowed, path, problems)
+    plain = _plain(kind)
+    if isinstance(plain, inspect.StructType):
+        return _check_section(value, plain, path, problems)
+    if isinstance(plain, inspect.UnionType):
+        return _check_stage(value, plain.types, path, problems)
+    if isinstance(value, list):
+        kinds = _kinds_of_items(value, plain)
+        if kinds is not None:
+            pairs = zip(value, kinds, strict=True)
+            items = [check(item, of_item, f"{path}.{i}", problems) for i, (item, of_item) in enumerate(pairs)]
+            return msgspec.UNSET if msgspec.UNSET in items else items
+    if isinstance(value, str) and _annotated(kind, "fraction"):
+        number = parse_fraction(value)
+        value = value if number is None else number
+    if _fits(value, plain):
+        return value
+    problems.append(f"{path}: found {show(value)}; allowed: {describe(kind)}{_hint(value, kind)}")
+    return msgspec.UNSET
 
 
-def _kinds_of_items(value: Any, kind: inspect.Type) -> Sequence[inspect.Type] | None:
-    """The type of each item of a list; None for what is no list, or none of an allowed length."""
-    if not isinstance(value, list):
-        return None
+def _plain(kind: inspect.Type) -> inspect.Type:
+    """The type of a key beneath its annotations and beside None."""
+    while isinstance(kind, inspect.Metadata):
+        kind = kind.type
+    inner = _inner(kind)
+    return kind if inner is None else _plain(inner)
+
+
+def _annotated(kind: inspect.Type, name: str) -> Any:
+    """What the outermost annotation of this name says of a key; None if there is none."""
+    layer: inspect.Type | None = kind
+    while layer is not None:
+        if isinstance(layer, inspect.Metadata) and layer.extra and name in layer.extra:
+            return layer.extra[name]
+        layer = _inner(layer)
+    return None
+
+
+def _inner(kind: inspect.Type) -> inspect.Type | None:
+    """What is annotated, or may also be None. The union of the kinds of stages holds no such type."""
+    if isinstance(kind, inspect.Metadata):
+        return kind.type
+    if isinstance(kind, inspect.UnionType):
+        options = [option for option in kind.types if not isinstance(option, inspect.NoneType)]
+        return options[0] if len(options) == 1 else None
+    return None
+
+
+def _kinds_of_items(value: list[Any], kind: inspect.Type) -> Sequence[inspect.Type] | None:
+    """The type of each item of a list; None for a key that takes no list, or none of this length."""
     if isinstance(kind, inspect.ListType) and len(value) >= (kind.min_length or 0):
         return [kind.item_type] * len(value)
     if isinstance(kind, inspect.TupleType) and len(value) == len(kind.item_types):
@@ -90,22 +85,14 @@ def _kinds_of_items(value: Any, kind: inspect.Type) -> Sequence[inspect.Type] | 
     return None
 
 
-def _check_value(value: Any, allowed: _Allowed, path: str, problems: list[str]) -> Any:
-    if allowed.fraction and isinstance(value, str):
-        number = parse_fraction(value)
-        value = value if number is None else number
-    if _fits(value, allowed.kind):
-        return value
-    problems.append(f"{path}: found {show(value)}; allowed: {_describe(allowed)}{_hint(value, allowed)}")
-    return msgspec.UNSET
-
-
-def _hint(value: Any, allowed: _Allowed) -> str:
+def _hint(value: Any, kind: inspect.Type) -> str:
     """What somebody may have meant who wrote a value that does not fit."""
+    plain = _plain(kind)
     if isinstance(value, str):
-        near = get_close_matches(value, allowed.texts, 1, 0.5)
+        known = _choices(plain) if isinstance(plain, inspect.LiteralType) else _annotated(kind, "known") or ()
+        near = get_close_matches(value, known, 1, 0.5)
         return f"; did you mean {show(near[0])}?" if near else ""
-    if isinstance(value, int) and not isinstance(value, bool) and _fits(str(value), allowed.kind):
+    if isinstance(value, int) and not isinstance(value, bool) and _fits(str(value), plain):
         return f"; as text, in quotes: {show(str(value))}"
     return ""
 
@@ -116,7 +103,6 @@ def _check_section(value: Any, kind: inspect.StructType, path: str, problems: li
         return msgspec.UNSET
     dot = f"{path}." if path else ""
     fields = {field.encode_name: field for field in kind.fields}
-    known = [*fields, *([kind.tag_field] if kind.tag_field else [])]
     checked: Tables = {}
     for key, item in value.items():
         if key in fields:
@@ -124,16 +110,17 @@ def _check_section(value: Any, kind: inspect.StructType, path: str, problems: li
         elif key == kind.tag_field:
             checked[key] = item
         else:
-            hint = _hint_for_key(key, known, () if path else KEYS_OF_A_FILE)
-            problems.append(f"{dot}{key}: unknown key; {hint}")
+            problems.append(f"{dot}{key}: unknown key; {_hint_for_key(key, kind, () if path else KEYS_OF_A_FILE)}")
     for name, field in fields.items():
         if field.required and name not in value:
             problems.append(f"{dot}{name}: missing; needed: {describe(field.type)}")
     return {key: item for key, item in checked.items() if item is not msgspec.UNSET}
 
 
-def _hint_for_key(key: str, known: Sequence[str], others: Sequence[str]) -> str:
-    """The key that may have been meant, or all those that are known."""
+def _hint_for_key(key: str, section: inspect.StructType, others: Sequence[str]) -> str:
+    """The key that may have been meant, in the section or among others; else all keys of the section."""
+    known = [field.encode_name for field in section.fields]
+    known += [section.tag_field] if section.tag_field else []
     near = get_close_matches(key, [*known, *others], 1, 0.5)
     return f"did you mean `{near[0]}`?" if near else f"allowed: {', '.join(known)}"
 
@@ -188,36 +175,37 @@ def _in_range(value: float, kind: inspect.IntType | inspect.FloatType) -> bool:
 
 def describe(kind: inspect.Type) -> str:
     """What a key allows, in words: "a whole number >= 1", "one of linf, l2"."""
-    return _describe(_allowed(kind))
-
-
-def _describe(allowed: _Allowed) -> str:
-    kind = allowed.kind
-    if allowed.words:
-        return allowed.words
-    if isinstance(kind, inspect.LiteralType):
-        return f"one of {', '.join(sorted(allowed.texts))}" if len(allowed.texts) > 1 else allowed.texts[0]
-    if isinstance(kind, inspect.BoolType):
+    words, plain = _annotated(kind, "words"), _plain(kind)
+    if words:
+        return str(words)
+    if isinstance(plain, inspect.LiteralType):
+        choices = sorted(_choices(plain))
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
+    if isinstance(plain, inspect.BoolType):
         return "true or false"
-    if isinstance(kind, inspect.ListType):
-        return f"a list with at least {kind.min_length} of: {describe(kind.item_type)}"
-    if isinstance(kind, inspect.TupleType):
-        return f"a list of {len(kind.item_types)}: {describe(kind.item_types[0])}"
-    if isinstance(kind, inspect.StrType):
+    if isinstance(plain, inspect.ListType):
+        return f"a list with at least {plain.min_length} of: {describe(plain.item_type)}"
+    if isinstance(plain, inspect.TupleType):
+        return f"a list of {len(plain.item_types)}: {describe(plain.item_types[0])}"
+    if isinstance(plain, inspect.StrType):
         return "text in quotes"
-    if isinstance(kind, inspect.IntType | inspect.FloatType):
-        return _describe_number(kind) + (', or a fraction such as "8/255"' if allowed.fraction else "")
+    if isinstance(plain, inspect.IntType | inspect.FloatType):
+        return _describe_number(plain) + (', or a fraction such as "8/255"' if _annotated(kind, "fraction") else "")
     return "a section with keys"
+
+
+def _choices(kind: inspect.LiteralType) -> list[str]:
+    return [str(value) for value in kind.values]
 
 
 def _describe_number(kind: inspect.IntType | inspect.FloatType) -> str:
     bounds = [(">", kind.gt), (">=", kind.ge), ("<", kind.lt), ("<=", kind.le)]
-    limits = " and ".join(f"{sign} {_plain(bound)}" for sign, bound in bounds if bound is not None)
+    limits = " and ".join(f"{sign} {_bound(bound)}" for sign, bound in bounds if bound is not None)
     number = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
     return f"{number} {limits}".strip()
 
 
-def _plain(bound: float) -> str:
+def _bound(bound: float) -> str:
     return str(int(bound)) if float(bound).is_integer() else str(bound)
 
 

@@ -67,15 +67,11 @@ def search_folders() -> list[Path]:
 
 
 def find(name: str, beside: Path | None = None) -> Path:
-    """The file of a profile given by name or path; raises UsageError with the nearest names otherwise."""
-    folders = [*([beside] if beside else []), *search_folders()]
-    candidates = [
-        *([beside / name] if beside else []),
-        Path(name),
-        *(folder / f"{name}.toml" for folder in folders),
-        *(folder / name for folder in folders),
-    ]
-    for candidate in candidates:
+    """The file of a profile given by name or path, looked for first in the folder `beside`.
+
+    Raises UsageError, with the nearest name.
+    """
+    for candidate in _candidates(name, beside):
         if candidate.suffix == ".toml" and _is_file(candidate):
             return candidate
     shown = printable(name)
@@ -90,6 +86,18 @@ def find(name: str, beside: Path | None = None) -> Path:
         f"{hint}`cafe profiles` lists all {len(known)}: {listed} and grids. "
         f"A file needs its path, such as ./{shown}.toml.",
     )
+
+
+def _candidates(name: str, beside: Path | None) -> list[Path]:
+    """The files that a name or path may mean, in order."""
+    nearest = [beside] if beside else []
+    folders = [*nearest, *search_folders()]
+    return [
+        *(folder / name for folder in nearest),
+        Path(name),
+        *(folder / f"{name}.toml" for folder in folders),
+        *(folder / name for folder in folders),
+    ]
 
 
 def _is_file(path: Path) -> bool:
