@@ -6,7 +6,6 @@ import time
 
 import torch
 
-from engine.contract.datasets import facts as facts_of
 from engine.contract.profile.schema import Evaluate, Profile, Train
 from engine.device import prepare
 from engine.models import build
@@ -20,7 +19,7 @@ def passes_per_second(profile: Profile, folder: str) -> float:
     `folder` is where a network of the user is looked for. Takes a second or two. Raises DeviceError, and ValueError for
     a network that cannot be built.
     """
-    compute, facts, model = prepare(profile.compute), facts_of(profile.data), profile.model
+    compute, facts, model = prepare(profile.compute), profile.data.facts, profile.model
     network = build(
         model.name,
         classes=facts.classes,

@@ -43,6 +43,8 @@ def show_profile(
     """
     from engine.contract.errors import UsageError
     from engine.contract.profile import files as profiles
+    from engine.contract.profile.explain import explain
+    from engine.contract.profile.tables import to_tables
 
     if schema:
         from engine.contract.profile.schema import json_schema
@@ -53,10 +55,10 @@ def show_profile(
         raise UsageError("which profile?", "Give a name (`cafe profiles` lists them) or a file, or --schema.")
     loaded = profiles.load(_file_of(name, runs), sets or [])
     if json:
-        tables = profiles.to_tables(loaded.profile)
+        tables = to_tables(loaded.profile)
         print_json({"profile": tables, "origins": loaded.origins, "path": str(loaded.path)})
         return
-    lines = profiles.explain(loaded)
+    lines = explain(loaded)
     width = min(max(len(text) for text, origin in lines if origin), 60)
     for text, origin in lines:
         print(f"{text:<{width}}  # {origin}" if origin else text)

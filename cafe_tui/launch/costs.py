@@ -13,10 +13,10 @@ from cafe_tui import format as fmt
 from cafe_tui.launch import queue
 from cafe_tui.launch.spawn import python, talking
 from engine.contract.plan import plan
-from engine.contract.profile import files as profiles
 from engine.contract.profile.files import Loaded
 from engine.contract.profile.schema import Profile
 from engine.contract.profile.sweeps import Sweep
+from engine.contract.profile.tables import to_tables
 
 MEASURE_SECONDS = 120
 """After this long measuring is given up."""
@@ -91,10 +91,8 @@ def _makespan(seconds: Sequence[float], parallel: int) -> float:
 
 def _speeds(wanted: Sequence[Profile], given_up: Callable[[], bool]) -> list[float] | None:
     """Passes a second for each profile, measured once for those that compute alike; None where it cannot be done."""
-    alike = [
-        json.dumps([p.data.name, profiles.to_tables(p)["model"], profiles.to_tables(p)["compute"]]) for p in wanted
-    ]
-    kinds = {kind: profiles.to_tables(profile) for kind, profile in zip(alike, wanted, strict=True)}
+    alike = [json.dumps([p.data.name, to_tables(p)["model"], to_tables(p)["compute"]]) for p in wanted]
+    kinds = {kind: to_tables(profile) for kind, profile in zip(alike, wanted, strict=True)}
     try:
         answer = _answer(json.dumps(list(kinds.values())).encode(), given_up)
         found = dict(zip(kinds, json.loads(answer), strict=True))

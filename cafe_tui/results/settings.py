@@ -39,14 +39,15 @@ def read_settings(run: RunDir) -> Settings:
     from engine.contract.plan import columns
     from engine.contract.profile import files as profiles
     from engine.contract.profile.schema import Evaluate
+    from engine.contract.profile.tables import leaves, to_tables
 
     try:
         profile = profiles.from_tables(profiles.read_toml(run.profile_file), "profile.toml")
     except CafeError as error:
         return Settings(problem=" ".join(error.message.split()))
-    tables = profiles.to_tables(profile)
+    tables = to_tables(profile)
     stages = {stage["id"]: stage for stage in tables["stage"]}
-    values = {"stages": list(stages), **dict(profiles.leaves({**tables, "stage": stages}))}
+    values = {"stages": list(stages), **dict(leaves({**tables, "stage": stages}))}
     values = {key: value for key, value in values.items() if not re.fullmatch(r"stage\.[^.]+\.id", key)}
     evaluations = [stage for stage in profile.stage if isinstance(stage, Evaluate)]
     return Settings(

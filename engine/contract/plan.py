@@ -11,7 +11,6 @@ from typing import Any
 
 from msgspec import structs
 
-from engine.contract.datasets import facts
 from engine.contract.profile.catalogue import ATTACKS, CLEAN, DEFENCES, L2, Norm, is_averaged, parts, plain
 from engine.contract.profile.resolving import kind_of
 from engine.contract.profile.schema import Adversary, Evaluate, Game, Inoculate, Profile, Stage, Train
@@ -41,17 +40,18 @@ class StagePlan:
 
 def validation_size(profile: Profile) -> int:
     """Training images that are held out: at least one."""
-    return max(1, round(profile.data.validation * facts(profile.data).pool))
+    return max(1, round(profile.data.validation * profile.data.facts.pool))
 
 
 def train_size(profile: Profile) -> int:
     """Images that are trained on."""
-    return facts(profile.data).pool - validation_size(profile)
+    return profile.data.facts.pool - validation_size(profile)
 
 
 def test_size(profile: Profile, stage: Evaluate) -> int:
     """Test images that an evaluation attacks."""
-    return min(stage.limit or facts(profile.data).test, facts(profile.data).test)
+    size = profile.data.facts.test
+    return min(stage.limit or size, size)
 
 
 def batches(count: int, size: int) -> int:
@@ -83,7 +83,7 @@ def _plan(profile: Profile, stage: Stage) -> StagePlan:
 
 
 def _cost_of_game(profile: Profile, stage: Game) -> float:
-    size, held_out, tested = train_size(profile), validation_size(profile), facts(profile.data).test
+    size, held_out, tested = train_size(profile), validation_size(profile), profile.data.facts.test
     draws = -(-stage.epochs // stage.reuse_epochs)
     features = (_ATTACK_STEP * _steps(stage.adversary) + 2) * (draws * stage.views * size + held_out + tested)
     regret = _TREATMENTS / 4 * stage.regret_steps * min(held_out, DIAGNOSED)
@@ -152,7 +152,7 @@ def budget(stage: Evaluate, attack: str, classes: int) -> list[Any]:
 
 def evaluation_cost(profile: Profile, stage: Evaluate, attack: str) -> float:
     """Passes that an attack spends on each example at most."""
-    classes = facts(profile.data).classes
+    classes = profile.data.facts.classes
     steps = [ATTACKS[plain(part)].steps(*budget(stage, part, classes)) for part in parts(attack)]
     repeats = stage.eot if is_averaged(attack) else 1
     return 1 + repeats * _ATTACK_STEP * sum(steps)

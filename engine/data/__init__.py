@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from engine import distributed, keyed_random
-from engine.contract.datasets import facts as facts_of
 from engine.contract.errors import UsageError
 from engine.contract.profile.catalogue import DATA_SETS, HUB, DataFacts
 from engine.contract.profile.schema import Data
@@ -114,7 +113,7 @@ def load(data: Data, *, seed: int, compute: Compute) -> Splits:
 
     Raises UsageError where it is not there or not what the profile says, and DiskError.
     """
-    source, facts = read(data), facts_of(data)
+    source, facts = read(data), data.facts
     shapes = [(count, facts.channels, facts.size, facts.size) for count in (facts.pool, facts.test)]
     if [source.train_images.shape, source.test_images.shape] != shapes:
         raise UsageError(

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from engine.contract.datasets import (
+from engine.contract.archives import (
     MEGABYTE,
     Alternatives,
     Archive,
     by_hand,
     data_folder,
-    is_cached,
     judge,
     published_here,
 )
+from engine.contract.datasets import is_cached
 from engine.contract.errors import UsageError
 from engine.contract.profile.catalogue import DATA_FACTS
 from engine.data import cache

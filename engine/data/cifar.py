@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.contract.datasets import PUBLISHED
+from engine.contract.archives import PUBLISHED
 from engine.contract.profile.schema import Data
 from engine.data.archives import Recipe, load, members
 from engine.data.cache import Arrays

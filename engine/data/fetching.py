@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.contract.datasets import Archive, data_folder, judge
+from engine.contract.archives import Archive, data_folder, judge
 from engine.contract.errors import UsageError
 from engine.data.cache import Say, first_line, unwritable
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.contract.datasets import cache_folder, facts, is_cached, listing, not_prepared
+from engine.contract.datasets import cache_folder, is_cached, not_prepared
 from engine.contract.errors import UsageError
+from engine.contract.folders import listing
 from engine.contract.profile.catalogue import DataFacts
 from engine.contract.profile.schema import Data
 from engine.data import cache
@@ -46,7 +47,7 @@ def prepare(data: Data, say: Say) -> None:
             )
         with cache.alone(folder, say):
             if _is_stale(data, folder):
-                needed, free = cache.room(folder, facts(data))
+                needed, free = cache.room(folder, data.facts)
                 say(f"{data.name}: {needed / 1e6:,.0f} MB for the cache, {free / 1e6:,.0f} MB free in {folder.parent}")
                 convert(data, say)
                 say(f"{data.name} is ready in {folder}")
@@ -68,7 +69,7 @@ def _is_stale(data: Data, folder: Path) -> bool:
 
 def convert(data: Data, say: Say = print) -> None:
     """Make the cache. Raises UsageError, DiskError."""
-    root, wanted = Path(str(data.path)), facts(data)
+    root, wanted = Path(str(data.path)), data.facts
     found = listing(root)
     if len(found.classes) != wanted.classes:
         raise UsageError(f"{root}: {len(found.classes)} classes; needed: {wanted.classes}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from engine.contract.datasets import FORMATS, GREY
+from engine.contract.folders import FORMATS, GREY
 
 COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 BLOCK = 512

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.contract.datasets import PUBLISHED
+from engine.contract.archives import PUBLISHED
 from engine.contract.profile.schema import Data
 from engine.data.archives import Recipe, load
 from engine.data.cache import Arrays

@@ -9,7 +9,7 @@ from threading import Lock
 
 import numpy as np
 
-from engine.contract.datasets import PUBLISHED
+from engine.contract.archives import PUBLISHED
 from engine.contract.profile.catalogue import DATA_FACTS
 from engine.contract.profile.schema import Data
 from engine.data.archives import Recipe, load

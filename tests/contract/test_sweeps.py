@@ -27,9 +27,7 @@ threat.eps = "51/255"
 """
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def load(text: str, *overrides: str) -> Sweep[Loaded]:

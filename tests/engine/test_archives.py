@@ -29,8 +29,8 @@ from scipy.io import savemat
 
 from cafe_tui.launch import spawn
 from engine import data
-from engine.contract import datasets
-from engine.contract.datasets import Archive
+from engine.contract import archives, datasets
+from engine.contract.archives import Archive
 from engine.contract.errors import DiskError, UsageError
 from engine.contract.profile.catalogue import DATA_FACTS
 from engine.contract.profile.schema import Data
@@ -228,7 +228,7 @@ def test_a_whole_alternative_serves_where_another_is_cut_short(folder: Path, mon
     for kind in ("cifar10 binary", "cifar10 python"):
         write(folder, kind)
     recipe = published(CIFAR10, folder)
-    monkeypatch.setitem(datasets.PUBLISHED, "cifar10", recipe.alternatives)
+    monkeypatch.setitem(archives.PUBLISHED, "cifar10", recipe.alternatives)
     victim = folder / "cifar-10-binary.tar.gz"
     whole = victim.read_bytes()
     victim.write_bytes(whole[:1000])
@@ -245,7 +245,7 @@ def test_a_data_folder_that_cannot_be_written_or_found_is_told_before_a_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder, "svhn")
-    monkeypatch.setitem(datasets.PUBLISHED, "svhn", published(SVHN, folder).alternatives)
+    monkeypatch.setitem(archives.PUBLISHED, "svhn", published(SVHN, folder).alternatives)
     datasets.check_here(Data(name="svhn"))
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(UsageError, match=f"{folder} cannot be written"):
@@ -259,7 +259,7 @@ def test_a_data_folder_that_cannot_be_written_or_found_is_told_before_a_run(
 def test_a_relative_data_folder_is_the_same_for_an_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("CAFE_DATA", "mine")
-    assert datasets.data_folder() == folder / "mine"
+    assert archives.data_folder() == folder / "mine"
     assert spawn.environment()["CAFE_DATA"] == str(folder / "mine")
 
 

@@ -23,6 +23,7 @@ from engine.checkpoints import own as checkpoints
 from engine.contract.errors import RunFailed, UsageError
 from engine.contract.profile import files as profiles
 from engine.contract.profile.schema import Evaluate
+from engine.contract.profile.tables import to_tables
 from engine.contract.run.records import Cell, Message
 from engine.contract.run.results import Results
 from engine.contract.run.rundir import RunDir
@@ -232,7 +233,7 @@ def test_samples_are_pictures_of_the_first_test_images(context: Context) -> None
 
 
 def test_a_stop_within_the_samples_is_obeyed_and_made_good(context: Context) -> None:
-    tables = profiles.to_tables(context.profile)
+    tables = to_tables(context.profile)
     tables["stage"][2] |= {"batch_size": 4, "samples": 10, "pgd_steps": 20, "checks": False, "limit": 20}
     context = replace(context, profile=profiles.from_tables(tables))
     whole = cells_of(context)
@@ -273,7 +274,7 @@ def test_a_second_evaluation_adds_to_the_results_of_the_first(quick_run: Callabl
 
 def evaluated(context: Context, **changes: object) -> dict[tuple[str, str], Cell]:
     """The cells of the evaluate stage with other keys, from nothing."""
-    tables = profiles.to_tables(context.profile)
+    tables = to_tables(context.profile)
     tables["stage"][2] |= changes
     profile = profiles.from_tables(tables)
     for path in context.run.outcomes.iterdir() if context.run.outcomes.exists() else ():
@@ -312,7 +313,7 @@ def test_an_ensemble_stopped_anywhere_goes_on_to_the_same_outcomes(context: Cont
     keys = {"attacks": ["aa"], "checks": False, "batch_size": 16} | CUT
     expected = evaluated(context, **keys)["train", "aa"]
     whole = right_of(context, "aa")
-    tables = profiles.to_tables(context.profile)
+    tables = to_tables(context.profile)
     tables["stage"][2] |= keys
     stopped = replace(context, profile=profiles.from_tables(tables))
     for path in context.run.outcomes.iterdir():

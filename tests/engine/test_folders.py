@@ -23,10 +23,12 @@ from engine import data
 from engine.__main__ import _prepare
 from engine.contract import datasets
 from engine.contract.errors import ProfileError, UsageError
+from engine.contract.folders import counted
 from engine.contract.plan import plan, train_size
 from engine.contract.profile import files as profiles
 from engine.contract.profile.catalogue import DATA_FACTS
 from engine.contract.profile.schema import Data
+from engine.contract.profile.tables import to_tables
 from engine.device import Compute
 
 CPU = Compute(torch.device("cpu"))
@@ -48,7 +50,7 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 Image.fromarray(pixels).save(root / part / name / f"{i}.{'JPEG' if i == 2 else 'png'}")
             (root / part / name / "notes.txt").write_text("not a picture")
     (root / "train" / ".cache").mkdir()
-    datasets._counted.cache_clear()
+    counted.cache_clear()
     return root
 
 
@@ -71,10 +73,10 @@ def test_a_folder_is_counted_for_the_plan_and_read_as_it_says(pets: Path) -> Non
         middle = np.asarray(picture)[8:24]
     assert np.array_equal(splits.test.images[0].permute(1, 2, 0).numpy(), middle), "cut around the middle"
     assert torch.equal(splits.test.images[1, 0], splits.test.images[1, 2]), "a grey picture among colour"
-    again = profiles.from_tables(profiles.to_tables(profile))
+    again = profiles.from_tables(to_tables(profile))
     assert again.data == section, "a resolved profile needs the folder no more"
     assert profile_of(name="folder", path="pets", size=16, flip=True).data.flip
-    assert datasets.facts(profile_of(name="folder", path="pets", size=16, flip=True).data).flip
+    assert profile_of(name="folder", path="pets", size=16, flip=True).data.facts.flip
 
 
 def test_a_folder_that_changes_is_read_anew_or_refused(pets: Path) -> None:
@@ -158,7 +160,7 @@ def test_pictures_in_folders_of_a_class_are_its_own_and_hidden_files_are_none(pe
     assert section.train_images == 12
     assert data.load(section, seed=0, compute=CPU).test.images.shape == (4, 3, 16, 16)
     (pets / "val" / "dog" / "gone.png").symlink_to("nowhere")
-    datasets._counted.cache_clear()
+    counted.cache_clear()
     with pytest.raises(ProfileError, match=r"val/dog/gone\.png: cannot be read: No such file"):
         profile_of(name="folder", path="pets", size=16)
 

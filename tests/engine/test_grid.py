@@ -23,7 +23,7 @@ from engine.checkpoints import own as checkpoints
 from engine.contract import plan
 from engine.contract.profile import files as profiles
 from engine.contract.profile.catalogue import DATA_FACTS
-from engine.contract.profile.checking import Tables
+from engine.contract.profile.tables import Tables, to_tables
 from engine.contract.run.records import RecordReader, StageChange
 from engine.contract.run.rundir import RunDir
 from engine.data.source import Source
@@ -60,7 +60,7 @@ def together(paths: Sequence[Path], stages: int | None) -> Tables:
     found: dict[str, Tables] = {}
     for path in paths:
         defence = path.stem.rsplit("-", 1)[1]
-        profile = profiles.to_tables(profiles.load(str(path)).profile)
+        profile = to_tables(profiles.load(str(path)).profile)
         for stage in map(at_its_smallest, profile["stage"][:stages]):
             own = stage["id"] in ("defend", "inoculate")
             stage["id"] += f"-{defence}" if own else ""

@@ -22,7 +22,7 @@ from PIL import Image
 from engine import attacks, data, defences, models, process
 from engine.attacks.balls import Ball
 from engine.attacks.setting import Setting
-from engine.contract import datasets
+from engine.contract import archives, datasets, folders
 from engine.contract.errors import ProfileError
 from engine.contract.plan import budget_keys, plan
 from engine.contract.profile import catalogue, schema
@@ -238,7 +238,7 @@ def archives_of(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     module, _, constant = reference.partition(":")
     monkeypatch.setattr(f"{module}.{constant}", recipe)
     monkeypatch.setitem(data.RECIPES, name, recipe)
-    monkeypatch.setitem(datasets.PUBLISHED, name, recipe.alternatives)
+    monkeypatch.setitem(archives.PUBLISHED, name, recipe.alternatives)
     few = replace(
         DATA_FACTS[name], pool=50, test=10, classes=2 if name == "tiny-imagenet" else DATA_FACTS[name].classes
     )
@@ -252,7 +252,7 @@ def test_a_data_set_is_prepared_and_trained_on_by_its_name(
     row, section = DATA_SETS[name], {"name": name}
     if row.had != "library":
         monkeypatch.setenv("CAFE_DATA", str(tmp_path))
-        datasets._counted.cache_clear()
+        folders.counted.cache_clear()
     if row.had == "archives":
         archives_of(name, tmp_path, monkeypatch)
     elif row.had == "folder":
@@ -264,7 +264,7 @@ def test_a_data_set_is_prepared_and_trained_on_by_its_name(
     data.prepare(profile.data, said.append)
     assert said
     datasets.check_here(profile.data)
-    facts = datasets.facts(profile.data)
+    facts = profile.data.facts
     source = data.read(profile.data)
     for images, labels, count in (
         (source.train_images, source.train_labels, facts.pool),

@@ -71,7 +71,7 @@ def preload() -> None:
     for module in OF_A_RUN:
         import_module(module)
         time.sleep(BREATH)
-    import_module("engine.contract.profile.files").keys()
+    import_module("engine.contract.profile.schema").keys()
 
 
 def matching(rows: Sequence[RunRow], words: Sequence[str]) -> list[RunRow]:

@@ -413,7 +413,7 @@ HUB = DataSet(
     "hub",
 )
 DATA_FACTS: dict[str, DataFacts] = {name: row.facts for name, row in DATA_SETS.items() if row.facts is not None}
-"""Of the data sets whose images are known before any is read: for others see `datasets.facts`."""
+"""Of the data sets whose images are known before any is read: for others see `schema.Data.facts`."""
 
 # --- names -----------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from engine.contract.profile.catalogue import (
     L2,
     NO_WEIGHTS,
     TRANSFERABLE,
+    DataFacts,
     is_foreign,
     norms,
     plain,
@@ -49,9 +51,57 @@ def _free_id(kind: str, taken: Set[str]) -> str:
     return kind if kind not in taken else next(f"{kind}-{n}" for n in count(2) if f"{kind}-{n}" not in taken)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a stage stands in its profile, at a key path: it may refer to the stages before it."""
+
+    profile: Profile
+    path: str
+    earlier: Sequence[Stage]
+
+    def latest(self, kind: type[Stage]) -> str | None:
+        """The last stage of a kind before this one."""
+        return next((stage.id for stage in reversed(self.earlier) if isinstance(stage, kind)), None)
+
+    def checkpoint(self) -> str | None:
+        """The network of [model] checkpoint, if there is one."""
+        return CHECKPOINT if self.profile.model.checkpoint else None
+
+    def refer(self, key: str, name: str | None, kinds: tuple[type[Stage], ...], what: str) -> list[str]:
+        """What is wrong with `key`, which is to name an earlier stage of these kinds, one that does `what`."""
+        allowed = [str(stage.id) for stage in self.earlier if isinstance(stage, kinds)]
+        if name in allowed:
+            return []
+        path = f"{self.path}.{key}"
+        if allowed:
+            return [f'{path}: found "{name}"; allowed: an earlier stage that {what}: {", ".join(allowed)}']
+        words = " or ".join(kind_name(kind) for kind in kinds)
+        found = f'found "{name}"; ' if name else ""
+        return [f"{path}: {found}no earlier stage {what}; add a [[stage]] of kind {words} before this one"]
+
+    def refer_network(self, key: str, name: str | None) -> list[str]:
+        """`refer` for a stage that trains a network, or the network of [model] checkpoint."""
+        if name == CHECKPOINT and self.profile.model.checkpoint:
+            return []
+        return self.refer(key, name, (Train, Inoculate), "trains a network")
+
+
 def resolve(profile: Profile) -> list[str]:
     """Fill, in place, the defaults that depend on other keys; the result tells what cannot work together."""
-    problems: list[str] = []
+    problems = _resolve_ids(profile)
+    for key in ("checkpoint", "hypothesis"):
+        given = getattr(profile.model, key)
+        if given not in (None, NO_WEIGHTS):  # the engine works in the folder of the run
+            setattr(profile.model, key, str(Path(given).expanduser().absolute()))
+    problems += _check_devices(profile)
+    problems += datasets.complete(profile.data) or _resolve_threat(profile)
+    for i, stage in enumerate(profile.stage):
+        problems += _resolve_stage(stage, _Place(profile, f"stage.{i}", profile.stage[:i]))
+    return problems
+
+
+def _resolve_ids(profile: Profile) -> list[str]:
+    problems = []
     ids = stage_ids([{"id": stage.id, "kind": kind_of(stage)} for stage in profile.stage])
     for i, (stage, stage_id) in enumerate(zip(profile.stage, ids, strict=True)):
         if stage_id == CHECKPOINT:
@@ -59,41 +109,17 @@ def resolve(profile: Profile) -> list[str]:
         if stage_id in ids[:i]:
             problems.append(f'stage.{i}.id: "{stage_id}" is taken by stage {ids.index(stage_id)}; ids must differ')
         stage.id = stage_id
-    for key in ("checkpoint", "hypothesis"):
-        given = getattr(profile.model, key)
-        if given not in (None, NO_WEIGHTS):  # the engine works in the folder of the run
-            setattr(profile.model, key, str(Path(given).expanduser().absolute()))
-    problems += _check_devices(profile)
-    unknown = datasets.complete(profile.data)
-    problems += unknown or _resolve_threat(profile)
-    for i, stage in enumerate(profile.stage):
-        earlier = profile.stage[:i]
-        if isinstance(stage, Train):
-            problems += _resolve_training(stage, f"stage.{i}", rise=1 / 6)
-            problems += _resolve_helper(stage, f"stage.{i}", earlier, profile)
-            if stage.start is not None:
-                problems += _refer_network(f"stage.{i}.start", stage.start, earlier, profile)
-        elif isinstance(stage, Game):
-            _resolve_adversary(stage.adversary)
-            if stage.views > stage.reuse_epochs:
-                problems.append(
-                    f"stage.{i}.views: found {stage.views}; allowed: at most reuse_epochs = {stage.reuse_epochs}, "
-                    "as every epoch uses one view"
-                )
-            stage.base = stage.base or _latest(earlier, Train) or (CHECKPOINT if profile.model.checkpoint else None)
-            problems += _refer_network(f"stage.{i}.base", stage.base, earlier, profile)
-            if is_foreign(profile.model.name):
-                problems.append(
-                    f"model.name: {profile.model.name} is not cut into features and head, which the game of stage {i} "
-                    "needs; it needs one of our networks"
-                )
-        elif isinstance(stage, Inoculate):
-            problems += _resolve_training(stage, f"stage.{i}", rise=1 / 2)
-            problems += _resolve_helper(stage, f"stage.{i}", earlier, profile)
-            problems += _resolve_inoculation(stage, f"stage.{i}", earlier, profile)
-        else:
-            problems += _resolve_evaluation(stage, f"stage.{i}", earlier, profile)
     return problems
+
+
+def _resolve_stage(stage: Stage, place: _Place) -> list[str]:
+    if isinstance(stage, Train):
+        return _resolve_train(stage, place)
+    if isinstance(stage, Game):
+        return _resolve_game(stage, place)
+    if isinstance(stage, Inoculate):
+        return _resolve_inoculation(stage, place)
+    return _resolve_evaluation(stage, place)
 
 
 def _check_devices(profile: Profile) -> list[str]:
@@ -111,18 +137,31 @@ def _check_devices(profile: Profile) -> list[str]:
 
 
 def _resolve_threat(profile: Profile) -> list[str]:
-    problems: list[str] = []
-    facts, threat = datasets.facts(profile.data), profile.threat
+    facts = profile.data.facts
+    return _check_radii(profile, facts) + _check_sides(profile, facts)
+
+
+def _check_radii(profile: Profile, facts: DataFacts) -> list[str]:
+    """Balls that are wider than the space of images."""
+    problems, threat = [], profile.threat
     radii = [("threat.eps", threat.norm, threat.eps)]
-    radii += [("threat.eps_l2", "l2", threat.eps_l2)] if threat.eps_l2 is not None else []
+    if threat.eps_l2 is not None:
+        radii.append(("threat.eps_l2", "l2", threat.eps_l2))
     for i, stage in enumerate(profile.stage):
         if isinstance(stage, Evaluate):
-            radii += [(f"stage.{i}.eps.{j}", threat.norm, eps) for j, eps in enumerate(stage.eps or ())]
+            for j, eps in enumerate(stage.eps or ()):
+                radii.append((f"stage.{i}.eps.{j}", threat.norm, eps))
     widest = (facts.channels * facts.size**2) ** 0.5
     for key, norm, eps in radii:
         most = 1.0 if norm == "linf" else widest
         if eps > most:
             problems.append(f"{key}: found {eps}; allowed: at most {most:g} for {norm}, images lie in [0,1]")
+    return problems
+
+
+def _check_sides(profile: Profile, facts: DataFacts) -> list[str]:
+    """Images that are too small for the network, at any time of training."""
+    problems: list[str] = []
     needed = smallest_image(profile.model.name)
     for i, stage in enumerate(profile.stage):
         if isinstance(stage, Train):
@@ -153,6 +192,32 @@ def _resolve_adversary(adversary: Adversary) -> None:
         adversary.step_size = FGSM_STEP if adversary.attack == "fgsm" else 2.3 / adversary.steps
 
 
+def _resolve_train(stage: Train, place: _Place) -> list[str]:
+    problems = _resolve_training(stage, place.path, rise=1 / 6) + _resolve_helper(stage, place)
+    if stage.start is not None:
+        problems += place.refer_network("start", stage.start)
+    return problems
+
+
+def _resolve_game(stage: Game, place: _Place) -> list[str]:
+    problems = []
+    _resolve_adversary(stage.adversary)
+    if stage.views > stage.reuse_epochs:
+        problems.append(
+            f"{place.path}.views: found {stage.views}; allowed: at most reuse_epochs = {stage.reuse_epochs}, "
+            "as every epoch uses one view"
+        )
+    stage.base = stage.base or place.latest(Train) or place.checkpoint()
+    problems += place.refer_network("base", stage.base)
+    model = place.profile.model.name
+    if is_foreign(model):
+        problems.append(
+            f"model.name: {model} is not cut into features and head, which the game of stage {len(place.earlier)} "
+            "needs; it needs one of our networks"
+        )
+    return problems
+
+
 def _resolve_training(stage: Train | Inoculate, path: str, rise: float) -> list[str]:
     defence = DEFENCES[stage.defence]
     if defence.adversary is not None:
@@ -167,57 +232,71 @@ def _resolve_training(stage: Train | Inoculate, path: str, rise: float) -> list[
     return []
 
 
-def _resolve_helper(stage: Train | Inoculate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:
+def _resolve_helper(stage: Train | Inoculate, place: _Place) -> list[str]:
     """The standard network that a defence with a helper example asks."""
     if not DEFENCES[stage.defence].helper:
         return []
-    standard = [other.id for other in earlier if isinstance(other, Train) and not DEFENCES[other.defence].attacks]
+    standard = [other.id for other in place.earlier if isinstance(other, Train) and not DEFENCES[other.defence].attacks]
     stage.helper = stage.helper or (standard[-1] if standard else None)
     if stage.helper is None:
         unattacked = " or ".join(name for name, defence in DEFENCES.items() if not defence.attacks)
         needed = f"a stage of kind train with defence {unattacked} before it, or its id here"
-        return [f"{path}.helper: {stage.defence} needs {needed}"]
-    return _refer_network(f"{path}.helper", stage.helper, earlier, profile)
+        return [f"{place.path}.helper: {stage.defence} needs {needed}"]
+    return place.refer_network("helper", stage.helper)
 
 
-def _resolve_inoculation(stage: Inoculate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:
-    problems: list[str] = []
-    given = profile.model.hypothesis is not None
-    stage.game = stage.game or _latest(earlier, Game) or (CHECKPOINT if given else None)
-    if stage.game == CHECKPOINT and given:
-        stage.start = stage.start or (CHECKPOINT if profile.model.checkpoint else _latest(earlier, Train))
-        problems += _refer_network(f"{path}.start", stage.start, earlier, profile)
-    else:
-        problems += _refer(f"{path}.game", stage.game, earlier, (Game,), "plays the game")
-        if stage.start is not None:
-            problems += _refer_network(f"{path}.start", stage.start, earlier, profile)
-        else:  # the base of the game has been checked there
-            stage.start = next((g.base for g in earlier if isinstance(g, Game) and g.id == stage.game), None)
-    unknown = "threat.norm is l2" if profile.threat.norm == "l2" else "nothing is known that suits imagenet"
-    if stage.gamma is None and profile.threat.norm == "linf" and profile.data.name != "imagenet":
-        stage.gamma = profile.threat.eps / 4
-    if stage.gamma is None:
-        problems.append(f"{path}.gamma: missing; needed: the Linf radius of the inversion, as {unknown}")
-    elif stage.gamma > 1:
-        problems.append(f"{path}.gamma: found {stage.gamma}; allowed: at most 1, images lie in [0,1]")
+def _resolve_inoculation(stage: Inoculate, place: _Place) -> list[str]:
+    problems = _resolve_training(stage, place.path, rise=1 / 2) + _resolve_helper(stage, place)
+    problems += _resolve_hypothesis(stage, place)
+    problems += _resolve_gamma(stage, place)
     return problems
 
 
-def _resolve_evaluation(stage: Evaluate, path: str, earlier: Sequence[Stage], profile: Profile) -> list[str]:
-    trained = [CHECKPOINT] if profile.model.checkpoint else []
-    trained += [str(other.id) for other in earlier if isinstance(other, Train | Inoculate)]
-    if stage.models is None and not trained:
-        return [f"{path}.models: no earlier stage trains a network; add a [[stage]] of kind train before it"]
-    stage.models = stage.models or trained
+def _resolve_hypothesis(stage: Inoculate, place: _Place) -> list[str]:
+    """Whose h an inoculation uses, and the network that it starts from."""
+    from_file = place.profile.model.hypothesis is not None
+    stage.game = stage.game or place.latest(Game) or (CHECKPOINT if from_file else None)
+    if stage.game == CHECKPOINT and from_file:
+        stage.start = stage.start or place.checkpoint() or place.latest(Train)
+        return place.refer_network("start", stage.start)
+    problems = place.refer("game", stage.game, (Game,), "plays the game")
+    if stage.start is not None:
+        return problems + place.refer_network("start", stage.start)
+    for game in place.earlier:
+        if isinstance(game, Game) and game.id == stage.game:
+            stage.start = game.base  # which has been checked there
+            break
+    return problems
+
+
+def _resolve_gamma(stage: Inoculate, place: _Place) -> list[str]:
+    data, threat = place.profile.data, place.profile.threat
+    if stage.gamma is None and threat.norm == "linf" and data.name != "imagenet":
+        stage.gamma = threat.eps / 4
+    if stage.gamma is None:
+        unknown = "threat.norm is l2" if threat.norm == "l2" else "nothing is known that suits imagenet"
+        return [f"{place.path}.gamma: missing; needed: the Linf radius of the inversion, as {unknown}"]
+    if stage.gamma > 1:
+        return [f"{place.path}.gamma: found {stage.gamma}; allowed: at most 1, images lie in [0,1]"]
+    return []
+
+
+def _resolve_evaluation(stage: Evaluate, place: _Place) -> list[str]:
+    checkpoint = place.checkpoint()
+    networks = [checkpoint] if checkpoint else []
+    networks += [str(other.id) for other in place.earlier if isinstance(other, Train | Inoculate)]
+    if stage.models is None and not networks:
+        return [f"{place.path}.models: no earlier stage trains a network; add a [[stage]] of kind train before it"]
+    stage.models = stage.models or networks
     problems: list[str] = []
     for i, model in enumerate(stage.models):
-        problems += _refer_network(f"{path}.models.{i}", model, earlier, profile)
+        problems += place.refer_network(f"models.{i}", model)
     if stage.source is not None:
-        problems += _refer_network(f"{path}.source", stage.source, earlier, profile)
+        problems += place.refer_network("source", stage.source)
     for key, values in (("models", stage.models), ("attacks", stage.attacks)):
         if len(set(values)) < len(values):
-            problems.append(f"{path}.{key}: a name occurs twice; each may occur once")
-    problems += _resolve_attacks(stage, path, profile)
+            problems.append(f"{place.path}.{key}: a name occurs twice; each may occur once")
+    problems += _resolve_attacks(stage, place.path, place.profile)
     return problems
 
 
@@ -242,30 +321,6 @@ def _check_norms(stage: Evaluate, path: str, threat: Threat) -> list[str]:
         if attack not in in_l2 and threat.norm not in norms(attack):
             problems.append(f"{path}.attacks: {attack} is {another} attack, and threat.norm is {threat.norm}")
     return problems
-
-
-def _latest(earlier: Sequence[Stage], kind: type[Stage]) -> str | None:
-    return next((stage.id for stage in reversed(earlier) if isinstance(stage, kind)), None)
-
-
-def _refer(
-    path: str, name: str | None, earlier: Sequence[Stage], kinds: tuple[type[Stage], ...], what: str
-) -> list[str]:
-    allowed = [str(stage.id) for stage in earlier if isinstance(stage, kinds)]
-    if name in allowed:
-        return []
-    if not allowed:
-        words = " or ".join(kind_name(kind) for kind in kinds)
-        found = f'found "{name}"; ' if name else ""
-        return [f"{path}: {found}no earlier stage {what}; add a [[stage]] of kind {words} before this one"]
-    return [f'{path}: found "{name}"; allowed: an earlier stage that {what}: {", ".join(allowed)}']
-
-
-def _refer_network(path: str, name: str | None, earlier: Sequence[Stage], profile: Profile) -> list[str]:
-    """A stage that trains a network, or the network of [model] checkpoint."""
-    if name == CHECKPOINT and profile.model.checkpoint:
-        return []
-    return _refer(path, name, earlier, (Train, Inoculate), "trains a network")
 
 
 def kind_name(kind: type[Stage]) -> str:

@@ -7,6 +7,8 @@ other keys are None here and filled by `profile.resolve`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, cached_property
 from inspect import cleandoc
 from typing import Annotated, Any, Literal
 
@@ -16,6 +18,7 @@ from msgspec import Meta, inspect
 from engine.contract.profile.catalogue import (
     ATTACKS,
     CLEAN,
+    DATA_FACTS,
     DATA_FORMS,
     DATA_SETS,
     DEFENCES,
@@ -24,6 +27,7 @@ from engine.contract.profile.catalogue import (
     MODEL_FORMS,
     MODELS,
     AttackName,
+    DataFacts,
     DefenceName,
     Norm,
 )
@@ -136,7 +140,7 @@ class _Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_de
     pass
 
 
-class Data(_Section):
+class Data(_Section, dict=True):
     """Which images."""
 
     name: Annotated[
@@ -164,6 +168,16 @@ class Data(_Section):
     channels: Annotated[Annotated[int, Meta(ge=1, le=3)] | None, doc("of folder and hf: default what is there")] = None
     train_images: Annotated[Count | None, doc("of folder and hf: default what is there")] = None
     test_images: Annotated[Count | None, doc("of folder and hf: default what is there")] = None
+
+    @cached_property
+    def facts(self) -> DataFacts:
+        """Those of a resolved profile, which are looked up once and are no keys of it."""
+        known = DATA_FACTS.get(self.name)
+        if known is None:
+            assert self.classes is not None, "the profile is not resolved"
+            pool, test = self.train_images or 0, self.test_images or 0
+            known = DataFacts(self.classes, self.channels or 0, self.size or 0, pool, test, flip=False)
+        return replace(known, size=self.size or known.size, flip=known.flip if self.flip is None else self.flip)
 
 
 class Model(_Section):
@@ -442,6 +456,12 @@ class Profile(_Section, kw_only=True):
         default_factory=Checkpoint
     )
     stage: Annotated[Annotated[list[Stage], Meta(min_length=1)], doc("what to do, in order")]
+
+
+@cache
+def keys() -> inspect.Type:
+    """The keys of a profile with their types, which take 5 ms to find out, once."""
+    return inspect.type_info(Profile)
 
 
 def words(kind: inspect.Type) -> str:
