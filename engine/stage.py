@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from engine import distributed
 from engine.attacks.balls import Ball
 from engine.checkpoints import own as checkpoints
-from engine.checkpoints.foreign import load_foreign
 from engine.contract.errors import CheckpointError, RunFailed
 from engine.contract.plan import batches
 from engine.contract.profile.catalogue import CHECKPOINT, NO_WEIGHTS
@@ -32,7 +31,8 @@ from engine.contract.run.rundir import RunDir
 from engine.data import Batch, Splits, augment, epoch_order
 from engine.device import Compute
 from engine.models import build, conv_by_matmul
-from engine.models.base import Classifier
+from engine.models.base import Classifier, Inputs
+from engine.models.loading import load_foreign
 from engine.models.synced import synchronised
 from engine.models.treatment import build_treatment
 from engine.oom import out_of_memory
@@ -89,17 +89,8 @@ class Context:
         """A new network, its weights a function of the seed. One that is not ours has no features and no head."""
         facts, model = self.data.facts, self.profile.model
         options = {"dropout": model.dropout} if model.name.startswith("wrn") else {}
-        network = build(
-            model.name,
-            classes=facts.classes,
-            channels=facts.channels,
-            size=facts.size,
-            mean=self.data.mean,
-            std=self.data.std,
-            seed=self.profile.seed,
-            folder=self.run.info().folder,
-            **options,
-        )
+        inputs = Inputs(facts.classes, facts.channels, facts.size, self.data.mean, self.data.std)
+        network = build(model.name, inputs, seed=self.profile.seed, folder=self.run.info().folder, **options)
         self.compute.place(network)
         return cast(Classifier, network)
 

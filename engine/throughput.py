@@ -10,6 +10,7 @@ from engine.contract.datasets import facts as facts_of
 from engine.contract.profile.schema import Evaluate, Profile, Train
 from engine.device import prepare
 from engine.models import build
+from engine.models.base import Inputs
 
 LEAST_SECONDS = 1.0
 
@@ -21,16 +22,9 @@ def passes_per_second(profile: Profile, folder: str) -> float:
     a network that cannot be built.
     """
     compute, facts, model = prepare(profile.compute), facts_of(profile.data), profile.model
-    network = build(
-        model.name,
-        classes=facts.classes,
-        channels=facts.channels,
-        size=facts.size,
-        mean=[0.5] * facts.channels,
-        std=[0.5] * facts.channels,
-        seed=0,
-        folder=folder,
-    )
+    half = (0.5,) * facts.channels
+    inputs = Inputs(facts.classes, facts.channels, facts.size, mean=half, std=half)
+    network = build(model.name, inputs, seed=0, folder=folder)
     compute.place(network.requires_grad_(False).eval())
     batch = max(stage.batch_size for stage in profile.stage if isinstance(stage, Train | Evaluate))
     images = torch.rand(batch, facts.channels, facts.size, facts.size, device=compute.device)
