@@ -14,6 +14,7 @@ from engine.checkpoints.matching import another_network
 from engine.checkpoints.own import save_weights
 from engine.contract.errors import CheckpointError, DiskError, UsageError
 from engine.contract.profile.catalogue import DATA_FACTS
+from engine.contract.profile.schema import Data
 from engine.contract.weights import read_facts
 from engine.models import build
 from engine.models.base import Classifier, Inputs, Normalise, normalise_with
@@ -115,7 +116,7 @@ def _classifier(saved: foreign.Saved, network: nn.Module, data_name: str, consta
         normalise_with(network, *constants)
         words.append("images normalised as --mean and --std say")
     elif not recognised.normalised and normalise is not None:
-        source = data.DATA[data_name]()
+        source = data.read(Data(name=data_name))
         normalise_with(network, source.mean, source.std)
         words.append(f"images normalised by the statistics of {data_name}: the file has none")
     images = DATA_FACTS[data_name]

@@ -193,9 +193,9 @@ class Meter:
     def _totals(self) -> tuple[dict[str, float], dict[str, int]]:
         """Sums and counts over all ranks."""
         sums = torch.stack(list(self._sums.values())).tolist() if self._sums else []
-        whole = distributed.totals(*sums, *self._counts.values())
-        counts = (int(count) for count in whole[len(sums) :])
-        return dict(zip(self._sums, whole, strict=False)), dict(zip(self._counts, counts, strict=True))
+        totals = distributed.totals(*sums, *self._counts.values())
+        counts = (int(count) for count in totals[len(sums) :])
+        return dict(zip(self._sums, totals, strict=False)), dict(zip(self._counts, counts, strict=True))
 
     def state(self) -> dict[str, Any]:
         """For resuming in the middle of an interval."""

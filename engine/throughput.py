@@ -33,8 +33,8 @@ def passes_per_second(profile: Profile, folder: str) -> float:
     def gradient() -> float:
         with compute.autocast():
             logits = network(images)
-        (found,) = torch.autograd.grad(logits.float().logsumexp(1).sum(), images)
-        return float(found.sum())  # waits for a GPU to have done it
+        (gradients,) = torch.autograd.grad(logits.float().logsumexp(1).sum(), images)
+        return float(gradients.sum())  # waits for a GPU to have done it
 
     for _ in range(3):
         gradient()
