@@ -47,6 +47,7 @@ from engine.contract.run import rundir
 from engine.data import Images
 from engine.device import Compute, emulates
 from engine.models import build
+from engine.models.base import Inputs
 from engine.models.folding import folded
 
 CPU = Compute(torch.device("cpu"))
@@ -103,8 +104,9 @@ def trained(tables: dict[str, object]) -> nn.Module:
             path.write_bytes((run.checkpoints / "train.best.safetensors").read_bytes())
         torch.set_num_threads(threads)  # training may have asked for another number
     facts = checkpoints.read_facts(path)
-    shape = {key: facts[key] for key in ("classes", "channels", "size", "mean", "std")}
-    model = build(facts["model"], seed=0, **shape)
+    mean, std = tuple(facts["mean"]), tuple(facts["std"])
+    inputs = Inputs(facts["classes"], facts["channels"], facts["size"], mean, std)
+    model = build(facts["model"], inputs, seed=0)
     checkpoints.load_weights(path, {"classifier": model})
     return model.requires_grad_(False).eval()
 
@@ -139,7 +141,7 @@ def enlarged(images: Tensor) -> Tensor:
 def vgg(stage: Evaluate) -> Case:
     """VGG-16 trained with FGSM on the digits, enlarged to 3x32x32."""
     eps, loaded = 0.1, data.load(Data(), seed=0, compute=CPU)
-    model = build("vgg16", classes=10, channels=3, size=32, mean=[0.3] * 3, std=[0.35] * 3, seed=0)
+    model = build("vgg16", Inputs(10, 3, 32, (0.3,) * 3, (0.35,) * 3), seed=0)
     path = weights_file({"vgg16": eps})
     if not path.exists():
         x, y = enlarged(loaded.train.images), loaded.train.labels

@@ -235,22 +235,22 @@ def accuracies(case: attacks.Case, model: str, train: int, steps: int, pairs: in
         seen = FeatureBank(unseen.index, 1, "host")
         for seed in range(pairs):
             context.profile.seed = seed
-            found = []
+            readings = []
             for made in ([once], anew):
                 game = Given(context, stage)
                 game.made = made
                 for _ in game.run():
                     pass
-                found.append(
+                readings.append(
                     game.measure(
                         unseen,
                         "",
                         lambda batch: seen.features(0, batch.index, lambda: ours._fixed(batch)),
                     )
                 )
-            apart.append([found[0][f"accuracy_{name}"] - found[1][f"accuracy_{name}"] for name in READINGS])
-            told = ", ".join(f"{name} {points:+.2f}" for name, points in zip(READINGS, apart[-1], strict=True))
-            print(f"{case.name}, players {seed}: {told}", file=sys.stderr)
+            apart.append([readings[0][f"accuracy_{name}"] - readings[1][f"accuracy_{name}"] for name in READINGS])
+            summary = ", ".join(f"{name} {points:+.2f}" for name, points in zip(READINGS, apart[-1], strict=True))
+            print(f"{case.name}, players {seed}: {summary}", file=sys.stderr)
     rows = []
     for name, distances in zip(READINGS, zip(*apart, strict=True), strict=True):
         error = f", standard error {stdev(distances) / pairs**0.5:.2g}" if pairs > 1 else ""

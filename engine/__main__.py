@@ -130,19 +130,20 @@ def _say(text: str) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from engine.checkpoints.foreign import convert
-    from engine.contract.errors import CafeError, CheckpointError
+    from engine.contract.errors import CafeError, CheckpointError, UsageError
+    from engine.convert import convert
 
-    mean, std = (tuple(values) if values else None for values in (arguments.mean, arguments.std))
+    mean, std = arguments.mean, arguments.std
     try:
+        if (mean is None) != (std is None):
+            raise UsageError("--mean and --std go together", "Give one value a channel for both.")
         lines = convert(
             arguments.path,
             arguments.out,
             model=arguments.model,
             data_name=arguments.data,
             kind=arguments.kind,
-            mean=mean,
-            std=std,
+            constants=mean and (tuple(mean), tuple(std)),
         )
     except CafeError as error:
         print(f"cafe: {error}", file=sys.stderr)

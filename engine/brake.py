@@ -12,8 +12,6 @@ from engine import distributed
 from engine.contract.run.rundir import RunDir
 
 STOP_POLL_SECONDS = 0.25
-WAIT_SECONDS = 30.0
-"""How long an engine waits for one before it that is ending: freeing the memory of GPUs takes a while."""
 
 
 class Brake:

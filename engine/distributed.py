@@ -187,7 +187,7 @@ def joined(device: torch.device) -> Iterator[None]:
         if restarted():  # the ranks were connected before: one of them may be gone again
             raise _lost(error) from error
         raise RunFailed(
-            f"the processes of the run cannot be connected by {backend}: {_told(error)}",
+            f"the processes of the run cannot be connected by {backend}: {_one_line(error)}",
             "engine.log has all that torch said.",
         ) from error
     try:
@@ -217,10 +217,10 @@ def _together() -> Iterator[None]:
 
 
 def _lost(error: Exception) -> RankLost:
-    return RankLost(f"rank {rank()} waited for a rank that is gone: {_told(error)}")
+    return RankLost(f"rank {rank()} waited for a rank that is gone: {_one_line(error)}")
 
 
-def _told(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """What torch says, in one line, without the place in its sources."""
     return " ".join(str(error).split("Exception raised from")[0].split()) or type(error).__name__
 
@@ -263,10 +263,10 @@ def of_first(ask: Callable[[], T]) -> T:
         return ask()
     import torch.distributed as dist
 
-    told: list[Any] = [ask() if first() else None]
+    answers: list[Any] = [ask() if first() else None]
     with _together():
-        dist.broadcast_object_list(told, src=0, group=_host)
-    answer: T = told[0]
+        dist.broadcast_object_list(answers, src=0, group=_host)
+    answer: T = answers[0]
     return answer
 
 

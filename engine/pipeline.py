@@ -59,10 +59,10 @@ def _execute(profile: Profile, directory: RunDir, compute: Compute, recorder: Re
     for i, (stage, planned) in enumerate(zip(profile.stage, stages, strict=True)):
         if brake.wanted():
             raise Stopped(f"stopped before stage {planned.id}")
-        gone = distributed.of_first(partial(lost, context, stage)) if planned.id in done else ""
-        if gone:
-            recorder.write(WarningNote(stage=planned.id, text=f"{planned.id}: {gone}; the stage is run again"))
-        if gone or planned.id not in done:
+        missing = distributed.of_first(partial(lost, context, stage)) if planned.id in done else ""
+        if missing:
+            recorder.write(WarningNote(stage=planned.id, text=f"{planned.id}: {missing}; the stage is run again"))
+        if missing or planned.id not in done:
             _run_stage(context, stage, planned, recorder, brake, _share(stages, i))
 
 
@@ -137,24 +137,24 @@ def _look_back(directory: RunDir) -> set[str]:
 
     That is the last thing that an engine tells of a stage.
     """
-    left = [path for name in ("state", "results") for path in directory.path.glob(f".{name}.json.*")]
+    half_written = [path for name in ("state", "results") for path in directory.path.glob(f".{name}.json.*")]
     for folder in (directory.checkpoints, directory.outcomes, directory.samples):
-        left += folder.glob(".*.*")
-    for half_written in left:
-        if not half_written.name.endswith(f".{os.getpid()}"):  # our heart is writing its own
+        half_written += folder.glob(".*.*")
+    for path in half_written:
+        if not path.name.endswith(f".{os.getpid()}"):  # our heart is writing its own
             with suppress(OSError):
-                half_written.unlink()
-    found, reader = set(), RecordReader(directory.records_file)
+                path.unlink()
+    finished, reader = set(), RecordReader(directory.records_file)
     while records := reader.read():
-        found |= {r.stage for r in records if isinstance(r, StageChange) and r.state == "finished"}
-    return found
+        finished |= {r.stage for r in records if isinstance(r, StageChange) and r.state == "finished"}
+    return finished
 
 
 def refuse_others(context: Context) -> None:
     """Raise CheckpointError, before more is made, if files of the run were made under another profile."""
-    apart = {path: words for path, then, now in _made_under(context) if (words := changed(then, now))}
-    if apart:
-        raise another_profile(list(apart), next(iter(apart.values())))
+    differences = {path: words for path, then, now in _made_under(context) if (words := changed(then, now))}
+    if differences:
+        raise another_profile(list(differences), next(iter(differences.values())))
 
 
 def _made_under(context: Context) -> Iterator[tuple[Path, Settings, Settings]]:
@@ -182,22 +182,28 @@ def lost(context: Context, stage: Stage) -> str:
 
     Raises DiskError where something cannot be read now.
     """
-    run, name = context.run, str(stage.id)
     if isinstance(stage, Evaluate):
-        cells = [(model, column.name) for model in stage.models or () for column in columns(context.profile, stage)]
-        for model, column in cells:
-            if load(path := outcomes_file(run, name, model, column)) is None:
-                return f"{path.name} is damaged or gone"
-        results = run.results()
-        told = {(cell.model, cell.attack) for cell in results.cells} if results else set()
-        return "" if told.issuperset(cells) else "results.json is damaged or gone"
+        return _lost_cells(context, stage)
+    last = context.weights_file(str(stage.id))
     try:
-        if not checkpoints.read_facts(context.weights_file(name)).get("finished"):
-            return f"{context.weights_file(name).name} is not of its end"
-        checkpoints.check_weights(context.weights_file(name, "last" if isinstance(stage, Game) else stage.select))
+        if not checkpoints.read_facts(last).get("finished"):
+            return f"{last.name} is not of its end"
+        selected = "last" if isinstance(stage, Game) else stage.select
+        checkpoints.check_weights(context.weights_file(str(stage.id), selected))
     except CheckpointError as error:
         return error.message
     return ""
+
+
+def _lost_cells(context: Context, stage: Evaluate) -> str:
+    """Which outcomes of a finished evaluation are damaged or gone, or that its results are."""
+    cells = [(model, column.name) for model in stage.models or () for column in columns(context.profile, stage)]
+    for model, column in cells:
+        if load(path := outcomes_file(context.run, str(stage.id), model, column)) is None:
+            return f"{path.name} is damaged or gone"
+    results = context.run.results()
+    there = {(cell.model, cell.attack) for cell in results.cells} if results else set()
+    return "" if there.issuperset(cells) else "results.json is damaged or gone"
 
 
 def versions() -> dict[str, str]:
@@ -206,7 +212,7 @@ def versions() -> dict[str, str]:
         cafe = metadata.version("cafe-tui")
     except metadata.PackageNotFoundError:
         cafe = "not installed"
-    found = {
+    packages = {
         "cafe": cafe,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -214,7 +220,7 @@ def versions() -> dict[str, str]:
         "platform": platform.platform(),
     }
     commit = _commit()
-    return found | {"git": commit} if commit else found
+    return packages | {"git": commit} if commit else packages
 
 
 def _commit() -> str:

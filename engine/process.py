@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from engine import distributed
-from engine.brake import STOP_POLL_SECONDS, WAIT_SECONDS, Brake
+from engine.brake import STOP_POLL_SECONDS, Brake
 from engine.contract.errors import CafeError, DiskError, RunFailed, Stopped, UsageError
 from engine.contract.profile import files as profiles
 from engine.contract.run.records import ErrorNote, Message, to_json
@@ -25,6 +25,8 @@ from engine.contract.run.rundir import FINAL, RunDir, write_atomically
 from engine.oom import out_of_memory
 from engine.record import Recorder, Silent
 
+WAIT_SECONDS = 30.0
+"""How long an engine waits for one before it that is ending: freeing the memory of GPUs takes a while."""
 END_POLL_SECONDS = 1.0
 END_GRACE_SECONDS = 5.0
 """How long after the last words of a run each of its processes may take to end by itself."""

@@ -136,7 +136,7 @@ class Recorder:
 
 
 class Silent(Recorder):
-    """The recorder of a rank that is not the first: rank 0 tells the same."""
+    """The recorder of a rank that is not the first: rank 0 records the same."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
@@ -148,19 +148,19 @@ class Silent(Recorder):
         pass
 
     def write(self, record: Record) -> None:
-        """Nothing."""
+        """Ignored: rank 0 records."""
 
     def state(self, state: StateName, *, error: str = "", hint: str = "") -> None:
-        """Nothing."""
+        """Ignored: rank 0 records."""
 
     def progress(self, stage: str, step: int, total_steps: int, progress: float) -> None:
-        """Nothing."""
+        """Ignored: rank 0 records."""
 
     def flush_state(self) -> None:
-        """Nothing."""
+        """Ignored: rank 0 records."""
 
     def results(self, results: Results) -> None:
-        """Nothing."""
+        """Ignored: rank 0 records."""
 
     def add_facts(self, *, versions: dict[str, str], devices: Iterable[str]) -> None:
-        """Nothing."""
+        """Ignored: rank 0 records."""

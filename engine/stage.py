@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from engine import distributed
 from engine.attacks.balls import Ball
 from engine.checkpoints import own as checkpoints
-from engine.checkpoints.foreign import load_foreign
 from engine.contract.errors import CheckpointError, RunFailed
 from engine.contract.plan import batches
 from engine.contract.profile.catalogue import CHECKPOINT, MODELS, NO_WEIGHTS
@@ -32,7 +31,8 @@ from engine.contract.run.rundir import RunDir
 from engine.data import Batch, Splits, augment, epoch_order
 from engine.device import Compute
 from engine.models import build, conv_by_matmul
-from engine.models.base import Classifier
+from engine.models.base import Classifier, Inputs
+from engine.models.loading import load_foreign
 from engine.models.synced import synchronised
 from engine.models.treatment import build_treatment
 from engine.oom import out_of_memory
@@ -57,14 +57,14 @@ Event = Record | Results | Step
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def finite(network: Network, what: str) -> Network:
+def checked_finite(network: Network, what: str) -> Network:
     """The network as it is. Raises RunFailed where a weight is not a finite number: what learned it has diverged."""
-    sound = {name: value.isfinite().all() for name, value in network.named_parameters()}
-    sound |= {name: ~value.isnan().any() for name, value in network.named_buffers()}  # masks may be infinite
-    if sound and not torch.stack(list(sound.values())).all():
-        spoiled = next(name for name, whole in sound.items() if not whole)
+    finite = {name: value.isfinite().all() for name, value in network.named_parameters()}
+    finite |= {name: ~value.isnan().any() for name, value in network.named_buffers()}  # masks may be infinite
+    if finite and not torch.stack(list(finite.values())).all():
+        first = next(name for name, is_finite in finite.items() if not is_finite)
         raise RunFailed(
-            f"{what} has weights that are not finite numbers, such as {spoiled}: its training has diverged, and "
+            f"{what} has weights that are not finite numbers, such as {first}: its training has diverged, and "
             "nothing can go on from it",
             "Start a new run with a lower learning rate (lr) in the stage that made it, or use other weights.",
         )
@@ -89,17 +89,8 @@ class Context:
         """A new network, its weights a function of the seed. One that is not ours has no features and no head."""
         facts, model = self.data.facts, self.profile.model
         options = {key: getattr(model, key) for key in MODELS[model.name].options} if model.name in MODELS else {}
-        network = build(
-            model.name,
-            classes=facts.classes,
-            channels=facts.channels,
-            size=facts.size,
-            mean=self.data.mean,
-            std=self.data.std,
-            seed=self.profile.seed,
-            folder=self.run.info().folder,
-            **options,
-        )
+        inputs = Inputs(facts.classes, facts.channels, facts.size, self.data.mean, self.data.std)
+        network = build(model.name, inputs, seed=self.profile.seed, folder=self.run.info().folder, **options)
         self.compute.place(network)
         return cast(Classifier, network)
 
@@ -125,12 +116,12 @@ class Context:
             if self.profile.model.checkpoint != NO_WEIGHTS:
                 path = Path(self.profile.model.checkpoint).expanduser()
                 load_foreign(path, network, data_name=self.profile.data.name)
-            return finite(network, "the network of [model] checkpoint")
+            return checked_finite(network, "the network of [model] checkpoint")
         stage = next(stage for stage in self.profile.stage if stage.id == stage_id)
         assert isinstance(stage, Train | Inoculate), "the profile was checked"
         network = self.classifier()
         checkpoints.load_weights(self.weights_file(str(stage_id), stage.select), {"classifier": network})
-        return finite(network, f"the network of stage {stage_id}")
+        return checked_finite(network, f"the network of stage {stage_id}")
 
     def hypothesis(self, game_id: str | None, shape: tuple[int, int, int]) -> nn.Module:
         """h of an earlier game, or that of [model] hypothesis, in eval mode.
@@ -141,15 +132,15 @@ class Context:
         given = self.profile.model.hypothesis
         file = Path(given) if game_id == CHECKPOINT and given else self.weights_file(str(game_id))
         checkpoints.load_weights(file, {"hypothesis": h})
-        return finite(h, f"h of {file.name}").eval()
+        return checked_finite(h, f"h of {file.name}").eval()
 
     def readings(self) -> dict[str, float]:
         """The four accuracies on the test images at the end of the latest game, in percent; empty without one."""
         games = [stage for stage in self.profile.stage if isinstance(stage, Game)]
         if not games or not self.weights_file(str(games[-1].id)).exists():
             return {}
-        found = checkpoints.read_facts(self.weights_file(str(games[-1].id)))["readings"]
-        return {name.removeprefix("final_"): value for name, value in found.items()}
+        readings = checkpoints.read_facts(self.weights_file(str(games[-1].id)))["readings"]
+        return {name.removeprefix("final_"): value for name, value in readings.items()}
 
     def facts(self, **more: Any) -> dict[str, Any]:
         """Metadata of a checkpoint: what is needed to build its network again."""
@@ -170,10 +161,10 @@ class Context:
         }
 
 
-def another_profile(files: Sequence[Path], apart: str) -> CheckpointError:
-    """What `files` say of their making is not what the profile says now."""
+def another_profile(files: Sequence[Path], difference: str) -> CheckpointError:
+    """The error of `files` that were written under a different profile."""
     return CheckpointError(
-        f"{files[0]}: made under another profile: {apart}",
+        f"{files[0]}: made under another profile: {difference}",
         "Put back the profile that the run was started with; `cafe run` makes a new run of another. To do these stages "
         f"of this run anew, delete {', '.join(f'{file.parent.name}/{file.name}' for file in files)}.",
     )
@@ -202,9 +193,9 @@ class Meter:
     def _totals(self) -> tuple[dict[str, float], dict[str, int]]:
         """Sums and counts over all ranks."""
         sums = torch.stack(list(self._sums.values())).tolist() if self._sums else []
-        whole = distributed.totals(*sums, *self._counts.values())
-        counts = (int(count) for count in whole[len(sums) :])
-        return dict(zip(self._sums, whole, strict=False)), dict(zip(self._counts, counts, strict=True))
+        totals = distributed.totals(*sums, *self._counts.values())
+        counts = (int(count) for count in totals[len(sums) :])
+        return dict(zip(self._sums, totals, strict=False)), dict(zip(self._counts, counts, strict=True))
 
     def state(self) -> dict[str, Any]:
         """For resuming in the middle of an interval."""
@@ -263,7 +254,7 @@ class EpochStage(StageRun):
         self.batch_size = batch_size
         self.log_every = max(1, round(self.steps_per_epoch / LOGS_PER_EPOCH))
         self.meter = Meter()
-        self.whole = batch_size
+        self.global_batch = batch_size
         """Images of the batch at work on all ranks together; this one has its share of them."""
         self.ended = 0
         self.resume_file = context.run.checkpoints / f"{stage_id}.resume.pt"
@@ -276,10 +267,10 @@ class EpochStage(StageRun):
             epoch, images, since = self.ended, 0, time.perf_counter()
             order = epoch_order(len(data.train), seed, epoch, self.id, compute.device)
             first = self.done - epoch * self.steps_per_epoch
-            wholes = order.split(self.batch_size)[first : self.steps_per_epoch]
-            shares = data.train.stream([self.share(rows) for rows in wholes], compute)
-            for rows, batch in zip(wholes, shares, strict=True):
-                self.whole = len(rows)
+            global_batches = order.split(self.batch_size)[first : self.steps_per_epoch]
+            shares = data.train.stream([self.share(rows) for rows in global_batches], compute)
+            for rows, batch in zip(global_batches, shares, strict=True):
+                self.global_batch = len(rows)
                 if self.context.profile.data.augment:
                     batch = augment(batch, flip=data.facts.flip, seed=seed, epoch=self.drawing(epoch))
                 logging = (self.done % self.steps_per_epoch + 1) % self.log_every == 0
@@ -338,7 +329,7 @@ class EpochStage(StageRun):
     def descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
         """One step down the mean over the whole batch of the losses (N,) of this rank's share."""
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss.sum() / self.whole).backward()
+        scaler.scale(loss.sum() / self.global_batch).backward()
         weights = (weight for group in optimizer.param_groups for weight in group["params"])
         distributed.sum_up([weight.grad for weight in weights if weight.grad is not None])
         scaler.step(optimizer)
@@ -411,8 +402,9 @@ class EpochStage(StageRun):
         """
         saved, damaged = distributed.of_first(partial(checkpoints.load_resume, self.resume_file))
         if saved is not None:
-            if apart := changed(saved.get("settings", {}), settings(self.context.profile, self.id)):
-                raise another_profile([self.resume_file, checkpoints.before(self.resume_file)], apart)
+            files = [self.resume_file, checkpoints.before(self.resume_file)]
+            if difference := changed(saved.get("settings", {}), settings(self.context.profile, self.id)):
+                raise another_profile(files, difference)
             try:
                 self.restore(saved["state"])
                 self.meter.restore(saved["meter"], self.context.compute.device)
@@ -420,12 +412,11 @@ class EpochStage(StageRun):
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
                 if out_of_memory(error):
                     raise
-                apart = str(error).splitlines()[0]
-                raise another_profile([self.resume_file, checkpoints.before(self.resume_file)], apart) from None
+                raise another_profile(files, str(error).splitlines()[0]) from None
         if not damaged:
             return []
-        files = " and ".join(file.name for file in damaged)
-        text = f"{self.id}: {files} damaged; the stage goes on from the one before it, after step {self.done}"
+        names = " and ".join(file.name for file in damaged)
+        text = f"{self.id}: {names} damaged; the stage goes on from the one before it, after step {self.done}"
         return [WarningNote(stage=self.id, text=text)]
 
     def facts(self, label: str, **more: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from engine.contract.profile.schema import Evaluate, Profile, Train
 from engine.device import prepare
 from engine.models import build
+from engine.models.base import Inputs
 
 LEAST_SECONDS = 1.0
 
@@ -20,16 +21,9 @@ def passes_per_second(profile: Profile, folder: str) -> float:
     a network that cannot be built.
     """
     compute, facts, model = prepare(profile.compute), profile.data.facts, profile.model
-    network = build(
-        model.name,
-        classes=facts.classes,
-        channels=facts.channels,
-        size=facts.size,
-        mean=[0.5] * facts.channels,
-        std=[0.5] * facts.channels,
-        seed=0,
-        folder=folder,
-    )
+    half = (0.5,) * facts.channels
+    inputs = Inputs(facts.classes, facts.channels, facts.size, mean=half, std=half)
+    network = build(model.name, inputs, seed=0, folder=folder)
     compute.place(network.requires_grad_(False).eval())
     batch = max(stage.batch_size for stage in profile.stage if isinstance(stage, Train | Evaluate))
     images = torch.rand(batch, facts.channels, facts.size, facts.size, device=compute.device)
@@ -38,8 +32,8 @@ def passes_per_second(profile: Profile, folder: str) -> float:
     def gradient() -> float:
         with compute.autocast():
             logits = network(images)
-        (found,) = torch.autograd.grad(logits.float().logsumexp(1).sum(), images)
-        return float(found.sum())  # waits for a GPU to have done it
+        (gradients,) = torch.autograd.grad(logits.float().logsumexp(1).sum(), images)
+        return float(gradients.sum())  # waits for a GPU to have done it
 
     for _ in range(3):
         gradient()

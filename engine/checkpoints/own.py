@@ -34,8 +34,8 @@ def save_weights(path: Path, modules: dict[str, nn.Module], facts: dict[str, Any
         for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
-    told = json.dumps(facts)
-    metadata = {"format": FORMAT, "facts": told, "sha256": _checksum(told, tensors)}
+    facts_json = json.dumps(facts)
+    metadata = {"format": FORMAT, "facts": facts_json, "sha256": _checksum(facts_json, tensors)}
     write_atomically(path, save(tensors, metadata=metadata))
 
 
@@ -44,7 +44,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
     Raises CheckpointError when the file is missing, corrupt or not ours, DiskError when it cannot be read now.
     """
-    return _read(path, whole=False)[1]
+    return _read(path, with_tensors=False)[1]
 
 
 def check_weights(path: Path) -> None:
@@ -53,12 +53,12 @@ def check_weights(path: Path) -> None:
 
 
 def _checksum(facts: str, tensors: dict[str, Tensor]) -> str:
-    """Of everything that a checkpoint says. Files of earlier releases have none."""
-    found = hashlib.sha256(facts.encode())
+    """SHA-256 of facts and tensors. Files of earlier releases have none."""
+    digest = hashlib.sha256(facts.encode())
     for key, value in sorted(tensors.items()):
-        found.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_weights(path: Path, modules: dict[str, nn.Module]) -> dict[str, Any]:
@@ -86,11 +86,11 @@ def load_weights(path: Path, modules: dict[str, nn.Module]) -> dict[str, Any]:
     return facts
 
 
-def _read(path: Path, *, whole: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: Path, *, with_tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in (file.keys() if whole else ())}
+            tensors = {key: file.get_tensor(key) for key in (file.keys() if with_tensors else ())}
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint not found: {path}") from None
     except SafetensorError as error:
@@ -101,11 +101,11 @@ def _read(path: Path, *, whole: bool = True) -> tuple[dict[str, Tensor], dict[st
         raise unreadable(path, error) from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this program (no format {FORMAT} in its metadata)")
-    told, checksum = metadata.get("facts", ""), metadata.get("sha256")
+    facts, checksum = metadata.get("facts", ""), metadata.get("sha256")
     try:
-        if whole and checksum is not None and checksum != _checksum(told, tensors):
+        if with_tensors and checksum is not None and checksum != _checksum(facts, tensors):
             raise ValueError("its checksum is another")
-        return tensors, json.loads(told)
+        return tensors, json.loads(facts)
     except ValueError as error:
         raise CheckpointError(f"{path}: corrupt ({error})", "Run the stage that makes it again.") from None
 
@@ -157,7 +157,7 @@ def load_resume(path: Path) -> Resumed:
             continue
         except OSError as error:
             raise unreadable(file, error) from error
-        state = _whole(data)
+        state = _intact(data)
         if state is not None:
             if file != path:
                 file.replace(path)
@@ -189,7 +189,7 @@ def remove_resume(path: Path) -> None:
         raise DiskError(f"cannot remove {path}: {error.strerror}") from error
 
 
-def _whole(data: bytes) -> dict[str, Any] | None:
+def _intact(data: bytes) -> dict[str, Any] | None:
     """The state in the bytes of a file, None if a bit of it is not as it was written.
 
     torch writes the checksums of a zip file but does not look at them when it reads.

@@ -97,9 +97,10 @@ def _make(name: str, recipe: Recipe, folder: Path, say: Say) -> None:
 
 
 def _convert(name: str, recipe: Recipe, paths: Sequence[Path], folder: Path, say: Say = print) -> None:
-    with cache.readable(str(paths[0]), REMEDY):
+    origin = cache.Origin(str(paths[0]), REMEDY)
+    with origin.readable():
         train, test = recipe.read(paths)
-    cache.write(folder, train, test, DATA_FACTS[name], origin=str(paths[0]), remedy=REMEDY, say=say)
+    cache.write(folder, train, test, DATA_FACTS[name], origin, say=say)
 
 
 def members(path: Path, names: Sequence[str]) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -38,8 +38,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 REPLACED = ".replaced"
 LOCKS = ".locks"
 """Where the files lie that `alone` locks: for good, as those who wait for one must not get another."""
-TOLD = 5
-"""How many pictures that cannot be read are told by name."""
+NAMED = 5
+"""How many of the pictures that cannot be read are named."""
 AGAIN = "Delete that folder; it is made again."
 
 DAMAGE = (
@@ -51,6 +51,26 @@ DAMAGE = (
 Arrays = tuple[np.ndarray | Pictures, np.ndarray]
 """Images (N,C,H,W) uint8, or what they are decoded from, and labels (N,) int64."""
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where images come from, as messages name it, and what to do if they are damaged there."""
+
+    name: str
+    remedy: str
+
+    @contextmanager
+    def readable(self) -> Iterator[None]:
+        """Turns whatever a damaged or hostile file makes of its reader into one message."""
+        try:
+            yield
+        except DAMAGE as error:
+            raise self.damaged(f"{type(error).__name__}: {first_line(error)}") from None
+
+    def damaged(self, how: str) -> UsageError:
+        """What to say of images that cannot be read."""
+        return UsageError(f"{self.name}: damaged, or not what it should be ({how})", self.remedy)
 
 
 def load(folder: Path) -> Source:
@@ -119,56 +139,68 @@ def write(
     train: Arrays,
     test: Arrays,
     facts: DataFacts,
+    origin: Origin,
     *,
-    origin: str,
-    remedy: str,
     say: Say = print,
     stamp: str = "",
 ) -> None:
-    """Make the cache of arrays, which must fit `facts`; `stamp` is kept beside them.
-
-    `origin` is where they come from, in messages, and `remedy` what to do if they are damaged. Raises UsageError,
-    DiskError.
-    """
+    """Make the cache of arrays, which must fit `facts`; `stamp` is kept beside them. Raises UsageError, DiskError."""
     room(folder, facts)
-    for (images, labels), count in ((train, facts.pool), (test, facts.test)):
-        shape = (count, facts.channels, facts.size, facts.size)
-        if images.shape != shape or labels.shape != (count,):
-            raise UsageError(f"{origin}: images of shape {images.shape}; needed: {shape}", remedy)
-        if labels.min() < 0 or labels.max() >= facts.classes:
-            found = f"labels from {labels.min()} to {labels.max()}"
-            raise UsageError(f"{origin}: {found}; needed: 0 to {facts.classes - 1}")
+    for arrays, count in ((train, facts.pool), (test, facts.test)):
+        _check_fit(arrays, count, facts, origin)
     hidden = _hidden(folder)
     replaced = hidden.with_name(f"{hidden.name}{REPLACED}")
-    bad: list[str] = []
     try:
         hidden.mkdir(parents=True)
         levels = np.zeros((facts.channels, 256), dtype=np.int64)
-        sums = {}
-        for part, array in zip(PARTS, (*train, *test), strict=True):
-            blocks = _readable(_blocks(array), origin, remedy)
-            if isinstance(array, Pictures) and len(array.names) >= SAY_FROM:
-                blocks = _told(blocks, len(array.names), say)
-            if part == "train_images":
-                blocks = _counted(blocks, levels)
-            try:
-                sums[part] = _save(hidden / f"{part}.npy", array, blocks)
-            except BadPictures as error:
-                bad += error.found
-        if bad:
-            more = f"; and {len(bad) - TOLD:,} more pictures" if len(bad) > TOLD else ""
-            raise damaged(origin, "; ".join(bad[:TOLD]) + more, remedy)
+        sums = _save_parts(hidden, (*train, *test), levels, origin, say)
         mean, std = _statistics(levels)
-        said = {**asdict(facts), "mean": mean, "std": std, "from": origin, "stamp": stamp, "sha256": sums}
-        (hidden / "facts.json").write_text(json.dumps(said), encoding="utf-8")
+        metadata = {**asdict(facts), "mean": mean, "std": std, "from": origin.name, "stamp": stamp, "sha256": sums}
+        (hidden / "facts.json").write_text(json.dumps(metadata), encoding="utf-8")
         with suppress(FileNotFoundError):  # one that is damaged, or of other pictures
             folder.rename(replaced)
         hidden.rename(folder)
     except OSError as error:
         raise unwritable(folder, error) from None
     finally:
-        for left in (hidden, replaced):
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in (hidden, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _check_fit(arrays: Arrays, count: int, facts: DataFacts, origin: Origin) -> None:
+    """Raise UsageError unless there are `count` images and labels as the facts say."""
+    images, labels = arrays
+    shape = (count, facts.channels, facts.size, facts.size)
+    if images.shape != shape or labels.shape != (count,):
+        raise UsageError(f"{origin.name}: images of shape {images.shape}; needed: {shape}", origin.remedy)
+    if labels.min() < 0 or labels.max() >= facts.classes:
+        extent = f"labels from {labels.min()} to {labels.max()}"
+        raise UsageError(f"{origin.name}: {extent}; needed: 0 to {facts.classes - 1}")
+
+
+def _save_parts(
+    folder: Path, arrays: tuple[np.ndarray | Pictures, ...], levels: np.ndarray, origin: Origin, say: Say
+) -> dict[str, str]:
+    """Write PARTS and return their SHA-256; counts of the levels of training images are added to `levels` (C,256).
+
+    Raises UsageError that names the pictures, of all parts, that cannot be read.
+    """
+    sums: dict[str, str] = {}
+    bad: list[str] = []
+    for part, array in zip(PARTS, arrays, strict=True):
+        blocks = _readable(_blocks(array), origin)
+        if isinstance(array, Pictures) and len(array.names) >= SAY_FROM:
+            blocks = _reported(blocks, len(array.names), say)
+        if part == "train_images":
+            blocks = _counted(blocks, levels)
+        try:
+            sums[part] = _save(folder / f"{part}.npy", array, blocks)
+        except BadPictures as error:
+            bad += error.reasons
+    if bad:
+        more = f"; and {len(bad) - NAMED:,} more pictures" if len(bad) > NAMED else ""
+        raise origin.damaged("; ".join(bad[:NAMED]) + more)
+    return sums
 
 
 @contextmanager
@@ -209,10 +241,10 @@ def first_line(error: BaseException) -> str:
 def _hidden(folder: Path) -> Path:
     """Where this process makes a cache; what a process of this host that was killed left there is removed."""
     mine = f".{folder.name}.{socket.gethostname()}."
-    for left in folder.parent.glob(f"{glob.escape(mine)}*"):
-        pid = left.name.removeprefix(mine).removesuffix(REPLACED)
+    for leftover in folder.parent.glob(f"{glob.escape(mine)}*"):
+        pid = leftover.name.removeprefix(mine).removesuffix(REPLACED)
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)
     return folder.with_name(f"{mine}{os.getpid()}")
 
 
@@ -227,9 +259,9 @@ def _save(path: Path, array: np.ndarray | Pictures, blocks: Iterator[np.ndarray]
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": array.shape}
         np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
-            whole = np.ascontiguousarray(block)
-            file.write(whole.data)
-            digest.update(whole.data)
+            contiguous = np.ascontiguousarray(block)
+            file.write(contiguous.data)
+            digest.update(contiguous.data)
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
@@ -243,26 +275,12 @@ def _blocks(array: np.ndarray | Pictures) -> Iterator[np.ndarray]:
             yield array[start : start + BLOCK]
 
 
-def _readable(blocks: Iterator[np.ndarray], origin: str, remedy: str) -> Iterator[np.ndarray]:
-    with readable(origin, remedy):
+def _readable(blocks: Iterator[np.ndarray], origin: Origin) -> Iterator[np.ndarray]:
+    with origin.readable():
         yield from blocks
 
 
-@contextmanager
-def readable(origin: str, remedy: str) -> Iterator[None]:
-    """Turns whatever a damaged or hostile file makes of its reader into one message."""
-    try:
-        yield
-    except DAMAGE as error:
-        raise damaged(origin, f"{type(error).__name__}: {first_line(error)}", remedy) from None
-
-
-def damaged(origin: str, how: str, remedy: str) -> UsageError:
-    """What to say of images that cannot be read."""
-    return UsageError(f"{origin}: damaged, or not what it should be ({how})", remedy)
-
-
-def _told(blocks: Iterator[np.ndarray], total: int, say: Say) -> Iterator[np.ndarray]:
+def _reported(blocks: Iterator[np.ndarray], total: int, say: Say) -> Iterator[np.ndarray]:
     """The blocks, with a line for every tenth of them."""
     done = 0
     for block in blocks:

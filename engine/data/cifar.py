@@ -56,9 +56,9 @@ def _records(data: bytes, label: int) -> Arrays:
 
 
 def _pickled(data: bytes, key: bytes) -> Arrays:
-    found = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    images = np.asarray(found[b"data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
-    return images, np.asarray(found[key], dtype=np.int64)
+    batch = _Unpickler(io.BytesIO(data), encoding="bytes").load()
+    images = np.asarray(batch[b"data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
+    return images, np.asarray(batch[key], dtype=np.int64)
 
 
 class _Unpickler(pickle.Unpickler):

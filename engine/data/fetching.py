@@ -104,8 +104,8 @@ class _Part:
         """See whether the server goes on where the file ends or sends all of it anew. Raises UsageError."""
         self._answer = response
         if response.status_code == 206:
-            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-            if found is None or int(found[1]) != self.size or found[2] not in ("*", str(self._archive.size)):
+            span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+            if span is None or int(span[1]) != self.size or span[2] not in ("*", str(self._archive.size)):
                 self._refuse(f"bytes {response.headers.get('Content-Range')}")
         elif response.status_code == 200:
             length = response.headers.get("Content-Length")

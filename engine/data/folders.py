@@ -70,18 +70,17 @@ def _is_stale(data: Data, folder: Path) -> bool:
 def convert(data: Data, say: Say = print) -> None:
     """Make the cache. Raises UsageError, DiskError."""
     root, wanted = Path(str(data.path)), data.facts
-    found = listing(root)
-    if len(found.classes) != wanted.classes:
-        raise UsageError(f"{root}: {len(found.classes)} classes; needed: {wanted.classes}")
+    listed = listing(root)
+    if len(listed.classes) != wanted.classes:
+        raise UsageError(f"{root}: {len(listed.classes)} classes; needed: {wanted.classes}")
     cache.write(
         cache_folder(data),
-        _part(root, found.train, wanted),
-        _part(root, found.test, wanted),
+        _part(root, listed.train, wanted),
+        _part(root, listed.test, wanted),
         wanted,
-        origin=str(root),
-        remedy=REMEDY,
+        cache.Origin(str(root), REMEDY),
         say=say,
-        stamp=found.stamp,
+        stamp=listed.stamp,
     )
 
 

@@ -76,21 +76,22 @@ def _make(data: Data, folder: Path, say: Say) -> None:
             f"{data.name} has the parts {', '.join(parts)}; needed are train and one of {', '.join(TESTS)}"
         )
     columns = _columns(data.name, parts["train"], datasets)
-    with cache.readable(data.name, "Choose another data set."):
+    origin = cache.Origin(data.name, "Choose another data set.")
+    with origin.readable():
         facts, train, held = _arrays(parts["train"], parts[test], columns, size, datasets)
     say(f"{data.name}: {_room(folder, facts)}")
-    cache.write(folder, train, held, facts, origin=data.name, remedy="Choose another data set.", say=say)
+    cache.write(folder, train, held, facts, origin, say=say)
 
 
 def _announce(data: Data, info: Any, folder: Path, say: Say) -> None:
     """Say, before it is fetched, what a data set takes, as far as the hub tells. Raises DiskError."""
     parts = info.splits or {}
     test = _test_part(parts)
-    told = [f"{info.download_size / 1e6:,.0f} MB to fetch"] if info.download_size else []
+    needs = [f"{info.download_size / 1e6:,.0f} MB to fetch"] if info.download_size else []
     if "train" in parts and test is not None:
         pool, held = int(parts["train"].num_examples or 0), int(parts[test].num_examples or 0)
-        told.append("at most " + _room(folder, DataFacts(0, 3, int(data.size or 0), pool, held, flip=False)))
-    say(f"{data.name}: {', '.join(told) or 'the hub does not tell its size'}")
+        needs.append("at most " + _room(folder, DataFacts(0, 3, int(data.size or 0), pool, held, flip=False)))
+    say(f"{data.name}: {', '.join(needs) or 'the hub does not tell its size'}")
 
 
 def _room(folder: Path, facts: DataFacts) -> str:
@@ -104,7 +105,7 @@ def _test_part(parts: Any) -> str | None:
 
 def _columns(name: str, part: Any, datasets: Any) -> tuple[str, str]:
     """The one column of pictures and the one of classes. Raises UsageError."""
-    found = []
+    pair = []
     for what, kind in (("pictures (Image)", datasets.Image), ("classes (ClassLabel)", datasets.ClassLabel)):
         columns = [column for column, feature in part.features.items() if isinstance(feature, kind)]
         if "label" in columns:
@@ -112,8 +113,8 @@ def _columns(name: str, part: Any, datasets: Any) -> tuple[str, str]:
         if len(columns) != 1:
             there = ", ".join(f"{column}: {type(feature).__name__}" for column, feature in part.features.items())
             raise UsageError(f"{name} has {len(columns)} columns of {what} ({there}); needed is one of them")
-        found.append(columns[0])
-    return found[0], found[1]
+        pair.append(columns[0])
+    return pair[0], pair[1]
 
 
 def _arrays(

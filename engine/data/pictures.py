@@ -22,11 +22,11 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)  # a small file t
 
 
 class BadPictures(Exception):
-    """Pictures that cannot be read: `found` has a name and a reason for each."""
+    """Pictures that cannot be read: `reasons` has a name and a reason for each."""
 
-    def __init__(self, found: Sequence[str]) -> None:
-        super().__init__(f"{len(found)} pictures")
-        self.found = found
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__(f"{len(reasons)} pictures")
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def decode(data: bytes, channels: int, size: int) -> np.ndarray:
             raise ValueError(f"pixels of the kind {picture.mode}; needed are at most 8 bits a channel")
         if channels == 1 and picture.mode not in GREY:
             raise ValueError("a colour picture among grey ones")
-        whole = picture.convert("L" if channels == 1 else "RGB")
-    fitted = ImageOps.fit(whole, (size, size), Image.Resampling.BILINEAR)
+        converted = picture.convert("L" if channels == 1 else "RGB")
+    fitted = ImageOps.fit(converted, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(fitted).reshape(size, size, channels).transpose(2, 0, 1)
 
 

@@ -18,9 +18,9 @@ def table(library: str, path: str, rows: int, columns: int) -> NDArray[np.uint8]
 
     Raises UsageError where it is not what was expected.
     """
-    found = find_spec(library)
-    assert found is not None, "it is required, or was asked for before"
-    file = Path(str(found.origin)).parent / path
+    spec = find_spec(library)
+    assert spec is not None, "it is required, or was asked for before"
+    file = Path(str(spec.origin)).parent / path
     try:
         numbers = np.loadtxt(file, delimiter=",", dtype=np.uint8)
         if numbers.shape != (rows, columns):

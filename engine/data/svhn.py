@@ -30,11 +30,11 @@ def _matlab(path: Path) -> Arrays:
     from scipy.io import loadmat  # 0.2 s that other data sets need not pay
 
     try:
-        found = loadmat(path, variable_names=["X", "y"])
+        arrays = loadmat(path, variable_names=["X", "y"])
     except Exception as error:  # scipy raises many kinds for one meaning
         raise ValueError(f"{path.name}: {type(error).__name__}: {error}") from None
-    images = np.asarray(found["X"], dtype=np.uint8).transpose(3, 2, 0, 1)
-    labels = np.asarray(found["y"], dtype=np.int64).reshape(-1)
+    images = np.asarray(arrays["X"], dtype=np.uint8).transpose(3, 2, 0, 1)
+    labels = np.asarray(arrays["y"], dtype=np.int64).reshape(-1)
     return images, np.where(labels == 10, 0, labels)
 
 

@@ -53,11 +53,11 @@ def read(paths: Sequence[Path]) -> tuple[Arrays, Arrays]:
             names.append(name)
             labels.append(label[wnid])
     lines = content(f"{_ROOT}/val/val_annotations.txt").decode("ascii").splitlines()
-    told = [line.split("\t")[:2] for line in lines]
-    held = [f"{_ROOT}/val/images/{picture}" for picture, _ in told]
+    annotations = [line.split("\t")[:2] for line in lines]
+    held = [f"{_ROOT}/val/images/{picture}" for picture, _ in annotations]
     return (
         (Pictures(names, content, facts.channels, facts.size), np.array(labels, dtype=np.int64)),
-        (Pictures(held, content, facts.channels, facts.size), np.array([label[wnid] for _, wnid in told])),
+        (Pictures(held, content, facts.channels, facts.size), np.array([label[wnid] for _, wnid in annotations])),
     )
 
 

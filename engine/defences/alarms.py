@@ -34,27 +34,27 @@ def alarms(history: Sequence[Epoch], images: int, majority: float, *, over: bool
             "diverged": f"the training has diverged: held-out loss is {history[-1].loss} after epoch {len(history)}; "
             "try a lower learning rate or a longer warm-up"
         }
-    found: dict[str, str] = {}
+    signs: dict[str, str] = {}
     robust = [epoch.robust for epoch in history if epoch.robust is not None]
     if robust:
         best = max(robust)
         epoch = robust.index(best) + 1
         if best >= HAD and robust[-1] < LOST * best:
-            found["catastrophic"] = (
+            signs["catastrophic"] = (
                 f"catastrophic overfitting: held-out robust accuracy fell from {best:.1f}% to {robust[-1]:.1f}%; "
                 "try pgd instead of fgsm, or a smaller step"
             )
         elif max(robust[-2:]) < best - max(FALL, ERRORS * math.sqrt(2 * best * (100 - best) / images)):
-            found["overfitting"] = (
+            signs["overfitting"] = (
                 f"robust overfitting: held-out robust accuracy {robust[-1]:.1f}%, its best was {best:.1f}% after "
                 f'epoch {epoch}; `select = "best"` keeps that'
             )
     recent = history[-PATIENCE:]
     if (over or len(recent) == PATIENCE) and all(epoch.clean <= NEAR_MAJORITY * majority for epoch in recent):
         epochs = f"{len(recent)} epochs" if len(recent) > 1 else "its one epoch"
-        found["collapse"] = (
+        signs["collapse"] = (
             f"the training has collapsed: for {epochs} held-out accuracy, now {history[-1].clean:.1f}%, has been no "
             f"better than that of the most frequent class alone, {majority:.1f}%; "
             "try a lower learning rate or a longer warm-up"
         )
-    return found
+    return signs

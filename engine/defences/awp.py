@@ -18,11 +18,11 @@ PROXY_RATE = 0.01
 
 
 def worst_direction(
-    model: nn.Module, x_adv: Tensor, y: Tensor, compute: Compute, whole: int | None = None
+    model: nn.Module, x_adv: Tensor, y: Tensor, compute: Compute, global_batch: int | None = None
 ) -> dict[str, Tensor]:
     """By name of each weight tensor with more than one dimension: |w| / |dw| * dw for a step dw up CE(f(x_adv), y).
 
-    The mean is over the `whole` batch, of which x_adv and y may be the share of this rank; default: all there is.
+    The mean is over `global_batch` examples, of which x_adv and y may be the share of this rank; default: all there is.
     The model is used in its present mode; its statistics of BatchNorm stay as they are. Where a gradient is not finite
     the direction is 0: loss scaling leaves such a step out.
     """
@@ -32,7 +32,7 @@ def worst_direction(
         with compute.autocast():
             z = functional_call(model, weights | buffers, (x_adv,))
         chosen = {name: value for name, value in weights.items() if value.dim() > 1}
-        gradients = torch.autograd.grad(cross_entropy(z, y).sum() / (whole or len(y)), list(chosen.values()))
+        gradients = torch.autograd.grad(cross_entropy(z, y).sum() / (global_batch or len(y)), list(chosen.values()))
     distributed.sum_up(gradients)
     directions = {}
     for (name, weight), gradient in zip(chosen.items(), gradients, strict=True):

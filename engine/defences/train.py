@@ -22,7 +22,7 @@ from engine.data import Batch
 from engine.defences import LOSSES
 from engine.defences.alarms import Epoch, alarms
 from engine.defences.awp import perturbed, worst_direction
-from engine.defences.inoculation import Inoculation
+from engine.defences.inoculation import Inoculation, Inverted
 from engine.defences.losses import HELPER_REACH, helper_term
 from engine.stage import Context, EpochStage, Event, Meter
 
@@ -84,7 +84,7 @@ class Training(EpochStage):
         self.majority = 100.0 * int(labels.bincount().max()) / len(labels)
         self.best = (-math.inf, -math.inf)
         self.history: list[Epoch] = []
-        self.told: set[str] = set()
+        self.warned: set[str] = set()
 
     def _rate(self, step: int) -> float:
         assert self.stage.warmup_epochs is not None, "the profile was resolved"
@@ -97,33 +97,42 @@ class Training(EpochStage):
 
     def step(self, batch: Batch, epoch: int, logging: bool) -> dict[str, Tensor]:
         """Attack, loss, update; the accuracy shown is that on the attacked images."""
-        compute, model = self.context.compute, self.model
-        if isinstance(self.stage, Train) and self.stage.resolution and self.stage.ramp:
-            batch = resized(batch, side(epoch, self.stage.resolution, self.stage.ramp))
-        x_adv = self._attack(model, batch, self.stage.adversary, epoch) if self.attacks else batch.x
-        inverted = self.inoculation.invert(model, batch, x_adv, epoch) if self.inoculation else None
-        model.train()
+        batch = self._resized(batch, epoch)
+        x_adv = self._attack(self.model, batch, self.stage.adversary, epoch) if self.attacks else batch.x
+        inverted = self.inoculation.invert(self.model, batch, x_adv, epoch) if self.inoculation else None
+        self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(self.done)
         with self._worst_weights(x_adv, batch.y):
-            with compute.autocast():
-                z_nat = model(batch.x) if self.defence.clean_logits else None
-                z_adv = model(x_adv) if self.attacks or z_nat is None else z_nat
-            loss = self.loss(z_nat, z_adv, batch.y, self.stage.beta or 0.0)
-            if self.helper is not None:
-                loss = loss + self._helped(batch.x, x_adv)
-            shown = {"loss": loss, "accuracy": 100.0 * (z_adv.argmax(1) == batch.y)}
-            if self.inoculation and inverted:
-                term = self.inoculation.term(model, inverted, z_adv)
-                shown |= {"defence_loss": loss, "inoculation_loss": term}
-                loss = loss + self.inoculation.weight * term
-                shown["loss"] = loss
-                if logging:
-                    shown["kl_inversion"] = self.inoculation.distance(model, inverted)
-            self.descend(loss, self.optimizer, self.scaler)
+            shown = self._losses(batch, x_adv, inverted, logging)
+            self.descend(shown["loss"], self.optimizer, self.scaler)
         self.scaler.update()
         if self.mean is not None and self.stage.ema is not None:
-            follow(self.mean, model, self.stage.ema, self.done)
+            follow(self.mean, self.model, self.stage.ema, self.done)
+        return shown
+
+    def _resized(self, batch: Batch, epoch: int) -> Batch:
+        """The batch, at the resolution of the epoch if the stage ramps it."""
+        stage = self.stage
+        if not isinstance(stage, Train) or not stage.resolution or not stage.ramp:
+            return batch
+        return resized(batch, side(epoch, stage.resolution, stage.ramp))
+
+    def _losses(self, batch: Batch, x_adv: Tensor, inverted: Inverted | None, logging: bool) -> dict[str, Tensor]:
+        """Values (N,) to be shown, among them the `loss` to go down: that of the defence, and what CAFE adds to it."""
+        with self.context.compute.autocast():
+            z_nat = self.model(batch.x) if self.defence.clean_logits else None
+            z_adv = self.model(x_adv) if self.attacks or z_nat is None else z_nat
+        loss = self.loss(z_nat, z_adv, batch.y, self.stage.beta or 0.0)
+        if self.helper is not None:
+            loss = loss + self._helper_loss(self.helper, batch.x, x_adv)
+        shown = {"loss": loss, "accuracy": 100.0 * (z_adv.argmax(1) == batch.y)}
+        if self.inoculation is None or inverted is None:
+            return shown
+        term = self.inoculation.term(self.model, inverted, z_adv)
+        shown |= {"loss": loss + self.inoculation.weight * term, "defence_loss": loss, "inoculation_loss": term}
+        if logging:
+            shown["kl_inversion"] = self.inoculation.distance(self.model, inverted)
         return shown
 
     @property
@@ -135,15 +144,14 @@ class Training(EpochStage):
         """Where the loss is taken: at the weights as they are, or perturbed against the network."""
         if not self.defence.awp:
             return nullcontext()
-        directions = worst_direction(self.model, x_adv, y, self.context.compute, self.whole)
+        directions = worst_direction(self.model, x_adv, y, self.context.compute, self.global_batch)
         return perturbed(self.model, directions, self.stage.awp_gamma)
 
-    def _helped(self, x: Tensor, x_adv: Tensor) -> Tensor:
-        """The term of the helper example, which lies beyond the adversarial one and may leave the box."""
-        assert self.helper is not None, "asked before"
+    def _helper_loss(self, helper: nn.Module, x: Tensor, x_adv: Tensor) -> Tensor:
+        """The term (N,) of the helper example, which lies beyond the adversarial one and may leave the box."""
         with self.context.compute.autocast():
             with torch.no_grad():
-                z_standard = self.helper(x_adv)
+                z_standard = helper(x_adv)
             z_helper = self.model(x + HELPER_REACH * (x_adv - x))
         return helper_term(z_helper, z_standard)
 
@@ -176,8 +184,8 @@ class Training(EpochStage):
         self.history.append(seen)
         held_out, over = len(self.context.data.validation), epoch + 1 == self.epochs
         for kind, text in alarms(self.history, held_out, self.majority, over=over).items():
-            if kind not in self.told:
-                self.told.add(kind)
+            if kind not in self.warned:
+                self.warned.add(kind)
                 yield WarningNote(stage=self.id, text=text)
 
     def finish(self) -> Iterator[Event]:
@@ -214,11 +222,11 @@ class Training(EpochStage):
     def state(self) -> dict[str, Any]:
         """With the held-out scores so far."""
         history = [tuple(epoch) for epoch in self.history]
-        return super().state() | {"best": self.best, "history": history, "told": sorted(self.told)}
+        return super().state() | {"best": self.best, "history": history, "told": sorted(self.warned)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
         super().restore(state)
         self.best = tuple(state["best"])
         self.history = [Epoch(*epoch) for epoch in state["history"]]
-        self.told = set(state["told"])
+        self.warned = set(state["told"])

@@ -45,7 +45,7 @@ class FeatureBank:
         self._views = views
         self._wanted = place
         self._held: Tensor | None = None  # (views, 2, M, C, H, W)
-        self._there = torch.zeros(views, len(index), dtype=torch.bool, device=index.device)
+        self._present = torch.zeros(views, len(index), dtype=torch.bool, device=index.device)
         self._missing = [len(index)] * views
         self.place = place
 
@@ -56,7 +56,7 @@ class FeatureBank:
 
     def forget(self) -> None:
         """Begin a new draw."""
-        self._there.zero_()
+        self._present.zero_()
         self._missing = [len(self.index)] * self._views
 
     def features(self, view: int, index: Tensor, make: Callable[[], Features]) -> Features:
@@ -65,21 +65,22 @@ class FeatureBank:
         Raises DiskError or RunFailed when there is no room for a bank.
         """
         rows = torch.searchsorted(self.index, index)
-        if self._missing[view] and not bool(self._there[view, rows].all()):
-            found = make()
-            self._keep(view, rows, found)
-            return found
+        if self._missing[view] and not bool(self._present[view, rows].all()):
+            features = make()
+            self._keep(view, rows, features)
+            return features
         assert self._held is not None, "something was kept"
         F_nat, F_adv = (part[rows.to(part.device)] for part in self._held[view])
         return F_nat.to(index.device), F_adv.to(index.device)
 
-    def _keep(self, view: int, rows: Tensor, found: Features) -> None:
+    def _keep(self, view: int, rows: Tensor, features: Features) -> None:
+        """Hold F_nat and F_adv (N,C,H,W) of the examples at `rows` (N,)."""
         if self._held is None:
-            self._held = self._room(found[0])
-        for part, features in zip(self._held[view], found, strict=True):
-            part[rows.to(part.device)] = features.to(part.device)
-        self._there[view, rows] = True
-        self._missing[view] = len(self.index) - int(self._there[view].sum())
+            self._held = self._room(features[0])
+        for held, new in zip(self._held[view], features, strict=True):
+            held[rows.to(held.device)] = new.to(held.device)
+        self._present[view, rows] = True
+        self._missing[view] = len(self.index) - int(self._present[view].sum())
 
     def _room(self, features: Tensor) -> Tensor:
         """Storage for all features of the dtype and shape (N,C,H,W) of these."""

@@ -43,9 +43,9 @@ class GameRun(EpochStage):
         own = distributed.share(context.data.train.index)
         self.bank = FeatureBank(own, stage.views, stage.bank) if stage.reuse_epochs > 1 else None
         self.held_out = FeatureBank(self._measured(context.data.validation.index), 1, stage.bank)
-        self.drawn = -1  # the draw of the adversary that the bank is of
+        self.drawn = -1  # the draw of the adversary whose features the bank holds
         self.readings: dict[str, float] = {}
-        self.told: set[str] = set()
+        self.warned: set[str] = set()
 
     def _optimizer(self, network: nn.Module) -> torch.optim.AdamW:
         stage = self.stage
@@ -129,39 +129,48 @@ class GameRun(EpochStage):
 
     def step(self, batch: Batch, epoch: int, logging: bool) -> dict[str, Tensor]:
         """One step of g up psi - lambda*regulariser, then one of h down psi, with g(Z) computed anew in between."""
-        F_nat, F_adv = self._training_features(batch, epoch)
-        Z = F_adv - F_nat
-        shown = self._step_test_function(F_nat, Z, batch.y)
-        shown |= self._step_hypothesis(F_nat, Z, batch.y)
+        # The classifier is cut into features f_l and head f_l+. It never learns here, so that its features of N images
+        # are data: for each, C channels at H x W positions.
+        F_nat, F_adv = self._training_features(batch, epoch)  # f_l(x), f_l(x_adv)        (N,C,H,W) each
+        Z = F_adv - F_nat  # the instrument: what the attack alone has changed            (N,C,H,W)
+        shown = self._step_test_function(F_nat, Z, batch.y)  # max over g ...             (N,) each
+        shown |= self._step_hypothesis(F_nat, Z, batch.y)  # ... then min over h          (N,)
         if logging:
             shown = self._readings(F_nat, F_adv, batch.y) | shown  # psi and regulariser as the step minimised them
         return shown
 
     def _step_test_function(self, F_nat: Tensor, Z: Tensor, y: Tensor) -> dict[str, Tensor]:
-        self.h.requires_grad_(False)
+        """One step of g, for features F_nat and Z (N,C,H,W) and labels y (N,); what it saw, (N,) each."""
+        self.h.requires_grad_(False)  # the gradient passes through h to g; one for the weights of h would be wasted
         with self.context.compute.autocast():
-            treatment = self.g(Z)
-            omega_g = omega(self.model.head, F_nat, treatment)
-            omega_h = omega(self.model.head, F_nat, self.h(treatment))
-        psi, distance = moment(omega_h, omega_g, y), regulariser(treatment, Z)
-        loss = self.stage.lambda_ * distance - psi
+            treatment = self.g(Z)  # T' = g(Z), the worst-case counterfactual                         (N,C,H,W)
+            omega_g = omega(self.model.head, F_nat, treatment)  # Omega(g(Z)): log softmax of CF      (N,K), fp32
+            omega_h = omega(self.model.head, F_nat, self.h(treatment))  # Omega(h(g(Z))): of CC       (N,K), fp32
+        # Outside autocast, in fp32. psi is the product of two log-likelihoods of the true class, both at most 0: it is
+        # large where neither CF nor CC answers right. The regulariser keeps g(Z) near Z, so that g cannot win by going
+        # beyond what an attack does to the features.
+        psi = moment(omega_h, omega_g, y)  # Omega(h(g(Z)))[y] * Omega(g(Z))[y]                       (N,)
+        distance = regulariser(treatment, Z)  # mean over C,H,W of (g(Z) - Z)^2                       (N,)
+        loss = self.stage.lambda_ * distance - psi  # to go down it is to go up psi - lambda*regulariser  (N,)
         self._update(self.optimizer_g, loss)
         self.h.requires_grad_(True)
         return {"psi": psi, "regulariser": distance, "test_function_loss": loss}
 
     def _step_hypothesis(self, F_nat: Tensor, Z: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """One step of h against g as it is after its own, for features (N,C,H,W) and labels (N,); its loss (N,)."""
         with self.context.compute.autocast():
-            with torch.no_grad():
-                treatment = self.g(Z)
-                omega_g = omega(self.model.head, F_nat, treatment)
-            omega_h = omega(self.model.head, F_nat, self.h(treatment))
-        loss = moment(omega_h, omega_g, y)
+            with torch.no_grad():  # for h, what g makes is given: no graph of g, and none of the head above it
+                treatment = self.g(Z)  # anew, as g has moved: h answers the g it will be judged by   (N,C,H,W)
+                omega_g = omega(self.model.head, F_nat, treatment)  # Omega(g(Z)): a weight for each example  (N,K)
+            omega_h = omega(self.model.head, F_nat, self.h(treatment))  # Omega(h(g(Z))), which h raises      (N,K)
+        loss = moment(omega_h, omega_g, y)  # psi alone: the regulariser does not depend on h         (N,)
         self._update(self.optimizer_h, loss)
         return {"hypothesis_loss": loss}
 
     def _update(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """One step of a player down the mean of its losses (N,) over the images of all ranks."""
         self.descend(loss, optimizer, self.scaler)
-        self.scaler.update()
+        self.scaler.update()  # after either step, as the two players share one scale
 
     def _readings(self, F_nat: Tensor, F_adv: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The four accuracies and cross-entropies, psi, the regulariser and |Z|, with h and g in eval mode."""
@@ -190,34 +199,26 @@ class GameRun(EpochStage):
 
     def _diagnosis(self) -> dict[str, float]:
         """How near the game is to its saddle point, on held-out images."""
-        stage, seen = self.stage, []
+        stage, play = self.stage, saddle.Play(self.model.head, self.h, self.g)
+        parts = []
         for batch in self.context.data.validation.first(DIAGNOSED).batches(MEASURED, self.context.compute):
             F_nat, F_adv = self._held_out_features(batch)
-            seen.append(saddle.HeldOut(F_nat, F_adv - F_nat, batch.y))
-        held_out = saddle.HeldOut(*map(torch.cat, zip(*seen, strict=True)))
+            parts.append(saddle.HeldOut(F_nat, F_adv - F_nat, batch.y))
+        held_out = saddle.HeldOut(*map(torch.cat, zip(*parts, strict=True)))
         with self.context.compute.autocast():
-            found = saddle.shape_of_play(self.model.head, self.h, self.g, held_out)
+            values = saddle.shape_of_play(play, held_out)
         if stage.regret_steps and len(held_out.y) >= saddle.FEWEST:
-            found["regret"] = saddle.regret(
-                self.model.head,
-                self.h,
-                self.g,
-                self.optimizer_g,
-                self.scaler,
-                held_out,
-                self.context.compute,
-                lambda_=stage.lambda_,
-                steps=stage.regret_steps,
-            )
-        return {f"val_{name}": value for name, value in found.items()}
+            practice = saddle.Practice(self.optimizer_g, self.scaler, stage.regret_steps)
+            values["regret"] = saddle.regret(play, practice, held_out, self.context.compute, stage.lambda_)
+        return {f"val_{name}": value for name, value in values.items()}
 
     def end_epoch(self, epoch: int) -> Iterator[Event]:
         """The readings and the diagnosis on the held-out images."""
         values = self.measure(self.context.data.validation, "val_", self._held_out_features) | self._diagnosis()
         yield self.scalars(values, epoch + 1.0)
         for kind, text in saddle.alarms(values).items():
-            if kind not in self.told:
-                self.told.add(kind)
+            if kind not in self.warned:
+                self.warned.add(kind)
                 yield WarningNote(stage=self.id, text=text)
 
     def finish(self) -> Iterator[Event]:
@@ -246,9 +247,9 @@ class GameRun(EpochStage):
 
     def state(self) -> dict[str, Any]:
         """With the alarms that have been raised."""
-        return super().state() | {"told": sorted(self.told)}
+        return super().state() | {"told": sorted(self.warned)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
         super().restore(state)
-        self.told = set(state["told"])
+        self.warned = set(state["told"])

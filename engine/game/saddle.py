@@ -26,6 +26,14 @@ NOTHING = 1e-3
 """psi, a product, below which nothing is left to play for: one of the likelihoods of the true class is near 1."""
 
 
+class Play(NamedTuple):
+    """The two players as they stand, and the head of the classifier, f_l+, through which they are judged."""
+
+    head: nn.Module
+    h: nn.Module
+    g: nn.Module
+
+
 class HeldOut(NamedTuple):
     """Features of images that nobody trains on: F_nat and Z (N,C,H,W), labels (N,)."""
 
@@ -39,52 +47,51 @@ class HeldOut(NamedTuple):
         return HeldOut(*(part[:middle] for part in self)), HeldOut(*(part[middle:] for part in self))
 
 
-def payoff(head: nn.Module, h: nn.Module, g: nn.Module, seen: HeldOut, compute: Compute, lambda_: float) -> Tensor:
+def payoff(play: Play, seen: HeldOut, compute: Compute, lambda_: float) -> Tensor:
     """What g climbs and h, through psi, descends: E[psi] - lambda * E[mean((g(Z) - Z)^2)], a scalar.
 
     Autocast keeps copies of weights as long as it lasts: here for one answer, so that the next sees a step between.
     """
     with compute.autocast():
-        treatment = g(seen.Z)
-        omega_g, omega_h = omega(head, seen.F_nat, treatment), omega(head, seen.F_nat, h(treatment))
+        treatment = play.g(seen.Z)
+        omega_g = omega(play.head, seen.F_nat, treatment)
+        omega_h = omega(play.head, seen.F_nat, play.h(treatment))
     return moment(omega_h, omega_g, seen.y).mean() - lambda_ * regulariser(treatment, seen.Z).mean()
 
 
-def regret(
-    head: nn.Module,
-    h: nn.Module,
-    g: nn.Module,
-    optimizer: torch.optim.AdamW,
-    scaler: torch.amp.GradScaler,
-    seen: HeldOut,
-    compute: Compute,
-    *,
-    lambda_: float,
-    steps: int,
-) -> float:
+class Practice(NamedTuple):
+    """How a copy of g is trained on: `steps` steps with copies of the optimizer of g and of its loss scaling."""
+
+    optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    steps: int
+
+
+def regret(play: Play, practice: Practice, seen: HeldOut, compute: Compute, lambda_: float) -> float:
     """By how much the payoff grows when a copy of g is trained on against h as it is: about 0 at a saddle point.
 
-    The copy takes `steps` steps with copies of its optimizer and loss scaling on one half of the images; both are
-    measured on the other half. It is a lower bound of what the best g would gain. What is copied stays as it is, and h.
+    The copy practises on one half of the images; it and g are measured on the other half. It is a lower bound of what
+    the best g would gain. What is copied stays as it is, and h.
     """
-    practice, test = seen.halves()
-    better = deepcopy(g).train()
-    climber = torch.optim.AdamW(better.parameters())
-    climber.load_state_dict(deepcopy(optimizer.state_dict()))
-    scaling = compute.scaler()
-    scaling.load_state_dict(scaler.state_dict())
-    with attacked(h):
-        for _ in range(steps):
-            climber.zero_grad(set_to_none=True)
-            scaling.scale(-payoff(head, h, better, practice, compute, lambda_)).backward()
-            scaling.step(climber)
-            scaling.update()
-        with attacked(g), torch.no_grad():
-            before, after = (payoff(head, h, player, test, compute, lambda_) for player in (g, better.eval()))
+    training, test = seen.halves()
+    better = play._replace(g=deepcopy(play.g).train())
+    optimizer = torch.optim.AdamW(better.g.parameters())
+    optimizer.load_state_dict(deepcopy(practice.optimizer.state_dict()))
+    scaler = compute.scaler()
+    scaler.load_state_dict(practice.scaler.state_dict())
+    with attacked(play.h):
+        for _ in range(practice.steps):
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(-payoff(better, training, compute, lambda_)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        better.g.eval()
+        with attacked(play.g), torch.no_grad():
+            before, after = (payoff(players, test, compute, lambda_) for players in (play, better))
     return float(after - before)
 
 
-def shape_of_play(head: nn.Module, h: nn.Module, g: nn.Module, seen: HeldOut) -> dict[str, float]:
+def shape_of_play(play: Play, seen: HeldOut) -> dict[str, float]:
     """How far g is from the identity, and what it matters to the classifier which example h answers to.
 
     treatment_distance is |g(Z) - Z| / |Z|. counterfactual_kl is mean KL(Adv || CF) / mean KL(Adv || clean answer), near
@@ -95,12 +102,12 @@ def shape_of_play(head: nn.Module, h: nn.Module, g: nn.Module, seen: HeldOut) ->
     """
 
     def logits(w: Tensor | float) -> Tensor:
-        z = head(seen.F_nat + w).float()
+        z = play.head(seen.F_nat + w).float()
         return z - z.mean(1, keepdim=True)
 
-    with attacked(h), attacked(g), torch.no_grad():
-        treatment = g(seen.Z)
-        answer = h(treatment)
+    with attacked(play.h), attacked(play.g), torch.no_grad():
+        treatment = play.g(seen.Z)
+        answer = play.h(treatment)
         away, length = (w.float().flatten(1).norm(dim=1) for w in (treatment - seen.Z, seen.Z))
         clean, adv = logits(0.0), logits(seen.Z)
         kl, attack = kl_divergence(adv, logits(treatment)), kl_divergence(adv, clean)
@@ -121,24 +128,24 @@ def alarms(values: Mapping[str, float]) -> dict[str, str]:
             "diverged": f"the game has diverged: not finite numbers are {', '.join(diverged)}; "
             "try a lower learning rate"
         }
-    found: dict[str, str] = {}
+    signs: dict[str, str] = {}
     distance, kl, spread = (
         values[f"val_{name}"] for name in ("treatment_distance", "counterfactual_kl", "hypothesis_spread")
     )
     if distance < LITTLE or kl < ALIKE:
-        found["identity"] = (
+        signs["identity"] = (
             f"the test function is almost the identity: CF is {100 * kl:.1f}% as far from Adv as the clean answer is "
             f"(KL), g(Z) {100 * distance:.1f}% of |Z| away from Z, so there is no counterfactual to learn from; "
             "try a smaller lambda or a higher learning rate"
         )
     if spread < LITTLE:
-        found["constant"] = (
+        signs["constant"] = (
             "the hypothesis model is constant or without effect: with one answer for all examples the logits would "
             f"change by {100 * spread:.1f}% of what they differ by; try more epochs or another learning rate"
         )
     if values["val_psi"] < NOTHING:
-        found["psi"] = (
+        signs["psi"] = (
             f"psi has gone to {values['val_psi']:.2g}: for almost every image CC or CF is sure of the true class and "
             "nothing is left to play for; try a weaker base network or a larger eps"
         )
-    return found
+    return signs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 
@@ -20,35 +20,20 @@ MODELS: dict[str, Callable[..., Classifier]] = {
 """Name -> builder, called with `Inputs` and the options of the family. `build` draws the weights."""
 
 
-def build(
-    name: str,
-    *,
-    classes: int,
-    channels: int,
-    size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    seed: int,
-    folder: str = "",
-    **options: float,
-) -> nn.Module:
-    """The network `name` on the CPU, in train mode, for images (channels,size,size) in [0,1] of `classes` classes.
+def build(name: str, inputs: Inputs, *, seed: int, folder: str = "", **options: float) -> nn.Module:
+    """The network `name` on the CPU, in train mode: a Classifier if it is one of ours.
 
-    It is a Classifier if it is one of ours.
-
-    `mean` and `std` (one value a channel, of images in [0,1]) become part of the state dict. The weights are a
-    function of `seed` alone, and no global random state is read or changed. `options` are those of its row:
-    `dropout` in [0,1) of wide residual networks. `folder` is where a function of the user is looked for first. Raises
-    ValueError.
+    The constants of `inputs` become part of the state dict. The weights are a function of `seed` alone, and no global
+    random state is read or changed. `options` are those of its row: `dropout` in [0,1) of wide residual networks.
+    `folder` is where a function of the user is looked for first. Raises ValueError.
     """
     if is_foreign(name):
-        return build_foreign(name, Inputs(classes, channels, size, tuple(mean), tuple(std)), seed, folder)
+        return build_foreign(name, inputs, seed, folder)
     if name not in MODELS:
         near = get_close_matches(name, MODELS, 1, 0.5)
         guess = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"model: found {name!r}; {guess}allowed: {', '.join(MODELS)}")
     smallest = smallest_image(name)
-    if size < smallest:
-        raise ValueError(f"size: found {size}; {name} needs images of at least {smallest}x{smallest}")
-    inputs = Inputs(classes, channels, size, tuple(mean), tuple(std))
+    if inputs.size < smallest:
+        raise ValueError(f"size: found {inputs.size}; {name} needs images of at least {smallest}x{smallest}")
     return materialise(partial(MODELS[name], inputs, **options), seed, draw_classifier_weights)

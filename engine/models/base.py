@@ -56,6 +56,14 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
+def normalise_with(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Make these constants, one of each for a channel, those that the network normalises images with."""
+    for module in network.modules():
+        if isinstance(module, Normalise):
+            for buffer, values in ((module.mean, mean), (module.std, std)):
+                buffer.copy_(torch.tensor(values).view(1, -1, 1, 1))
+
+
 class GlobalAveragePool(nn.Module):
     """The mean of every channel: (N,C,H,W) to (N,C)."""
 

@@ -101,7 +101,7 @@ def _pieces(height: int, width: int) -> tuple[tuple[bool, int, int, slice, slice
     One piece for all rows together if they are whole, as then they lie without a gap, otherwise one for each. Each
     tells first whether it is the first of its tap; the centre, which meets everything, comes before all others.
     """
-    found = []
+    pieces = []
     for ky, kx in sorted(product(range(3), range(3)), key=lambda tap: tap != (1, 1)):
         top, bottom = max(0, 1 - ky), height - max(0, ky - 1)
         columns = slice(max(0, 1 - kx), width - max(0, kx - 1))
@@ -110,8 +110,8 @@ def _pieces(height: int, width: int) -> tuple[tuple[bool, int, int, slice, slice
         for part in parts:
             if part.start < part.stop and columns.start < columns.stop:
                 met_rows = slice(part.start + ky - 1, part.stop + ky - 1)
-                found.append((part.start == top, ky, kx, part, columns, met_rows, met))
-    return tuple(found)
+                pieces.append((part.start == top, ky, kx, part, columns, met_rows, met))
+    return tuple(pieces)
 
 
 def _products(Y: Tensor, X: Tensor, T: Tensor) -> Iterator[tuple[bool, Tensor, Tensor, Tensor]]:

@@ -65,9 +65,9 @@ class _Synced(_BatchNorm):
         place[distributed.rank()] = 1
         counts, means, spreads = _Sum.apply(slots + place * own).split([1, *[self.num_features] * 2], dim=1)
         count = counts.sum().detach()
-        whole = (counts * means).sum(0) / count
-        variance = (spreads + counts * (means - whole).square()).sum(0) / count
-        return whole, variance, count
+        overall = (counts * means).sum(0) / count
+        variance = (spreads + counts * (means - overall).square()).sum(0) / count
+        return overall, variance, count
 
 
 def _by_channel(values: Tensor, x: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from engine.contract.profile.schema import Adversary, Evaluate
 from engine.data import Batch, Images
 from engine.device import Compute
 from engine.models import build
+from engine.models.base import Inputs
 from tests.linear import example, many_classes
 
 CPU = Compute(torch.device("cpu"))
@@ -443,7 +444,7 @@ def test_causal_logits_are_those_of_the_formula() -> None:
 
 
 def test_causal_logits_in_train_mode_use_the_statistics_of_the_batch() -> None:
-    model = build("small", classes=3, channels=1, size=8, mean=(0.5,), std=(0.5,), seed=0).eval()
+    model = build("small", Inputs(3, 1, 8, (0.5,), (0.5,)), seed=0).eval()
     x, x_adv, still = torch.rand(8, 1, 8, 8), torch.rand(8, 1, 8, 8), torch.nn.Identity()
     frozen = causal_logits(model, still, x, x_adv, CPU)
     assert torch.allclose(frozen, model(x_adv), atol=1e-5), "h the identity: AC is Adv"

@@ -186,7 +186,7 @@ def play(g: nn.Module, lambda_: float, seen: saddle.HeldOut, steps: int = 200) -
     optimizer = torch.optim.AdamW(g.parameters(), lr=0.02, weight_decay=0.0)
     on_cpu = Compute(torch.device("cpu"))
     h, scaler = Scaled(0.5), on_cpu.scaler()
-    return saddle.regret(Pooled(), h, g, optimizer, scaler, seen, on_cpu, lambda_=lambda_, steps=steps)
+    return saddle.regret(saddle.Play(Pooled(), h, g), saddle.Practice(optimizer, scaler, steps), seen, on_cpu, lambda_)
 
 
 def test_regret_is_nothing_at_the_best_answer_and_the_whole_gap_away_from_it() -> None:
@@ -213,7 +213,8 @@ def test_regret_is_much_the_same_in_every_number_format() -> None:
         seen = saddle.HeldOut(*torch.randn(2, 128, 16, 5, 5), torch.randint(0, 10, (128,)))
         compute = Compute(torch.device("cpu"), dtype)
         scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=dtype == torch.float16)  # as after some steps
-        found[dtype] = saddle.regret(head, h, g, optimizer, scaler, seen, compute, lambda_=1.0, steps=5)
+        practice = saddle.Practice(optimizer, scaler, steps=5)
+        found[dtype] = saddle.regret(saddle.Play(head, h, g), practice, seen, compute, lambda_=1.0)
     assert found[torch.bfloat16] == pytest.approx(found[torch.float32], rel=0.05)
     assert found[torch.float16] == pytest.approx(found[torch.float32], rel=0.05)
 
@@ -221,7 +222,7 @@ def test_regret_is_much_the_same_in_every_number_format() -> None:
 def shape(h: nn.Module, g: nn.Module, head: nn.Module | None = None) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     F_nat, Z = (torch.randn(16, 3, 2, 2, generator=generator) for _ in range(2))
-    return saddle.shape_of_play(head or Pooled(), h, g, saddle.HeldOut(F_nat, Z, torch.zeros(16)))
+    return saddle.shape_of_play(saddle.Play(head or Pooled(), h, g), saddle.HeldOut(F_nat, Z, torch.zeros(16)))
 
 
 SOUND = {"val_treatment_distance": 1.0, "val_counterfactual_kl": 0.3, "val_hypothesis_spread": 0.8, "val_psi": 0.2}
@@ -277,7 +278,8 @@ def test_a_g_that_is_the_identity_as_far_as_it_can_be_is_told() -> None:
     g = build_treatment((8, 2, 2), seed=0)
 
     def found() -> dict[str, float]:
-        return {f"val_{name}": v for name, v in saddle.shape_of_play(Pooled(), Scaled(1.0), g, test).items()}
+        shape = saddle.shape_of_play(saddle.Play(Pooled(), Scaled(1.0), g), test)
+        return {f"val_{name}": value for name, value in shape.items()}
 
     assert "identity" not in saddle.alarms({"val_psi": 1.0} | found())
     optimizer = torch.optim.AdamW(g.parameters())

@@ -35,8 +35,8 @@ def one_thread() -> Iterator[None]:
 def made(
     name: str, *, size: int = 32, classes: int = 10, channels: int = 3, seed: int = 0, **options: float
 ) -> Classifier:
-    mean, std = [0.4 + 0.1 * i for i in range(channels)], [0.2 + 0.1 * i for i in range(channels)]
-    return build(name, classes=classes, channels=channels, size=size, mean=mean, std=std, seed=seed, **options)
+    mean, std = (tuple(first + 0.1 * i for i in range(channels)) for first in (0.4, 0.2))
+    return build(name, Inputs(classes, channels, size, mean, std), seed=seed, **options)
 
 
 def outline(name: str, *, size: int = 32, classes: int = 10) -> Classifier:
@@ -196,7 +196,7 @@ def test_residual_cuts_come_after_a_relu(name: str) -> None:
 
 
 def test_normalisation_travels_in_the_state_dict() -> None:
-    model, other = made("small"), build("small", classes=10, channels=3, size=32, mean=[0] * 3, std=[1] * 3, seed=1)
+    model, other = made("small"), build("small", Inputs(10, 3, 32, (0,) * 3, (1,) * 3), seed=1)
     x = images(model)
     torch.testing.assert_close(
         next(model.features.children())(x),
@@ -274,17 +274,19 @@ def test_dropout_acts_in_training_only_and_adds_no_tensors() -> None:
         ({"channels": 0}, "channels: found 0; .* at least 1"),
         ({"size": 7}, "size: found 7; small needs images of at least 8x8"),
         ({"name": "vgg11", "size": 31}, "size: found 31; vgg11 needs images of at least 32x32"),
-        ({"mean": [0.5]}, "mean: found 1 values; 3 are needed"),
-        ({"std": [0.5] * 4}, "std: found 4 values; 3 are needed"),
-        ({"std": [0.5, 0.0, 0.5]}, "std: found .*; every value must be greater than 0"),
-        ({"std": [0.5, math.nan, 0.5]}, "std: found .*; every value must be greater than 0"),
+        ({"mean": (0.5,)}, "mean: found 1 values; 3 are needed"),
+        ({"std": (0.5,) * 4}, "std: found 4 values; 3 are needed"),
+        ({"std": (0.5, 0.0, 0.5)}, "std: found .*; every value must be greater than 0"),
+        ({"std": (0.5, math.nan, 0.5)}, "std: found .*; every value must be greater than 0"),
         ({"name": "wrn-28-10", "dropout": 1.0}, "dropout: found 1.0; allowed: 0 or more, and less than 1"),
     ],
 )
 def test_what_cannot_be_built_is_said_in_one_sentence(change: dict[str, object], message: str) -> None:
-    good = {"name": "small", "classes": 10, "channels": 3, "size": 32, "mean": [0.5] * 3, "std": [0.2] * 3, "seed": 0}
+    inputs = {"classes": 10, "channels": 3, "size": 32, "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    inputs |= {key: value for key, value in change.items() if key in inputs}
+    options = {key: value for key, value in change.items() if key not in inputs}
     with pytest.raises(ValueError, match=message) as caught:
-        build(**{**good, **change})  # type: ignore[arg-type]
+        build(**{"name": "small", "inputs": Inputs(**inputs), "seed": 0, **options})  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 

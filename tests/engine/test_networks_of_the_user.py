@@ -12,6 +12,7 @@ from torch import nn
 
 from engine.contract.errors import UsageError
 from engine.models import build
+from engine.models.base import Inputs
 
 NETWORK = "from torch import nn\ndef make(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
 
@@ -24,7 +25,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
     def make(name: str) -> nn.Module:
         importlib.invalidate_caches()
-        return build(name, classes=10, channels=1, size=8, mean=[0.5], std=[0.5], seed=0, folder=str(tmp_path))
+        return build(name, Inputs(10, 1, 8, (0.5,), (0.5,)), seed=0, folder=str(tmp_path))
 
     yield make
     for name in set(sys.modules) - before:

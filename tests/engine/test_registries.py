@@ -48,6 +48,7 @@ from engine.contract.run import rundir
 from engine.contract.run.records import Cell
 from engine.contract.run.rundir import RunDir
 from engine.device import Compute
+from engine.models.base import Inputs
 from engine.registry import resolve
 from tests.engine.test_archives import published, write, zip_of
 from tests.engine.test_grid import keep_in_memory, noise_for
@@ -205,9 +206,9 @@ def test_a_model_runs_by_its_name(name: str, quick_run: Callable[..., RunDir], m
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_says_what_it_takes(name: str) -> None:
-    inputs = {"classes": 10, "channels": 3, "mean": (0.5,) * 3, "std": (0.2,) * 3, "seed": 0}
+    inputs = Inputs(10, 3, smallest_image(name) - 1, mean=(0.5,) * 3, std=(0.2,) * 3)
     with pytest.raises(ValueError, match=f"at least {smallest_image(name)}x"):
-        models.build(name, size=smallest_image(name) - 1, **inputs)  # type: ignore[arg-type]
+        models.build(name, inputs, seed=0)
     _, *taken = inspect.signature(resolve(MODELS[name].builder)).parameters
     assert set(taken) == {*MODELS[name].arguments, *MODELS[name].options}
     assert set(MODELS[name].options) <= {field.name for field in structs.fields(schema.Model)}

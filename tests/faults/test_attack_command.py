@@ -25,6 +25,7 @@ from engine.checkpoints import own as checkpoints
 from engine.contract.run.rundir import RunDir
 from engine.contract.weights import read_facts
 from engine.models import build
+from engine.models.base import Inputs
 from tests.ui.test_cli import cafe
 
 SHAPE = {"classes": 10, "channels": 1, "size": 8, "mean": [0.3], "std": [0.37]}
@@ -55,7 +56,7 @@ QUICK = ("--limit", "40", "--set", "compute.threads=1")
 def folder(tmp_path: Path) -> Path:
     """A working directory with a module of networks, and with the weights of one of ours in several forms."""
     (tmp_path / "mine.py").write_text(NETWORKS)
-    model = build("small", seed=0, **SHAPE)  # type: ignore[arg-type]
+    model = build("small", Inputs(10, 1, 8, (0.3,), (0.37,)), seed=0)
     checkpoints.save_weights(tmp_path / "ours.safetensors", {"classifier": model}, FACTS)
     torch.save(model.state_dict(), tmp_path / "plain.pt")
     wrapped = {

@@ -14,20 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from engine.checkpoints import own as checkpoints
-from engine.checkpoints.foreign import PUBLISHED, _layers, convert, load_foreign
+from engine.checkpoints.matching import by_layer
 from engine.contract.errors import CheckpointError, UsageError
 from engine.contract.weights import read_facts
+from engine.convert import convert
 from engine.models import build
-from engine.models.base import Normalise
+from engine.models.base import Inputs, Normalise
+from engine.models.loading import PUBLISHED, load_foreign
 from engine.models.treatment import build_treatment
 
-CIFAR = {"classes": 10, "channels": 3, "size": 32}
 MEAN, STD = PUBLISHED["cifar10"]
+CIFAR = Inputs(10, 3, 32, MEAN, STD)
 
 
 def network(name: str) -> nn.Module:
     """One of ours with statistics that are not those of a new network."""
-    made = build(name, seed=1, mean=MEAN, std=STD, **CIFAR)  # type: ignore[arg-type]
+    made = build(name, CIFAR, seed=1)
     generator = torch.Generator().manual_seed(0)
     for module in made.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -121,7 +123,7 @@ def test_classifiers_of_the_published_code_answer_as_there(
     assert any("biases of" in word for word in words) == bias
     assert any("as by the published code" in word for word in words)
     assert any("forward pass: finite logits of 10 classes" in word for word in words)
-    ours = build(name, seed=2, mean=(0.0,) * 3, std=(1.0,) * 3, **CIFAR).eval()  # type: ignore[arg-type]
+    ours = build(name, Inputs(10, 3, 32, (0.0,) * 3, (1.0,) * 3), seed=2).eval()
     facts = checkpoints.load_weights(tmp_path / "out.safetensors", {"classifier": ours})
     assert facts["model"] == name
     assert facts["mean"] == pytest.approx(MEAN)
@@ -181,7 +183,7 @@ def test_what_cannot_be_imported_is_one_message_and_runs_nothing(
     assert "where the network has features.1 with" in refused(swapped)
     assert "it has 5 tensors" in refused(dict(list(whole.items())[:5]))
     preact = network("preact-resnet18").state_dict()
-    with_bias = renamed(preact, iter([f"layer{i}" for i in range(len(_layers(preact)) - 1)]), bias=True)
+    with_bias = renamed(preact, iter([f"layer{i}" for i in range(len(by_layer(preact)) - 1)]), bias=True)
     assert "layer0 has bias 64" in refused(with_bias, model="preact-resnet18"), "a shortcut reads it too"
     infinite = {key: value * torch.inf for key, value in whole.items()}
     assert "not finite" in refused(published(infinite))
@@ -198,8 +200,7 @@ def test_what_cannot_be_imported_is_one_message_and_runs_nothing(
     assert "damaged: the checksum of" in refused(bytes(damaged))
     with warnings.catch_warnings(action="error"):
         assert "without running code" in refused(pickle.dumps(Bomb()))
-    assert "go together" in refused(published(whole), mean=(0.5,) * 3)
-    assert "std: found 2 values" in refused(published(whole), mean=(0.5,) * 3, std=(0.5,) * 2)
+    assert "std: found 2 values" in refused(published(whole), constants=((0.5,) * 3, (0.5,) * 2))
     out.write_bytes(b"mine")
     with pytest.raises(UsageError, match="exists"):
         convert(path, out, model="vgg11", data_name="cifar10")
@@ -210,10 +211,11 @@ def test_what_cannot_be_imported_is_one_message_and_runs_nothing(
 
 
 def test_a_state_dict_without_constants_gets_those_that_are_given_or_of_the_data(tmp_path: Path) -> None:
-    made = build("small", seed=1, classes=10, channels=1, size=8, mean=(0.3,), std=(0.4,))
+    made = build("small", Inputs(10, 1, 8, (0.3,), (0.4,)), seed=1)
     torch.save({k: v for k, v in made.state_dict().items() if "mean" not in k or "running" in k}, tmp_path / "x.pt")
-    for name, given, expected in (("a", {}, 0.305), ("b", {"mean": (0.1,), "std": (0.2,)}, 0.1)):
-        convert(tmp_path / "x.pt", tmp_path / f"{name}.safetensors", model="small", data_name="digits", **given)
+    for name, given, expected in (("a", None, 0.305), ("b", ((0.1,), (0.2,)), 0.1)):
+        out = tmp_path / f"{name}.safetensors"
+        convert(tmp_path / "x.pt", out, model="small", data_name="digits", constants=given)
         checkpoints.load_weights(tmp_path / f"{name}.safetensors", {"classifier": made})
         (normalise,) = (module for module in made.modules() if isinstance(module, Normalise))
         assert float(normalise.mean) == pytest.approx(expected, abs=0.01)
