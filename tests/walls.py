@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from grimp import ImportGraph
 from importlinter import Contract, ContractCheck, fields, output
 from importlinter.application import contract_utils
 
-Broken = list[tuple[str, str, list[int]]]
+Broken = tuple[str, str, list[int]]
+"""Who imports, what, in which lines."""
 
 
 class AllowedImports(Contract):
     """Modules of `rooms` import the standard library, their own room, and what is listed in `allowed`; nothing else.
 
     An entry of `allowed` is a module with all below it, or a library. Imports inside functions and those for type
-    checkers count as any other. An exception is a line of `ignore_imports`, beside its reason; one that no longer
-    occurs is an error, so exceptions go when their cause does.
+    checkers count as any other. An exception is a line of `ignore_imports`, beside its reason. An entry or an exception
+    that nothing uses is an error, so a list never allows more than there is.
     """
 
     type_name = "allowed"
@@ -31,25 +33,30 @@ class AllowedImports(Contract):
             ignore_imports=self.ignore_imports,
             unmatched_alerting=contract_utils.AlertLevel.ERROR,
         )
-        open_doors = [*self.rooms, *self.allowed]
-        broken: Broken = []
+        used, broken = set[str](), list[Broken]()
         for importer in sorted(module for room in self.rooms for module in modules_of(graph, room)):
             for imported in sorted(graph.find_modules_directly_imported_by(importer)):
-                library = imported.partition(".")[0]
-                if library not in sys.stdlib_module_names and not any(within(imported, door) for door in open_doors):
+                if imported.partition(".")[0] in sys.stdlib_module_names or within(imported, self.rooms):
+                    continue
+                doors = within(imported, self.allowed)
+                used.update(doors)
+                if not doors:
                     details = graph.get_import_details(importer=importer, imported=imported)
                     broken.append((importer, imported, [detail["line_number"] for detail in details]))
+        unused = [door for door in self.allowed if door not in used]
         return ContractCheck(
-            kept=not broken,
+            kept=not broken and not unused,
             warnings=list(ignored.warnings),
             ignored_import_count=ignored.ignored_import_count,
-            metadata={"broken": broken},
+            metadata={"broken": broken, "unused": unused},
         )
 
     def render_broken_contract(self, check: ContractCheck) -> None:
         """Each import that is not allowed, with its lines."""
         for importer, imported, lines in check.metadata["broken"]:
             output.print_error(f"- {importer} -> {imported} (l.{', '.join(map(str, lines))})", bold=False)
+        for door in check.metadata["unused"]:
+            output.print_error(f"- {door} is allowed, but nothing here imports it", bold=False)
         output.print_error(f"allowed: {', '.join(self.allowed) or 'nothing but the standard library'}", bold=False)
         output.new_line()
 
@@ -61,6 +68,6 @@ def modules_of(graph: ImportGraph, room: str) -> set[str]:
     return {room, *graph.find_descendants(room)}
 
 
-def within(module: str, door: str) -> bool:
-    """Whether `module` is `door` or lies below it."""
-    return module == door or module.startswith(f"{door}.")
+def within(module: str, doors: Sequence[str]) -> list[str]:
+    """Those of `doors` that are `module` or lie above it."""
+    return [door for door in doors if module == door or module.startswith(f"{door}.")]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.contract.errors import UsageError
 
@@ -18,8 +18,7 @@ GREY = ("1", "L", "LA")
 """Pillow's modes of pictures without colour."""
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """The pictures of a folder by class, in the order of the classes: their paths within it, sorted.
 
     `stamp` tells their names, sizes and times of change.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tomli
 
 from engine import contract
 
@@ -42,7 +46,72 @@ def test_the_recorder_needs_no_torch() -> None:
     assert not imported_by("engine.record") & (HEAVY | {"cafe_tui"})
 
 
-def test_the_walls_stand() -> None:
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     linter = Path(sys.executable).with_name("lint-imports")
-    done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    wide = {**os.environ, "COLUMNS": "300"}
+    return subprocess.run([linter, "--no-cache"], cwd=folder, capture_output=True, text=True, check=False, env=wide)
+
+
+def test_the_walls_stand() -> None:
+    done = lint(ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+PLANTED = {
+    "The engine knows no screen": ("engine.log", "rich"),
+    "The contract is light": ("engine.contract.plan", "numpy"),
+    "The engine's floors": ("engine.attacks.balls", "engine.defences.train"),
+    "cafe_tui knows only the contract of the engine": ("cafe_tui.format", "engine.log"),
+    "Charts are pure": ("cafe_tui.charts.raster", "cafe_tui.format"),
+    "The terminal knows nothing of runs": ("cafe_tui.terminal.repaint", "engine.contract.errors"),
+    "Formats and locations stand on the ground": ("cafe_tui.format", "rich"),
+    "Starting a process needs nothing but Python": ("cafe_tui.launch.spawn", "engine.contract.errors"),
+    "Launching knows no view": ("cafe_tui.launch.local", "cafe_tui.reading.run"),
+    "Reading draws nothing": ("cafe_tui.reading.run", "textual"),
+    "Results draw nothing": ("cafe_tui.results.grids", "rich"),
+    "Profiles draw nothing": ("cafe_tui.profiles.forms", "textual"),
+    "The console knows no Textual": ("cafe_tui.console.views", "textual"),
+    "Widgets know no screen": ("cafe_tui.ui.widgets.chart", "cafe_tui.ui.screens.run"),
+    "Screens know no command and no console": ("cafe_tui.ui.screens.run", "cafe_tui.cli.options"),
+    "Commands import a screen only to open it": ("cafe_tui.cli.ls", "cafe_tui.ui.screens.runs"),
+}
+"""Behind each wall, by its name: a module, and what it must not import."""
+
+
+@pytest.fixture(scope="module")
+def objections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the linter says of each wall in a copy with an import that is not allowed behind every one of them."""
+    copy = tmp_path_factory.mktemp("copy")
+    for part in ("engine", "cafe_tui", "tests"):
+        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "__snapshots__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    for module, forbidden in PLANTED.values():
+        with (copy / module.replace(".", "/")).with_suffix(".py").open("a", encoding="utf-8") as file:
+            file.write(f"\n\ndef _planted() -> None:\n    import {forbidden}\n")
+    done = lint(copy)
+    assert done.returncode == 1, done.stdout + done.stderr
+    _, _, details = done.stdout.partition("Broken contracts")
+    parts = re.split(r"^(.+)\n-{3,}$", details, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_wall_has_a_test() -> None:
+    settings = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert [wall["name"] for wall in settings["tool"]["importlinter"]["contracts"]] == list(PLANTED)
+
+
+@pytest.mark.parametrize("wall", PLANTED)
+def test_a_forbidden_import_breaks_the_wall(wall: str, objections: dict[str, str]) -> None:
+    module, forbidden = PLANTED[wall]
+    assert f"{module} -> {forbidden} (l." in objections[wall]
+
+
+def test_a_list_allows_no_more_than_there_is(tmp_path: Path) -> None:
+    for part in ("engine", "cafe_tui", "tests"):
+        (tmp_path / part).symlink_to(ROOT / part)
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    spare = text.replace('rooms = ["cafe_tui.charts"]', 'rooms = ["cafe_tui.charts"]\nallowed = ["rich"]')
+    (tmp_path / "pyproject.toml").write_text(spare, encoding="utf-8")
+    done = lint(tmp_path)
+    assert done.returncode == 1
+    assert "rich is allowed, but nothing here imports it" in done.stdout

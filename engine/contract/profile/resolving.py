@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.contract import datasets
 from engine.contract.profile import schema
@@ -51,8 +50,7 @@ def _free_id(kind: str, taken: Set[str]) -> str:
     return kind if kind not in taken else next(f"{kind}-{n}" for n in count(2) if f"{kind}-{n}" not in taken)
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a stage stands in its profile, at a key path: it may refer to the stages before it."""
 
     profile: Profile
