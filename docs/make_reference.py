@@ -128,10 +128,10 @@ def _both(name: str) -> str:
 
 def _defences() -> str:
     rows = [
-        (f"`{name}`", defence.about, "" if defence.beta is None else f"{defence.beta:g}", f"{defence.passes:g}")
+        (f"`{name}`", defence.about, "" if defence.beta is None else f"{defence.beta:g}")
         for name, defence in DEFENCES.items()
     ]
-    return table(("defence", "what it minimises", "`beta` by default", "training passes a step"), rows)
+    return table(("defence", "what it minimises", "`beta` by default"), rows)
 
 
 def _models() -> str:
@@ -145,7 +145,7 @@ def _models() -> str:
 def _data() -> str:
     rows = [(f"`{name}`", row.about, row.how) for name, row in DATA_SETS.items()]
     rows += [(f"`{form}`", HUB.about, HUB.how) for form in DATA_FORMS]
-    return table(("`[data] name`", "what it is", "how it is had"), rows)
+    return table(("`[data] name`", "what it is", "source"), rows)
 
 
 TABLES = {"attacks": _attacks, "defences": _defences, "models": _models, "data": _data}

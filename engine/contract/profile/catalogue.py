@@ -332,7 +332,7 @@ class DataFacts:
 class DataSet(Struct, frozen=True):
     """A data set. `loader` refers to a function of the section [data] that returns a `Source`.
 
-    `facts` are None where they depend on what is there and stand in the resolved profile. `had` says how it is had:
+    `facts` are None where they depend on what is there and stand in the resolved profile. `had` is its source:
     shipped in a library, from published archives, from a folder of pictures, from the hub.
     """
 
@@ -355,7 +355,7 @@ def _published(about: str, facts: DataFacts, loader: str, recipe: str) -> DataSe
 DATA_SETS: dict[str, DataSet] = {
     "digits": DataSet(
         "1,797 digits, 8x8",
-        "comes along",
+        "bundled",
         DataFacts(classes=10, channels=1, size=8, pool=1347, test=450, flip=False),
         "engine.data.digits:load",
     ),
