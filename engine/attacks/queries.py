@@ -11,7 +11,7 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
-from engine.attacks.loop import FP16_SCALE, Slope
+from engine.attacks.loop import Slope, input_gradient
 from engine.contract.profile.schema import Evaluate
 from engine.data import Batch
 from engine.device import FORMATS, Compute, emulates, has
@@ -71,12 +71,12 @@ class Oracle:
         return Slope(*(torch.stack(parts).mean(0) for parts in zip(*slopes, strict=True)))
 
     def _slope(self, x: Tensor, loss: LogitLoss) -> Slope:
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
+        def objective(x: Tensor) -> tuple[Tensor, Tensor]:
             z = self._ask(x)
-            value = loss(z)
-            (gradient,) = torch.autograd.grad(value, x, torch.full_like(value, FP16_SCALE))
-        return Slope(gradient.clone(), value.detach(), z.detach().clone())
+            return loss(z), z
+
+        slope = input_gradient(objective, x)
+        return Slope(slope.gradient.clone(), slope.value, slope.logits.clone())
 
     def _ask(self, x: Tensor) -> Tensor:
         """The answer, to be copied: a compiled network is a CUDA graph, which writes its next one over it."""

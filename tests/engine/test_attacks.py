@@ -17,10 +17,10 @@ from engine.attacks import ATTACKS, LOSSES, Setting
 from engine.attacks.apgd import Apgd, checkpoints
 from engine.attacks.balls import Ball
 from engine.attacks.fab import least_move
-from engine.attacks.inversion import causal_logits, invert
+from engine.attacks.inversion import Inversion, causal_logits
 from engine.attacks.loop import FP16_SCALE, attacked, input_gradient
 from engine.attacks.losses import cross_entropy, kl_divergence
-from engine.attacks.pgd import SignedSteps, against_labels, training_adversary
+from engine.attacks.pgd import SignedSteps, TrainingAttack, against_labels
 from engine.attacks.queries import Oracle, exact_oracle
 from engine.attacks.scheduler import LiveExamples, strike
 from engine.attacks.square import share_of
@@ -379,9 +379,8 @@ def test_attacks_leave_the_model_as_it_was() -> None:
     model = network().train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     batch = batch_of(torch.rand(4, 3, 4, 4), torch.arange(4))
-    training_adversary(
-        model, batch, Ball("l2", 0.5), CPU, Adversary(steps=3, step_size=0.5, loss="kl"), seed=0, epoch=0
-    )
+    attack = TrainingAttack(Adversary(steps=3, step_size=0.5, loss="kl"), Ball("l2", 0.5), CPU, seed=0)
+    attack(model, batch, epoch=0)
     assert model.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -407,7 +406,7 @@ def test_inversion_reaches_the_end_of_its_ball_when_the_target_is_far(target_mar
     model, x, y = example()
     gamma = 0.05
     target = torch.tensor([[target_margin / 2, -target_margin / 2]]).expand(len(x), 2)
-    x_c = invert(model, batch_of(x, y), target, gamma, CPU, steps=10, seed=0, epoch=0)
+    x_c = Inversion(gamma, 10, CPU, seed=0)(model, batch_of(x, y), target, epoch=0)
     towards = torch.zeros_like(y) if target_margin < 0 else torch.ones_like(y)
     reached = model.margin(x_c, torch.zeros_like(y))
     expected = model.worst_linf(x, towards, gamma)
@@ -423,7 +422,7 @@ def test_inversion_finds_a_target_inside_its_ball() -> None:
     room = gamma * model.weight.abs().sum().item()
     wanted = model.margin(x, torch.zeros_like(y)).float() + 0.5 * room
     target = torch.stack([wanted / 2, -wanted / 2], 1)
-    x_c = invert(model, batch_of(x, y), target.detach(), gamma, CPU, steps=steps, seed=0, epoch=0)
+    x_c = Inversion(gamma, steps, CPU, seed=0)(model, batch_of(x, y), target.detach(), epoch=0)
     reached = model.margin(x_c, torch.zeros_like(y)).float()
     overshoot = 2 * step * model.weight.abs().sum().item()  # signed steps swing around an inner optimum
     assert ((reached - wanted).abs() <= overshoot).all()
