@@ -45,13 +45,13 @@ class SignedSteps(Search):
         return self.loss is None
 
     @property
-    def counted(self) -> bool:
+    def defined_by_steps(self) -> bool:
         """A table says PGD-20, and FGSM is one step."""
         return True
 
     @property
     def precise(self) -> bool:
-        """A single step is not put right by others: in bf16 FGSM can be a point stronger or weaker."""
+        """No later step makes up for a single one: in bf16 FGSM can be a point stronger or weaker."""
         return self.steps == 1
 
     def begin(self, state: State) -> State:

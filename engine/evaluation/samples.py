@@ -1,4 +1,4 @@
-"""Pictures of a few test images: clean, adversarial, perturbation, causal inversion, with what the network says."""
+"""Pictures of a few test images: clean, adversarial, perturbation, causal inversion, with the predictions for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from engine.attacks import ATTACKS, Setting
 from engine.attacks.balls import Ball
 from engine.attacks.inversion import Inversion, causal_logits
-from engine.attacks.scheduler import striking
+from engine.attacks.strike import striking
 from engine.contract.plan import columns, parts
 from engine.contract.profile.schema import Evaluate, Game, Inoculate
 from engine.contract.run.records import Message, Record, SampleSheet
@@ -118,8 +118,8 @@ def _write(context: Context, model: Classifier, batch: Batch, pictures: dict[str
         files = {kind: f"{index:05d}-{kind}.png" for kind in pictures}
         for kind, file in files.items():
             _png(context.run.samples / file, pictures[kind][i])
-        said = {kind: values[i] for kind, values in predictions.items()}
-        rows.append({"index": index, "label": int(batch.y[i]), "predictions": said, "files": files})
+        own = {kind: values[i] for kind, values in predictions.items()}
+        rows.append({"index": index, "label": int(batch.y[i]), "predictions": own, "files": files})
     return rows
 
 
