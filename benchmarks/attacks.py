@@ -299,7 +299,7 @@ def table(case: Case, target: float, repeats: int = REPEATS) -> list[Row]:
             mine, other, effort = 0.0, 0.0, Effort()
             before = watched.images
             alive: np.ndarray | None = None
-            left: Tensor | None = None
+            standing: Tensor | None = None
             for part in parts(name):
                 started = time.perf_counter()
                 if part in survivors:  # a column of its own in this table
@@ -310,10 +310,10 @@ def table(case: Case, target: float, repeats: int = REPEATS) -> list[Row]:
                     effort.gradient_steps += tally.effort.gradient_steps
                     effort.forwards += tally.effort.forwards
                 between = time.perf_counter()
-                left = peers.robust(case.model, attacks[part], case.x, y, case.batch, left)
+                standing = peers.robust(case.model, attacks[part], case.x, y, case.batch, standing)
                 mine, other = mine + between - started, other + time.perf_counter() - between
             assert alive is not None, "a column has parts"
-            assert left is not None, "a column has parts"
+            assert standing is not None, "a column has parts"
             survivors[name] = alive
             column = columns.setdefault(name, Column([], [], effort, 0))
             column.mine.append(mine)
@@ -337,7 +337,7 @@ def table(case: Case, target: float, repeats: int = REPEATS) -> list[Row]:
     return [
         Row(f"{title}: seven columns, median of {repeats}", mine, other, "s", 1 / target),
         *rows,
-        Row(f"{title}: aa", 100 * float(alive.mean()), 100 * float(left.float().mean()), "%", 1.02),
+        Row(f"{title}: aa", 100 * float(alive.mean()), 100 * float(standing.float().mean()), "%", 1.02),
         Row(f"{title}: images asked about", asked, asked_by_peer, "", 1.0),
         Row(f"{title}: time for each", 1e6 * mine / asked, 1e6 * other / asked_by_peer, "us", 1.0),
         Row(f"{title}: of our time, in the searching network", inside.seconds, everything, "s", 1.0),
