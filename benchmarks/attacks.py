@@ -33,12 +33,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine import data, keyed_random, process
 from engine.attacks import ATTACKS
 from engine.attacks.balls import Ball
+from engine.attacks.clean import answer_clean
 from engine.attacks.loop import attacked, input_gradient
 from engine.attacks.pgd import against_labels
-from engine.attacks.queries import Effort, Oracle, exact_oracle, searching_oracles
-from engine.attacks.scheduler import Found, LiveExamples, answer_clean
+from engine.attacks.queries import Effort, Oracle, Oracles, exact_oracle, searching_oracles
+from engine.attacks.scheduler import LiveExamples
 from engine.attacks.search import Search
 from engine.attacks.setting import Setting
+from engine.attacks.tally import Tally
 from engine.checkpoints import own as checkpoints
 from engine.contract.plan import parts
 from engine.contract.profile import files as profiles
@@ -178,29 +180,17 @@ def search_of(case: Case, name: str, seed: int = 0) -> Search:
 
 def ours(
     case: Case, name: str, oracles: tuple[Oracle, Oracle], alive: np.ndarray | None = None, seed: int = 0
-) -> Found:
-    """What our attack finds as in an evaluation, on examples that are `alive` if that is given."""
+) -> Tally:
+    """The tally of our attack as in an evaluation, on examples that are `alive` if that is given."""
     search = search_of(case, name, seed)
     exact = exact_oracle(case.model, CPU)
-    clean = answer_clean(exact, case.images, CPU, case.batch, case.stage.targets + 1)
-    robust = clean.right.copy() if alive is None else clean.right & alive
-    found = Found.nothing(robust, search.attempts)
-    oracle = oracles[search.precise]
-    live = LiveExamples(
-        search,
-        oracle,
-        exact,
-        case.images,
-        clean,
-        found,
-        CPU,
-        case.batch,
-        lossy=oracle.dtype != torch.float32,
-        continuation=case.stage.continuation,
-    )
-    for _ in live.run():
+    examples = answer_clean(exact, case.images, CPU, case.batch, case.stage.targets + 1)
+    right = examples.clean.right
+    tally = Tally.before(right if alive is None else right & alive, search.attempts)
+    asked = Oracles(oracles[search.precise], exact)
+    for _ in LiveExamples(search, asked, examples, tally, continuation=case.stage.continuation).run():
         pass
-    return found
+    return tally
 
 
 def theirs(case: Case, seed: int = 0, draw: peers.Draw | None = None) -> dict[str, peers.Peer]:
@@ -259,8 +249,8 @@ def agreement(case: Case) -> list[Row]:
         limit = 1 + EXCESS / max(accuracy, EXCESS)
         rows.append(Row(f"{title}: robust accuracy", 100 * float(np.mean(mine)), accuracy, "%", limit))
         if brief and not search_of(case, name).precise:
-            found = 100 * float(np.mean(ours(briefly, name, brief).robust))
-            rows.append(Row(f"{title}, searched in bf16: robust accuracy", found, accuracy, "%", limit))
+            in_bf16 = 100 * float(np.mean(ours(briefly, name, brief).robust))
+            rows.append(Row(f"{title}, searched in bf16: robust accuracy", in_bf16, accuracy, "%", limit))
         if name in ("apgd-ce", "apgd-t", "fab-t"):
             agreed = same(mine, other)
             rows.append(Row(f"{title}: same outcome, against the limit", agreed, AGREEMENT, "%", 1.0, "more"))
@@ -312,21 +302,21 @@ def table(case: Case, target: float, repeats: int = REPEATS) -> list[Row]:
             mine, other, effort = 0.0, 0.0, Effort()
             before = watched.images
             alive: np.ndarray | None = None
-            left: Tensor | None = None
+            standing: Tensor | None = None
             for part in parts(name):
                 started = time.perf_counter()
                 if part in survivors:  # a column of its own in this table
                     alive = survivors[part]
                 else:
-                    found = ours(case, part, oracles, alive)
-                    alive = found.robust
-                    effort.gradient_steps += found.effort.gradient_steps
-                    effort.forwards += found.effort.forwards
+                    tally = ours(case, part, oracles, alive)
+                    alive = tally.robust
+                    effort.gradient_steps += tally.effort.gradient_steps
+                    effort.forwards += tally.effort.forwards
                 between = time.perf_counter()
-                left = peers.robust(case.model, attacks[part], case.x, y, case.batch, left)
+                standing = peers.robust(case.model, attacks[part], case.x, y, case.batch, standing)
                 mine, other = mine + between - started, other + time.perf_counter() - between
             assert alive is not None, "a column has parts"
-            assert left is not None, "a column has parts"
+            assert standing is not None, "a column has parts"
             survivors[name] = alive
             column = columns.setdefault(name, Column([], [], effort, 0))
             column.mine.append(mine)
@@ -350,7 +340,7 @@ def table(case: Case, target: float, repeats: int = REPEATS) -> list[Row]:
     return [
         Row(f"{title}: seven columns, median of {repeats}", mine, other, "s", 1 / target),
         *rows,
-        Row(f"{title}: aa", 100 * float(alive.mean()), 100 * float(left.float().mean()), "%", 1.02),
+        Row(f"{title}: aa", 100 * float(alive.mean()), 100 * float(standing.float().mean()), "%", 1.02),
         Row(f"{title}: images asked about", asked, asked_by_peer, "", 1.0),
         Row(f"{title}: time for each", 1e6 * mine / asked, 1e6 * other / asked_by_peer, "us", 1.0),
         Row(f"{title}: of our time, in the searching network", inside.seconds, everything, "s", 1.0),
@@ -438,9 +428,9 @@ def memory(examples: int) -> Row:
     sizes: list[float] = []
     search = search_of(case, "pgd")
     exact = exact_oracle(model, CPU)
-    clean = answer_clean(exact, case.images, CPU, case.batch, 2)
-    found = Found.nothing(clean.right, 1)
-    for decided in LiveExamples(search, exact, exact, case.images, clean, found, CPU, case.batch).run():
+    subjects = answer_clean(exact, case.images, CPU, case.batch, 2)
+    tally = Tally.before(subjects.clean.right, 1)
+    for decided in LiveExamples(search, Oracles(exact, exact), subjects, tally).run():
         if decided >= examples // 10:
             sizes.append(psutil.Process().memory_info().rss / 1e6)
     return Row(f"memory grown by pgd on {examples:,} examples of 3x32x32", max(sizes) - sizes[0], 10.0, "MB", 1.0)

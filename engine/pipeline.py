@@ -166,8 +166,8 @@ def _made_under(context: Context) -> Iterator[tuple[Path, Settings, Settings]]:
             for model, column in product(stage.models or (), columns(profile, stage)):
                 now = cell_settings(profile, name, model, column)
                 finished, at_work = outcomes_file(run, name, model, column.name), partial_file(run, name)
-                for path, cell in ((finished, ""), (at_work, f"{model}-{column.name}")):
-                    if outcomes := load(path, cell):
+                for path in (finished, at_work):
+                    if outcomes := load(path, model, column.name):
                         yield path, outcomes.settings, now
             continue
         made = [path for label in ("last", "best") if (path := context.weights_file(name, label)).is_file()]
@@ -199,7 +199,7 @@ def _lost_cells(context: Context, stage: Evaluate) -> str:
     """Which outcomes of a finished evaluation are damaged or gone, or that its results are."""
     cells = [(model, column.name) for model in stage.models or () for column in columns(context.profile, stage)]
     for model, column in cells:
-        if load(path := outcomes_file(context.run, str(stage.id), model, column)) is None:
+        if load(path := outcomes_file(context.run, str(stage.id), model, column), model, column) is None:
             return f"{path.name} is damaged or gone"
     results = context.run.results()
     there = {(cell.model, cell.attack) for cell in results.cells} if results else set()

@@ -34,13 +34,13 @@ def checkpoints(steps: int) -> list[int]:
     Windows shrink from 22% of the steps by 3% each, to 6% at least, as in the authors' code.
     """
     window, shrink, least = max(int(0.22 * steps), 1), max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
-    found: list[int] = []
-    at = window
-    while at <= steps:
-        found.append(at)
+    ends: list[int] = []
+    end = window
+    while end <= steps:
+        ends.append(end)
         window = max(window - shrink, least)
-        at += window
-    return found
+        end += window
+    return ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +138,11 @@ class Apgd(Search):
     @cached_property
     def _windows(self) -> Tensor:
         """By step, 0 to `steps`: how many steps the window has that ends there; 0 where none ends."""
-        found = torch.zeros(self.steps + 1)
+        windows = torch.zeros(self.steps + 1)
         last = 0
-        for at in checkpoints(self.steps):
-            found[at], last = at - last, at
-        return found
+        for end in checkpoints(self.steps):
+            windows[end], last = end - last, end
+        return windows
 
 
 def target_of(state: State) -> Tensor:

@@ -62,7 +62,7 @@ class Ball:
         return (x - radius).clamp_min_(0), (x + radius).clamp_max_(1)
 
     def random_point(self, x: Tensor, key: Tensor) -> Tensor:
-        """A random allowed image: uniform in the ball, then cut to the box. `key` (N,) as made by draws.keys."""
+        """A random allowed image: uniform in the ball, then cut to the box. `key` (N,): keyed_random.keys."""
         shape = tuple(x.shape[1:])
         if self.norm == "linf":
             d = (2 * keyed_random.uniform(key, shape) - 1) * self.eps
@@ -73,7 +73,7 @@ class Ball:
         return self.project(x + d, x)
 
     def surface_point(self, x: Tensor, key: Tensor) -> Tensor:
-        """A random image at distance eps, then cut to the box: where APGD starts. `key` (N,) as made by draws.keys."""
+        """A random image at distance eps, then cut to the box: where APGD starts. `key` (N,): keyed_random.keys."""
         shape = tuple(x.shape[1:])
         if self.norm == "linf":
             d = 2 * keyed_random.uniform(key, shape) - 1

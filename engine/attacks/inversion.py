@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -34,20 +35,27 @@ def causal_logits(
     return logits.float()
 
 
-def invert(
-    model: nn.Module, batch: Batch, target: Tensor, gamma: float, compute: Compute, *, steps: int, seed: int, epoch: int
-) -> Tensor:
-    """x_c = argmin over |d|_inf <= gamma of KL( f(x+d) || target ) for target logits (N,K): (N,C,H,W) in [0,1].
+@dataclass(frozen=True)
+class Inversion:
+    """Causal inversion within `gamma` (linf, image units), by `steps` signed steps of 2.3*gamma/steps."""
 
-    `steps` signed steps of 2.3*gamma/steps from a uniform random start.
-    """
-    ball = Ball("linf", gamma)
+    gamma: float
+    steps: int
+    compute: Compute
+    seed: int
 
-    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
-        with compute.autocast():
-            logits = model(x)
-        return -kl_divergence(logits, target), logits
+    def __call__(self, model: nn.Module, batch: Batch, target: Tensor, epoch: int) -> Tensor:
+        """x_c = argmin over |d|_inf <= gamma of KL( f(x+d) || target ) for target logits (N,K): (N,C,H,W) in [0,1].
 
-    start = ball.random_point(batch.x, keyed_random.keys(seed, batch.index, "inversion", epoch))
-    with attacked(model):
-        return ascend(objective, batch.x, start, ball, steps=steps, step_size=2.3 * gamma / steps)
+        From a uniform random start, drawn anew for each `epoch`.
+        """
+        ball = Ball("linf", self.gamma)
+
+        def objective(x: Tensor) -> tuple[Tensor, Tensor]:
+            with self.compute.autocast():
+                logits = model(x)
+            return -kl_divergence(logits, target), logits
+
+        start = ball.random_point(batch.x, keyed_random.keys(self.seed, batch.index, "inversion", epoch))
+        with attacked(model):
+            return ascend(objective, batch.x, start, ball, steps=self.steps, step_size=2.3 * self.gamma / self.steps)

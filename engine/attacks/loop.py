@@ -1,4 +1,10 @@
-"""The one projected-gradient loop. FGSM, PGD and the causal inversion are settings of it."""
+"""Projected gradient ascent: one gradient, one step, and who repeats them.
+
+There are two drivers of the same step. `ascend` below takes every step of a whole batch at once, for training and for
+the causal inversion. `SignedSteps` (FGSM, PGD and CW in an evaluation) takes one step of examples that are each at a
+step of their own, because the scheduler replaces an example as soon as it is broken. For that the host must know after
+every step which examples are broken, so it waits for the device; a training step must not wait, and never stops early.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from engine.attacks.balls import Ball, per_image
+from engine.attacks.balls import Ball
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images (N,C,H,W) to what is to be maximised (N,), and the logits (N,K) it was computed from."""
@@ -51,24 +57,23 @@ def input_gradient(objective: Objective, x: Tensor) -> Slope:
     return Slope(gradient, value.detach(), logits.detach())
 
 
-def ascend(
-    objective: Objective,
-    x: Tensor,
-    start: Tensor,
-    ball: Ball,
-    *,
-    steps: int,
-    step_size: float,
-    broken: Callable[[Tensor], Tensor] | None = None,
+def steepest_step(
+    point: Tensor, gradient: Tensor, ball: Ball, step_size: float, project: Callable[[Tensor], Tensor]
 ) -> Tensor:
+    """`point` (N,C,H,W) moved by `step_size` (in image units) where `gradient` is steepest, then brought back.
+
+    `project` maps images into ball and box; it is given a new tensor, which it may change in place.
+    """
+    return project(point.add(ball.steepest(gradient), alpha=step_size))
+
+
+def ascend(objective: Objective, x: Tensor, start: Tensor, ball: Ball, *, steps: int, step_size: float) -> Tensor:
     """Climb `objective` from `start` by `steps` steepest steps of length `step_size`, each projected into `ball`.
 
-    x, start and the result: (N,C,H,W) fp32 in [0,1]. With `broken` (logits (N,K) to (N,) bool) an example stays at
-    the first point that it calls broken. The model behind `objective` must be inside `attacked`.
+    x, start and the result: (N,C,H,W) fp32 in [0,1]. The model behind `objective` must be inside `attacked`.
     """
     x_adv, project = start, ball.around(x)
     for _ in range(steps):
-        here = input_gradient(objective, x_adv)
-        moved = project(x_adv.add(ball.steepest(here.gradient), alpha=step_size))
-        x_adv = moved if broken is None else torch.where(per_image(broken(here.logits), x), x_adv, moved)
+        gradient = input_gradient(objective, x_adv).gradient
+        x_adv = steepest_step(x_adv, gradient, ball, step_size, project)
     return x_adv.detach()

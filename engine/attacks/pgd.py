@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from engine import keyed_random
 from engine.attacks.balls import Ball
-from engine.attacks.loop import Objective, ascend, attacked
+from engine.attacks.loop import Objective, ascend, attacked, steepest_step
 from engine.attacks.losses import cross_entropy, kl_divergence
 from engine.attacks.queries import Oracle
 from engine.attacks.search import Search, State, mute, rows, steps_of, wrong
@@ -44,13 +45,13 @@ class SignedSteps(Search):
         return self.loss is None
 
     @property
-    def counted(self) -> bool:
+    def defined_by_steps(self) -> bool:
         """A table says PGD-20, and FGSM is one step."""
         return True
 
     @property
     def precise(self) -> bool:
-        """A single step is not put right by others: in bf16 FGSM can be a point stronger or weaker."""
+        """No later step makes up for a single one: in bf16 FGSM can be a point stronger or weaker."""
         return self.steps == 1
 
     def begin(self, state: State) -> State:
@@ -63,7 +64,7 @@ class SignedSteps(Search):
         return self.fresh(state, point)
 
     def advance(self, state: State, oracle: Oracle) -> State:
-        """One step; the point after the last one is handed over without a question."""
+        """One step; nothing is asked about the point after the last one."""
         y, point = state["y"], state["point"]
         loss, begins = self.loss, 0 in steps_of(state)
 
@@ -72,8 +73,9 @@ class SignedSteps(Search):
 
         here = oracle.slope(point, value)
         broken = wrong(here.logits, y) & self.stops
-        moved = self.confine(point.add(self.ball.steepest(here.gradient), alpha=self.step_size), state)
-        point = rows(broken, point, moved)
+        confine = partial(self.confine, state=state)
+        moved = steepest_step(point, here.gradient, self.ball, self.step_size, confine)
+        point = rows(broken, point, moved)  # an example stays at the first point that breaks it
         step = state["step"] + 1
         made = {"point": point, "best": point, "step": step, "broken": broken}
         if begins:
@@ -103,34 +105,43 @@ def against_clean_answer(model: nn.Module, z_nat: Tensor, compute: Compute) -> O
     return objective
 
 
-def training_adversary(
-    model: nn.Module,
-    batch: Batch,
-    ball: Ball,
-    compute: Compute,
-    adversary: Adversary,
-    *,
-    seed: int,
-    epoch: int,
-    share: float = 0.0,
-) -> Tensor:
+@dataclass(frozen=True)
+class TrainingAttack:
     """The attack inside training: random start, all steps taken, against labels or against the clean answer.
 
-    `adversary.step_size` is in units of eps; `share` (0-1) of the epoch is behind, which decides what a mixed
-    adversary is. x_adv (N,C,H,W).
+    `adversary.step_size` is in units of eps. The profile must be resolved.
     """
-    assert adversary.step_size is not None, "profiles are resolved before they reach the engine"
-    steps, step_size = adversary.steps, adversary.step_size
-    if adversary.attack == "fgsm":
-        steps = 1
-    elif adversary.attack == "mixed" and share >= adversary.pgd_share:
-        steps, step_size = 1, FGSM_STEP
-    start = ball.random_point(batch.x, keyed_random.keys(seed, batch.index, "training", epoch))
-    with attacked(model):
-        if adversary.loss == "kl":
-            with torch.no_grad(), compute.autocast():
-                z_nat = model(batch.x)
-            objective = against_clean_answer(model, z_nat, compute)
-        else:
-            objective = against_labels(model, batch.y, compute)
-        return ascend(objective, batch.x, start, ball, steps=steps, step_size=step_size * ball.eps)
+
+    adversary: Adversary
+    ball: Ball
+    compute: Compute
+    seed: int
+
+    def __call__(self, model: nn.Module, batch: Batch, epoch: int, share: float = 0.0) -> Tensor:
+        """x_adv (N,C,H,W) for a batch, drawn anew for each `epoch`.
+
+        `share` (0-1) of the epoch is done, which decides what a mixed adversary is.
+        """
+        steps, step_size = self._budget(share)
+        x, ball = batch.x, self.ball
+        start = ball.random_point(x, keyed_random.keys(self.seed, batch.index, "training", epoch))
+        with attacked(model):
+            objective = self._objective(model, batch)
+            return ascend(objective, x, start, ball, steps=steps, step_size=step_size * ball.eps)
+
+    def _budget(self, share: float) -> tuple[int, float]:
+        """How many steps, and how long each is in units of eps."""
+        adversary = self.adversary
+        assert adversary.step_size is not None, "profiles are resolved before they reach the engine"
+        if adversary.attack == "fgsm":
+            return 1, adversary.step_size
+        if adversary.attack == "mixed" and share >= adversary.pgd_share:
+            return 1, FGSM_STEP
+        return adversary.steps, adversary.step_size
+
+    def _objective(self, model: nn.Module, batch: Batch) -> Objective:
+        if self.adversary.loss != "kl":
+            return against_labels(model, batch.y, self.compute)
+        with torch.no_grad(), self.compute.autocast():
+            z_nat = model(batch.x)
+        return against_clean_answer(model, z_nat, self.compute)

@@ -11,7 +11,7 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
-from engine.attacks.loop import FP16_SCALE, Slope
+from engine.attacks.loop import Slope, input_gradient
 from engine.contract.profile.schema import Evaluate
 from engine.data import Batch
 from engine.device import FORMATS, Compute, emulates, has
@@ -23,17 +23,17 @@ LogitLoss = Callable[[Tensor], Tensor]
 
 @dataclass
 class Effort:
-    """What was asked: gradients of single examples, and answers to single examples without one."""
+    """What was asked of networks: gradients of single examples, and answers to single examples without a gradient."""
 
     gradient_steps: int = 0
     forwards: int = 0
 
 
 class Oracle:
-    """A network in eval mode with frozen weights, and how to ask it.
+    """A network in eval mode with frozen weights, and how to ask it; `how` describes that in words.
 
     `live` is how many rows of the next questions are examples (the others fill up the compute shape); `effort` counts
-    by it. With `repeats` above 1 an answer is the mean of so many, for networks whose answers are random.
+    those. With `repeats` above 1 an answer is the mean of so many, for networks whose answers are random.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Oracle:
         return self._compute.dtype
 
     def repeated(self, repeats: int) -> Oracle:
-        """The same network, asked so often for each answer."""
+        """The same network, whose every answer is the mean of `repeats`."""
         return Oracle(self._network, self._compute, how=f"{self.how}, mean of {repeats} answers", repeats=repeats)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -61,6 +61,11 @@ class Oracle:
         with torch.inference_mode():
             answers = [self._ask(x).clone() for _ in range(self.repeats)]
         return torch.stack(answers).mean(0)
+
+    def padded_logits(self, x: Tensor, slots: int) -> Tensor:
+        """The logits (N,K) of N <= `slots` images, asked for in a batch of `slots`."""
+        self.live = len(x)
+        return self.logits(filled(x, slots))[: len(x)]
 
     def slope(self, x: Tensor, loss: LogitLoss) -> Slope:
         """Gradient (N,C,H,W), value (N,) and logits (N,K) of a loss at images x."""
@@ -71,53 +76,80 @@ class Oracle:
         return Slope(*(torch.stack(parts).mean(0) for parts in zip(*slopes, strict=True)))
 
     def _slope(self, x: Tensor, loss: LogitLoss) -> Slope:
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
+        def objective(x: Tensor) -> tuple[Tensor, Tensor]:
             z = self._ask(x)
-            value = loss(z)
-            (gradient,) = torch.autograd.grad(value, x, torch.full_like(value, FP16_SCALE))
-        return Slope(gradient.clone(), value.detach(), z.detach().clone())
+            return loss(z), z
+
+        slope = input_gradient(objective, x)
+        return Slope(slope.gradient.clone(), slope.value, slope.logits.clone())
 
     def _ask(self, x: Tensor) -> Tensor:
-        """The answer, to be copied: a compiled network is a CUDA graph, which writes its next one over it."""
+        """The answer, to be copied: a compiled network is a CUDA graph, which overwrites it with the next answer."""
         with self._compute.autocast():
             return self._network(self._compute.layout(x)).float()
 
 
+def filled(value: Tensor, slots: int) -> Tensor:
+    """(N,...) with copies of the first row up to `slots` rows."""
+    missing = slots - len(value)
+    return torch.cat([value, value[:1].expand(missing, *value.shape[1:])]) if missing else value
+
+
+@dataclass(frozen=True)
+class Oracles:
+    """Who is asked: `searching` looks for points, and `exact`, the fp32 network that is tested, judges them.
+
+    In a `transfer` the searching network is another one, and only its points count.
+    """
+
+    searching: Oracle
+    exact: Oracle
+    transfer: bool = False
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the search asks in a smaller number format than fp32."""
+        return self.searching.dtype != torch.float32
+
+    def repeated(self, repeats: int) -> Oracles:
+        """The same networks, whose every answer is the mean of `repeats`."""
+        return replace(self, searching=self.searching.repeated(repeats), exact=self.exact.repeated(repeats))
+
+
 def exact_oracle(model: nn.Module, compute: Compute, repeats: int = 1) -> Oracle:
-    """The network as it is, in fp32: the one whose word counts."""
+    """The network as it is, in fp32: the one that decides what counts."""
     return Oracle(model, replace(compute, dtype=torch.float32), how="fp32", repeats=repeats)
 
 
 def searching_oracle(model: nn.Module, stage: Evaluate, compute: Compute, sample: Batch, repeats: int = 1) -> Oracle:
     """The same network as fast as the stage allows: folded, in a smaller number format, in a better layout, compiled.
 
-    `sample` shows whether the folded network answers alike; where it does not, or cannot be folded, it is left as it
-    is. The model must be in eval mode with frozen weights.
+    The folded network is used only if it answers to `sample` as the original does. The model must be in eval mode with
+    frozen weights.
     """
     dtype = number_format(stage, compute)
     search = replace(compute, dtype=dtype)
     chosen = stage.channels_last
     laid_out = compute.channels_last if chosen is None else chosen
-    network, said = model, [next(name for name, kind in FORMATS.items() if kind == dtype)]
+    network, how = model, [next(name for name, kind in FORMATS.items() if kind == dtype)]
     last = search.prefers_channels_last if chosen is None else chosen
     if stage.fold and (fused := folded(model, sample.x, channels_last=last)) is not None:
         network, laid_out = fused, last
-        said.append("BatchNorm folded")
+        how.append("BatchNorm folded")
     elif laid_out:
         network = deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
     if laid_out:
-        said.append("channels last")
+        how.append("channels last")
     search = replace(search, channels_last=laid_out)
     ask: Callable[[Tensor], Tensor] = network
     if stage.compile:
         ask = cast(Callable[[Tensor], Tensor], torch.compile(network, mode="reduce-overhead", dynamic=False))
-        said.append("compiled")
-    return Oracle(ask, search, how=", ".join(said), repeats=repeats)
+        how.append("compiled")
+    return Oracle(ask, search, how=", ".join(how), repeats=repeats)
 
 
 def searching_oracles(model: nn.Module, stage: Evaluate, compute: Compute, sample: Batch) -> tuple[Oracle, Oracle]:
-    """`searching_oracle`, and the same in fp32 for searches that are `precise`: one and the same if it is in fp32."""
+    """`searching_oracle`, and its like in fp32 for searches that are `precise`; the same one twice if it is in fp32."""
     fast = searching_oracle(model, stage, compute, sample)
     if fast.dtype == torch.float32:
         return fast, fast
@@ -125,10 +157,11 @@ def searching_oracles(model: nn.Module, stage: Evaluate, compute: Compute, sampl
 
 
 def number_format(stage: Evaluate, compute: Compute) -> torch.dtype:
-    """In which attacks of this stage search. `auto` takes bf16 where matrix units make it faster, and fp32 elsewhere.
+    """The number format in which attacks of this stage search.
 
-    A CPU with avx512_bf16 but without AMX may be either: a VGG-16 in bf16 takes half the time of fp32 on an EPYC, and
-    longer than fp32 on a Xeon. There it is for the profile to say.
+    `auto` takes bf16 where matrix units make it faster, and fp32 elsewhere. CPUs with avx512_bf16 but without AMX
+    differ: a VGG-16 in bf16 takes half the time of fp32 on an EPYC, and longer than fp32 on a Xeon. There the profile
+    must choose.
     """
     if stage.precision != "auto":
         return FORMATS[stage.precision]

@@ -1,296 +1,136 @@
-"""The scheduler of live examples: batches that stay full, because what is decided leaves and the next takes its place.
+"""The scheduler of live examples: batches that stay full, because a decided example leaves its slot to the next.
 
-Every batch has the same shape, filled up with copies where examples run out: then the convolution library treats an
-example alike whatever its neighbours are, and what is found for it does not depend on them.
+Every batch has the same shape, filled up with copies where examples run out. The convolution library then treats an
+example alike whatever its neighbours are, so the outcome of an example does not depend on them.
+
+Shapes in the comments: S slots (the compute shape), N examples, A attempts at each of them, K attempts taken together,
+6 counts, images (C,H,W). Arrays of numpy are on the host, tensors on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from math import ceil
-from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine.attacks.queries import Effort, Oracle, exact_oracle
-from engine.attacks.search import Search, State, wrong
-from engine.data import Images
-from engine.device import Compute
-
-T = TypeVar("T")
-
-COUNTS = ("gradient_steps", "forwards", "outside", "not_finite", "mute", "unconfirmed")
-"""What is counted of every attempt, see Found."""
+from engine.attacks.clean import Examples
+from engine.attacks.queries import Effort, Oracles, filled
+from engine.attacks.search import Search, State, rows, wrong
+from engine.attacks.tally import ASKED, COUNTS, MUTE, NOT_FINITE, OUTSIDE, UNCONFIRMED, Attempts, Queue, Tally
 
 PATIENCE = 10
 """Steps after which a point that the search calls broken is judged, even if few others wait."""
 
-CONTINUATION = 0.1
-"""Share of the steps that `strike` makes on the exact network where that does not confirm what a search found."""
 
+class _Meter:
+    """Splits what both networks were asked among the examples that they were asked about."""
 
-@dataclass
-class Clean:
-    """The exact network's answers to the clean images: which are right (N,) bool, and the likeliest classes (N,T)."""
+    def __init__(self, oracles: Oracles) -> None:
+        self._effort = oracles.searching.effort = oracles.exact.effort = Effort()
+        self._split = np.zeros(2, dtype=np.int64)  # gradient steps and forwards that examples have been charged for
 
-    right: np.ndarray
-    ranking: Tensor
-    not_finite: int = 0
-
-
-def answering_clean(
-    exact: Oracle, images: Images, compute: Compute, slots: int, ranked: int
-) -> Generator[None, None, Clean]:
-    """Ask about every clean image once, `slots` at a time, and keep the `ranked` likeliest classes of each answer.
-
-    Hands over after each batch, so that a stop need not wait for all of them.
-    """
-    right, ranking, not_finite = [], [], 0
-    for batch in images.batches(slots, compute):
-        z = padded(exact, batch.x, slots)
-        right.append(~wrong(z, batch.y))
-        not_finite += int((~z.isfinite().all(1)).sum())
-        ranking.append(z.nan_to_num().topk(min(ranked, z.shape[1]), dim=1).indices)
-        yield
-    return Clean(torch.cat(right).cpu().numpy(), torch.cat(ranking), not_finite)
-
-
-def answer_clean(exact: Oracle, images: Images, compute: Compute, slots: int, ranked: int) -> Clean:
-    """`answering_clean`, in one go."""
-    return _outcome(answering_clean(exact, images, compute, slots, ranked))
-
-
-def _outcome(course: Generator[None, None, T]) -> T:
-    """What a course comes to, in one go."""
-    while True:
-        try:
-            next(course)
-        except StopIteration as end:
-            outcome: T = end.value
-            return outcome
-
-
-def padded(oracle: Oracle, x: Tensor, slots: int) -> Tensor:
-    """The logits (N,K) of N <= slots images, asked for in the one compute shape."""
-    oracle.live = len(x)
-    return oracle.logits(_fill(x, slots))[: len(x)]
-
-
-def _fill(value: Tensor, slots: int) -> Tensor:
-    """With copies of the first row up to `slots` rows."""
-    missing = slots - len(value)
-    return torch.cat([value, value[:1].expand(missing, *value.shape[1:])]) if missing else value
-
-
-@dataclass
-class Found:
-    """What an attack has found so far: who withstands it (N,) bool, which attempts (N,A) bool are behind, and what each
-    of these took and met, `counted` (N,A,6), by the names in COUNTS.
-
-    `outside` points left the ball or the box and were not counted; of `not_finite` points the answer was no number;
-    `mute` first gradients were zero or not finite; `unconfirmed` points fooled the network that searched, but not the
-    exact one. Counted are the attempts up to the first that broke the example, where `fell` (N,A) bool: attempts in
-    flight, and those that were begun because a slot was free, depend on where an engine was stopped.
-    """
-
-    robust: np.ndarray
-    tried: np.ndarray
-    fell: np.ndarray
-    counted: np.ndarray
-    seconds: float = 0.0
-
-    @classmethod
-    def nothing(cls, right: np.ndarray, attempts: int) -> Found:
-        """Before the attack on the examples that are `right` (N,) bool."""
-        no = np.zeros((len(right), attempts), dtype=bool)
-        return cls(right.copy(), no, no.copy(), np.zeros((*no.shape, len(COUNTS)), dtype=np.int32))
-
-    @property
-    def effort(self) -> Effort:
-        """What was asked of the networks."""
-        return Effort(self.count("gradient_steps"), self.count("forwards"))
-
-    @property
-    def begun(self) -> int:
-        """Attempts that count."""
-        return int(self._counting.sum())
-
-    def count(self, name: str) -> int:
-        """The sum of one of COUNTS."""
-        return int(self.counted[self._counting, COUNTS.index(name)].sum(dtype=np.int64))
-
-    def moot(self, example: np.ndarray, attempt: np.ndarray) -> np.ndarray:
-        """Whether an attempt (K,) at an example (K,) counts no more, because an earlier one broke it: (K,) bool."""
-        fell = self.fell[example]
-        moot: np.ndarray = fell.any(1) & (fell.argmax(1) < attempt)
-        return moot
-
-    @property
-    def _counting(self) -> np.ndarray:
-        earlier = np.cumsum(self.fell, axis=1) - self.fell > 0
-        counting: np.ndarray = self.tried & ~earlier
-        return counting
-
-    @property
-    def share(self) -> float:
-        """Of the work that is behind, 0-1: broken examples need no more attempts."""
-        left = (self.robust[:, None] & ~self.tried).sum()
-        return 1.0 - float(left) / max(self.tried.size, 1)
-
-    @property
-    def decided(self) -> int:
-        """Examples that are broken or have withstood every attempt."""
-        return int((~self.robust | self.tried.all(1)).sum())
-
-
-@dataclass
-class _Attempts:
-    """Attempts (K) that have ended: at which examples, after how many steps, whether the network asked was wrong, what
-    is counted of them (K,6), and the points (K,C,H,W) that they hand over."""
-
-    example: np.ndarray
-    attempt: np.ndarray
-    steps: np.ndarray
-    claimed: np.ndarray
-    counted: np.ndarray
-    points: Tensor
-
-    def __len__(self) -> int:
-        return len(self.example)
-
-    def rows(self, chosen: np.ndarray) -> _Attempts:
-        """Those that are chosen (K,) bool, in their order."""
-        points = self.points[torch.from_numpy(chosen).to(self.points.device)]
-        return _Attempts(
-            self.example[chosen],
-            self.attempt[chosen],
-            self.steps[chosen],
-            self.claimed[chosen],
-            self.counted[chosen],
-            points,
-        )
-
-
-class _Pile:
-    """Attempts that wait for something until there are enough of them."""
-
-    def __init__(self) -> None:
-        self._parts: list[_Attempts] = []
-
-    def __len__(self) -> int:
-        return sum(map(len, self._parts))
-
-    @property
-    def claimed(self) -> bool:
-        """Whether the network asked was wrong at one of them."""
-        return any(part.claimed.any() for part in self._parts)
-
-    def add(self, attempts: _Attempts) -> None:
-        """Behind the others."""
-        if len(attempts):
-            self._parts.append(attempts)
-
-    def take(self, count: int) -> _Attempts:
-        """The first `count` of them, or all, if there is one at least."""
-        parts = self._parts
-        whole = _Attempts(
-            np.concatenate([part.example for part in parts]),
-            np.concatenate([part.attempt for part in parts]),
-            np.concatenate([part.steps for part in parts]),
-            np.concatenate([part.claimed for part in parts]),
-            np.concatenate([part.counted for part in parts]),
-            torch.cat([part.points for part in parts]),
-        )
-        taken = np.arange(len(whole)) < count
-        self._parts = []
-        self.add(whole.rows(~taken))
-        return whole.rows(taken)
+    def per_example(self, examples: int) -> np.ndarray:
+        """Gradient steps and forwards (2,) since the last call for each of so many examples, all asked alike."""
+        total = np.array([self._effort.gradient_steps, self._effort.forwards])
+        each: np.ndarray = (total - self._split) // examples
+        self._split = total
+        return each
 
 
 class LiveExamples:
-    """One attack on the examples that `found` calls robust.
+    """One attack on the examples that `tally` calls robust.
 
-    `search` asks `oracle`; a point counts only if `exact`, the fp32 network that is tested, is wrong there and the
-    point lies in ball and box. What a search in a smaller format (`lossy`) did not break, and what `exact` did not
-    confirm, is searched further on `exact` for the share `continuation` of the steps. Where an attack is defined by its
-    steps none are added: `exact` makes all that are left, and a lossy search leaves it that share at least. With
-    `transfer` the oracle is another network, and only its points count.
+    `search` asks the searching network; a point counts only if the exact one, the fp32 network that is tested, is wrong
+    there and the point lies in ball and box. What a search in a smaller number format did not break, and what the exact
+    network did not confirm, is searched further on the exact network for the share `continuation` of the steps. An
+    attack that is defined by its steps gets no additional ones: the exact network makes all that remain, and a search
+    in a smaller format leaves it that share at least. In a transfer nothing is searched further.
     """
 
     def __init__(
         self,
         search: Search,
-        oracle: Oracle,
-        exact: Oracle,
-        images: Images,
-        clean: Clean,
-        found: Found,
-        compute: Compute,
-        slots: int,
+        oracles: Oracles,
+        examples: Examples,
+        tally: Tally,
         *,
-        lossy: bool = False,
         continuation: float = 0.0,
-        transfer: bool = False,
-        keep: bool = False,
+        keep_points: bool = False,
     ) -> None:
-        self._added = 0 if transfer else ceil(continuation * search.steps)
-        self._whole = search
-        if lossy and search.counted:
-            search = replace(search, steps=max(search.steps - self._added, 1))
-        self.search, self.oracle, self.exact = search, oracle, exact
-        self._effort = oracle.effort = exact.effort = Effort()
-        self._seen = np.zeros(2, dtype=np.int64)  # of it, gradient steps and forwards that have been laid to examples
-        self.images, self.clean, self.found = images, clean, found
-        self._compute, self._slots = compute, slots
-        self._lossy, self._transfer = lossy, transfer
+        self._exact_steps = 0 if oracles.transfer else ceil(continuation * search.steps)
+        self._full_search = search
+        if oracles.lossy and search.defined_by_steps:
+            search = replace(search, steps=max(search.steps - self._exact_steps, 1))
+        self.search, self.oracles, self.examples, self.tally = search, oracles, examples, tally
+        self._meter = _Meter(oracles)
         self.points: Tensor | None = None
-        """With `keep`, the point handed over for each example (N,C,H,W): a misclassified one where there is any."""
-        if keep:
-            self.points = images.take(torch.arange(len(images), device=images.labels.device), compute).x
+        """With `keep_points`, the point handed over for each example (N,C,H,W): a misclassified one if there is any."""
+        if keep_points:
+            images = examples.images
+            self.points = images.take(torch.arange(len(images), device=images.labels.device), examples.compute).x
+        # What each slot works on, (S,) and (S,6). The state holds the same slots as tensors, with S rows.
+        slots = examples.slots
         self._example = np.full(slots, -1)  # -1: the slot is free
         self._attempt = np.zeros(slots, dtype=np.int64)
-        self._age = np.zeros(slots, dtype=np.int64)
-        self._counted = np.zeros((slots, len(COUNTS)), dtype=np.int32)  # of the attempts at work
+        self._age = np.zeros(slots, dtype=np.int64)  # steps made
+        self._counts = np.zeros((slots, len(COUNTS)), dtype=np.int32)
         self._state: State = {}
-        self._further = _Pile(), _Pile()
-        """What the exact network is to search on: what it did not confirm, which may have more steps to go, and what
-        was not broken."""
+        # What the exact network is to search further. Both kinds wait for a full batch of their own: what it did not
+        # confirm may have more steps to go than what no network calls broken.
+        self._unconfirmed, self._unbroken = Queue(), Queue()
 
     def run(self) -> Iterator[int]:
-        """Work until nothing is left, and hand over between any two steps; yields how many examples are decided."""
-        jobs, ended, round_, since = self._jobs(), _Pile(), 0, 0
+        """Work until nothing remains. Yields between any two steps how many examples are decided."""
+        slots = self.examples.slots
+        jobs = self._jobs()  # pairs (example, attempt) in the order in which slots take them
+        finished = Queue()  # attempts whose search has ended, to be judged by the exact network
+        round_ = waiting_since = 0
         while True:
+            # 1. Every free slot takes the next job, so that all S rows of the batch are live while jobs remain.
             self._admit(jobs)
-            busy = self._example >= 0
+            busy = self._example >= 0  # (S,) bool
+            # 2. One step of the search for all S rows: one question to the searching network. Rows that end with it
+            #    go to `finished` and free their slots.
             if busy.any():
-                since = since if ended else round_
-                self._advance(busy, ended)
-            idle = not (self._example >= 0).any()
-            late = ended.claimed and round_ - since >= PATIENCE
-            further = next((pile for pile in self._further if len(pile) >= self._slots or (pile and idle)), None)
-            if len(ended) >= self._slots or (ended and (late or idle)):
-                self._decide(ended.take(self._slots))
-            elif further is not None:
-                for _ in self._go_on(further.take(self._slots)):
-                    yield self.found.decided
+                if not finished:
+                    waiting_since = round_
+                self._advance(busy, finished)
+            idle = not (self._example >= 0).any()  # no attempt is in flight: nothing to wait for
+            # 3. One question to the exact network, about S attempts too. It may be about fewer if one of them seems to
+            #    have broken its example and waits for PATIENCE rounds: once confirmed, that frees slots.
+            late = finished.any_claimed and round_ - waiting_since >= PATIENCE
+            if len(finished) >= slots or (finished and (late or idle)):
+                self._decide(finished.take(slots))
+            # 4. Else a full batch of attempts is searched further, on the exact network and to their ends.
+            elif (queue := self._full_queue(idle)) is not None:
+                for _ in self._continue_exactly(queue.take(slots)):
+                    yield self.tally.decided
             elif idle:
                 return
             round_ += 1
-            yield self.found.decided
+            yield self.tally.decided
+
+    def _full_queue(self, idle: bool) -> Queue | None:
+        """A queue that fills a batch, or that is all there is; None if the others can wait."""
+        for queue in (self._unconfirmed, self._unbroken):
+            if len(queue) >= self.examples.slots or (queue and idle):
+                return queue
+        return None
 
     def _jobs(self) -> Iterator[tuple[int, int]]:
-        """First attempts first, so that examples that fall early cost no later ones.
+        """First attempts first, so that examples that break early cost no later ones.
 
         An attempt that was in flight when a later one broke the example is made all the same: it counts.
         """
-        found = self.found
-        stood = found.robust | found.fell.any(1)
+        tally = self.tally
+        attacked = tally.robust | tally.broken.any(1)  # (N,) bool: what this attack was begun on
         for attempt in range(self.search.attempts):
-            for example in np.flatnonzero(stood & ~found.tried[:, attempt]):
-                if not found.fell[example, :attempt].any():
+            for example in np.flatnonzero(attacked & ~tally.attempted[:, attempt]):
+                if not tally.broken[example, :attempt].any():
                     yield int(example), attempt
 
     def _admit(self, jobs: Iterator[tuple[int, int]]) -> None:
@@ -299,158 +139,135 @@ class LiveExamples:
         taken = [job for _, job in zip(free, jobs, strict=False)] if len(free) else []
         if not taken:
             return
-        slots = free[: len(taken)]
+        slots = free[: len(taken)]  # (K,) slots that get one of K jobs
         self._example[slots], self._attempt[slots] = zip(*taken, strict=True)
         self._age[slots] = 0
-        self._counted[slots] = 0
-        begun = self.search.begin(self._given(self._example[slots], self._attempt[slots]))
-        self._counted[slots, :2] += self._asked(len(slots))
-        if not self._state:
-            self._state = {name: _fill(value, self._slots).clone() for name, value in begun.items()}
+        self._counts[slots] = 0
+        begun = self.search.begin(self._given(self._example[slots], self._attempt[slots]))  # tensors of K rows
+        self._counts[slots, ASKED] += self._meter.per_example(len(slots))
+        if not self._state:  # the first jobs: K rows become S, which later jobs write over
+            self._state = {name: filled(value, self.examples.slots).clone() for name, value in begun.items()}
             return
-        rows = torch.from_numpy(slots).to(self._compute.device)
+        at = torch.from_numpy(slots).to(self.examples.compute.device)  # (K,)
         for name, value in begun.items():
-            self._state[name][rows] = value
+            self._state[name][at] = value
 
     def _given(self, example: np.ndarray, attempt: np.ndarray) -> State:
-        """What is known of examples before a search begins."""
-        device = self._compute.device
-        rows = torch.from_numpy(example).to(device)
-        batch = self.images.take(rows, self._compute)
+        """What is known of attempts (K,) at examples (K,) before their search begins, K rows each."""
+        compute, clean = self.examples.compute, self.examples.clean
+        at = torch.from_numpy(example).to(compute.device)  # (K,)
+        batch = self.examples.images.take(at, compute)
         state = {
-            "x": batch.x,
-            "y": batch.y,
-            "index": batch.index,
-            "attempt": torch.from_numpy(attempt).to(device),
-            "ranking": self.clean.ranking[rows],
+            "x": batch.x,  # (K,C,H,W)
+            "y": batch.y,  # (K,)
+            "index": batch.index,  # (K,), in the data set: what random draws are keyed by
+            "attempt": torch.from_numpy(attempt).to(compute.device),  # (K,)
+            "ranking": clean.ranking[at],  # (K,T)
         }
         if self.search.needs_clean:
-            state["clean"] = padded(self.exact, batch.x, self._slots)
+            state["clean"] = self.oracles.exact.padded_logits(batch.x, self.examples.slots)  # (K, classes)
         return state
 
-    def _advance(self, busy: np.ndarray, ended: _Pile) -> None:
-        self.oracle.live = int(busy.sum())
-        self._state = self.search.advance(self._state, self.oracle)
-        self._counted[busy, :2] += self._asked(self.oracle.live)
+    def _advance(self, busy: np.ndarray, finished: Queue) -> None:
+        """One step of the rows that are busy (S,) bool; those that end with it free their slots."""
+        oracle = self.oracles.searching
+        oracle.live = int(busy.sum())  # the question has S rows, of which so many are examples
+        self._state = self.search.advance(self._state, oracle)
+        self._counts[busy, ASKED] += self._meter.per_example(oracle.live)
         self._age += 1
-        first = busy & (self._age == 1)
+        first = busy & (self._age == 1)  # (S,) bool
         if first.any():
-            self._counted[first, COUNTS.index("mute")] += self._state["mute"].cpu().numpy()[first]
-        done = self._state["done"].cpu().numpy() & busy
+            self._counts[first, MUTE] += self._state["mute"].cpu().numpy()[first]
+        done = self._state["done"].cpu().numpy() & busy  # (S,) bool
         if not done.any():
             return
-        slots = np.flatnonzero(done)
-        rows = torch.from_numpy(slots).to(self._compute.device)
-        ended.add(
-            _Attempts(
+        slots = np.flatnonzero(done)  # (K,)
+        at = torch.from_numpy(slots).to(self.examples.compute.device)
+        finished.add(
+            Attempts(
                 self._example[slots],
                 self._attempt[slots],
                 self._age[slots],
-                self._state["broken"][rows].cpu().numpy(),
-                self._counted[slots],
-                self._state["best"][rows],
+                self._state["broken"][at].cpu().numpy(),  # (K,): what the searching network claims
+                self._counts[slots],
+                self._state["best"][at],  # (K,C,H,W): the points to be judged
             )
         )
         self._example[slots] = -1
 
-    def _decide(self, ended: _Attempts) -> None:
-        """Judge what has ended; what is to be searched further waits for others, so that its batches are full too."""
-        right, met = self._judge(ended.example, ended.points)
-        ended.counted += met
-        again = np.zeros_like(right)
-        if not self._transfer:
-            doubtful = right & ended.claimed
-            ended.counted[:, COUNTS.index("unconfirmed")] += doubtful
-            if self._added:
-                moot = self.found.moot(ended.example, ended.attempt)
-                again = (doubtful | (right & self._lossy)) & ~moot
-                for pile, chosen in zip(self._further, (again & doubtful, again & ~doubtful), strict=True):
-                    pile.add(ended.rows(chosen))
-        self._settle(ended.rows(~again), right[~again])
+    def _decide(self, finished: Attempts) -> None:
+        """Judge K attempts that have ended; those to be searched further wait for others, to fill a batch too."""
+        right, counts = self._judge(finished.example, finished.points)  # (K,) bool and (K,6)
+        finished.counts += counts
+        further = np.zeros_like(right)  # (K,) bool: what is not decided yet
+        if not self.oracles.transfer:
+            unconfirmed = right & finished.claimed  # (K,) bool: only the searching network is wrong there
+            finished.counts[:, UNCONFIRMED] += unconfirmed
+            if self._exact_steps:
+                # A search in fp32 that broke nothing has made all its steps; in a smaller format it may have missed.
+                missed = right & self.oracles.lossy & ~finished.claimed
+                wanted = ~self.tally.superseded(finished.example, finished.attempt)
+                self._unconfirmed.add(finished.rows(unconfirmed & wanted))
+                self._unbroken.add(finished.rows(missed & wanted))
+                further = (unconfirmed | missed) & wanted
+        self._settle(finished.rows(~further), right[~further])
 
-    def _settle(self, ended: _Attempts, right: np.ndarray) -> None:
-        """Write down where the exact network is right (K,) bool, and free the slots of what is broken."""
+    def _settle(self, decided: Attempts, right: np.ndarray) -> None:
+        """Write K attempts into the tally, where the exact network is `right` (K,) bool or the example is broken."""
+        tally, example = self.tally, decided.example
         if self.points is not None:
-            news = self.found.robust[ended.example]
-            for chosen in (news & right, news & ~right):  # what broke an example is kept, whatever else was tried
-                some = ended.rows(chosen)
+            standing = tally.robust[example]  # (K,) bool; of the others the point that broke them is kept
+            for chosen in (standing & right, standing & ~right):  # a point that breaks an example is written last
+                some = decided.rows(chosen)
                 self.points[torch.from_numpy(some.example).to(some.points.device)] = some.points
-        self.found.tried[ended.example, ended.attempt] = True
-        self.found.counted[ended.example, ended.attempt] = ended.counted
-        self.found.fell[ended.example, ended.attempt] = ~right
-        self.found.robust[ended.example[~right]] = False
-        self._example[(self._example >= 0) & self.found.moot(self._example, self._attempt)] = -1
-
-    def _asked(self, examples: int) -> np.ndarray:
-        """Gradient steps and forwards (2,) of each of so many examples, all asked alike, since the last look."""
-        now = np.array([self._effort.gradient_steps, self._effort.forwards])
-        asked: np.ndarray = (now - self._seen) // examples
-        self._seen = now
-        return asked
+        tally.attempted[example, decided.attempt] = True
+        tally.counts[example, decided.attempt] = decided.counts
+        tally.broken[example, decided.attempt] = ~right
+        tally.robust[example[~right]] = False
+        # Slots whose attempt comes after one that broke the example are free for the next jobs.
+        self._example[(self._example >= 0) & tally.superseded(self._example, self._attempt)] = -1
 
     def _judge(self, example: np.ndarray, points: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Whether the exact network still withstands at these points (N,), and what to count (N,6).
+        """Whether K examples withstand the points (K,C,H,W) on the exact network, (K,) bool, and the counts (K,6).
 
-        It does where it is right, or where they are not allowed.
+        They do where it is right, and where the point is not allowed.
         """
-        batch = self.images.take(torch.from_numpy(example).to(points.device), self._compute)
-        z = padded(self.exact, points, self._slots)
-        inside = self.search.ball.contains(points, batch.x)
-        met = np.zeros((len(example), len(COUNTS)), dtype=np.int32)
-        met[:, :2] = self._asked(len(example))
-        met[:, COUNTS.index("outside")] = (~inside).cpu().numpy()
-        met[:, COUNTS.index("not_finite")] = (~z.isfinite().all(1)).cpu().numpy()
-        return (~wrong(z, batch.y) | ~inside).cpu().numpy(), met
+        at = torch.from_numpy(example).to(points.device)
+        batch = self.examples.images.take(at, self.examples.compute)
+        z = self.oracles.exact.padded_logits(points, self.examples.slots)  # (K, classes)
+        inside = self.search.ball.contains(points, batch.x)  # (K,) bool
+        counts = np.zeros((len(example), len(COUNTS)), dtype=np.int32)
+        counts[:, ASKED] = self._meter.per_example(len(example))
+        counts[:, OUTSIDE] = (~inside).cpu().numpy()
+        counts[:, NOT_FINITE] = (~z.isfinite().all(1)).cpu().numpy()
+        return (~wrong(z, batch.y) | ~inside).cpu().numpy(), counts
 
-    def _go_on(self, ended: _Attempts) -> Iterator[None]:
-        """Search further on the exact network, from the points of attempts on, and settle them."""
-        ended = ended.rows(~self.found.moot(ended.example, ended.attempt))
-        live = len(ended)
+    def _continue_exactly(self, attempts: Attempts) -> Iterator[None]:
+        """Search K <= S attempts further on the exact network, from their points, until all have ended; settle them."""
+        attempts = attempts.rows(~self.tally.superseded(attempts.example, attempts.attempt))
+        live, slots, exact = len(attempts), self.examples.slots, self.oracles.exact
         if not live:
             return
-        search = self._whole if self._whole.counted else self._whole.continued(self._added)
-        state = search.begin(self._given(ended.example, ended.attempt) | {"start": ended.points})
-        if search.counted:
-            state["step"] = torch.from_numpy(ended.steps).to(ended.points.device)
-        ended.counted[:, :2] += self._asked(live)
-        state = {name: _fill(value, self._slots) for name, value in state.items()}
-        handed = state["best"]
-        settled = torch.zeros_like(state["done"])
-        while not bool(settled[:live].all()):
-            going = (~settled[:live]).cpu().numpy()
-            self.exact.live = int(going.sum())
-            state = search.advance(state, self.exact)
-            ended.counted[going, :2] += self._asked(self.exact.live)
-            newly = state["done"] & ~settled
-            handed = torch.where(newly.view(-1, *([1] * (handed.dim() - 1))), state["best"], handed)
-            settled = settled | state["done"]
+        # An attack that is defined by its steps makes all that remain of them; another one gets additional steps.
+        full = self._full_search
+        search = full if full.defined_by_steps else full.continued(self._exact_steps)
+        state = search.begin(self._given(attempts.example, attempts.attempt) | {"start": attempts.points})  # K rows
+        if search.defined_by_steps:
+            state["step"] = torch.from_numpy(attempts.steps).to(attempts.points.device)  # (K,): how many are made
+        attempts.counts[:, ASKED] += self._meter.per_example(live)
+        state = {name: filled(value, slots) for name, value in state.items()}  # S rows: the one compute shape
+        points = state["best"]  # (S,C,H,W): what each row handed over when it ended
+        ended = torch.zeros_like(state["done"])  # (S,) bool
+        while not bool(ended[:live].all()):
+            going = (~ended[:live]).cpu().numpy()  # (K,) bool: rows that this step is for, and charged to
+            exact.live = int(going.sum())
+            state = search.advance(state, exact)
+            attempts.counts[going, ASKED] += self._meter.per_example(exact.live)
+            # Rows that have ended are advanced with the others, so the point is kept from the step that ended them.
+            points = rows(state["done"] & ~ended, state["best"], points)
+            ended = ended | state["done"]
             yield
-        ended.points = handed[:live]
-        right, met = self._judge(ended.example, ended.points)
-        ended.counted += met
-        self._settle(ended, right)
-
-
-def striking(
-    search: Search, model: nn.Module, images: Images, compute: Compute, slots: int, oracle: Oracle | None = None
-) -> Generator[None, None, LiveExamples]:
-    """One attack from its beginning to its end, on a model in eval mode; `found` and `points` of the result tell.
-
-    `oracle` is the network that searches if it is not the model as it is. Hands over between any two steps.
-    """
-    exact = exact_oracle(model, compute)
-    clean = yield from answering_clean(exact, images, compute, slots, search.attempts + 1)
-    found = Found.nothing(clean.right, search.attempts)
-    live = LiveExamples(
-        search, oracle or exact, exact, images, clean, found, compute, slots, continuation=CONTINUATION, keep=True
-    )
-    for _ in live.run():
-        yield
-    return live
-
-
-def strike(
-    search: Search, model: nn.Module, images: Images, compute: Compute, slots: int, oracle: Oracle | None = None
-) -> LiveExamples:
-    """`striking`, in one go."""
-    return _outcome(striking(search, model, images, compute, slots, oracle))
+        attempts.points = points[:live]  # (K,C,H,W)
+        right, counts = self._judge(attempts.example, attempts.points)
+        attempts.counts += counts
+        self._settle(attempts, right)

@@ -1,8 +1,8 @@
 """What an attack is to the scheduler of live examples: a step for many examples, each at a step of its own.
 
 A search keeps everything that it knows of an example in the rows of a `State`. It never sees which examples share a
-batch with it and draws random numbers by (seed, data index, attack, attempt, step) alone, so what it finds for an
-example does not depend on order, number and neighbours of the others.
+batch with it and draws random numbers by (seed, data index, attack, attempt, step) alone, so the result for an example
+does not depend on order, number and neighbours of the others.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from engine.attacks.balls import Ball, per_image
 from engine.attacks.queries import Oracle
 
 State = dict[str, Tensor]
-"""One row for each example at work. Given: `x` (N,C,H,W) the clean image, `y` (N,), `index` (N,) in its data set,
+"""One row for each attempt in flight. Given: `x` (N,C,H,W) the clean image, `y` (N,), `index` (N,) in its data set,
 `attempt` (N,) which restart or target, `ranking` (N,T) classes by clean logit, the likeliest first.
 
 Made by a search: `point` (N,C,H,W) what it asks about next, `best` (N,C,H,W) what it hands over, `step` (N,), `broken`
 (N,) whether the network it asked was wrong at `best`, `done` (N,), `mute` (N,) whether the first gradient was zero or
 not finite; in linf, `low` and `high` (N,C,H,W), the walls of ball and box. A `start` (N,C,H,W) given to it is a point
-to go on from."""
+to continue from."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class Search(ABC):
         """The state one step later. Rows that are done are given again and do not matter any more."""
 
     @property
-    def counted(self) -> bool:
-        """Whether the attack is defined by its number of steps, so that none may be added to them."""
+    def defined_by_steps(self) -> bool:
+        """Whether its number of steps defines the attack, so that none may be added to them."""
         return False
 
     @property
     def precise(self) -> bool:
-        """Whether what it finds turns on the last bits of the answers, so that it is to ask the network in fp32."""
+        """Whether its result depends on the last bits of the answers, so that it must ask the network in fp32."""
         return False
 
     def continued(self, steps: int) -> Search:
-        """The same search to go on from the `start` of each example for so many steps, with finer ones if it can."""
+        """The same search from the `start` of each example for so many more steps, with finer ones if it can."""
         return replace(self, steps=steps)
 
     def fresh(self, state: State, point: Tensor) -> State:

@@ -100,7 +100,7 @@ class Square(Search):
         return self._propose_l2(x, best, side, chance, signs, key)
 
     def _propose_l2(self, x: Tensor, best: Tensor, side: Tensor, chance: Tensor, signs: Tensor, key: Tensor) -> Tensor:
-        """Take what one square holds of the norm, and what the ball has left, and put it into another as a bump."""
+        """Move the norm that one square holds, and what the ball leaves unused, into another square as a bump."""
         channels, height, width = x.shape[1:]
         side = side + (side % 2 == 0)  # odd, so that a bump has a middle
         side = side.clamp_max(min(height, width))
@@ -114,8 +114,8 @@ class Square(Search):
         new = (bump * signs + old) * to
         new = new / new.flatten(2).norm(dim=2).clamp_min(1e-12)[:, :, None, None]
         held = (d * torch.maximum(to, emptied)).flatten(2).norm(dim=2)
-        left = (self.ball.eps**2 - l2_norm(d) ** 2).clamp_min(0)
-        amount = (left[:, None] / channels + held**2).sqrt()[:, :, None, None]
+        unused = (self.ball.eps**2 - l2_norm(d) ** 2).clamp_min(0)
+        amount = (unused[:, None] / channels + held**2).sqrt()[:, :, None, None]
         moved = d * (1 - torch.maximum(to, emptied)) + new * amount
         return self.ball.project(x + moved * per_image(self.ball.eps / l2_norm(moved).clamp_min(1e-12), x), x)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.attacks.inversion import causal_logits, invert
+from engine.attacks.inversion import Inversion, causal_logits
 from engine.attacks.loop import attacked
 from engine.attacks.losses import kl_divergence
 from engine.contract.profile.schema import Inoculate
@@ -32,16 +32,15 @@ class Inoculation:
 
     def __init__(self, context: Context, stage: Inoculate, model: Classifier) -> None:
         assert stage.gamma is not None, "the profile was resolved"
-        self.compute, self.seed = context.compute, context.profile.seed
-        self.steps, self.gamma, self.weight = stage.inversion_steps, stage.gamma, stage.weight
+        self.compute, self.weight = context.compute, stage.weight
+        self._inversion = Inversion(stage.gamma, stage.inversion_steps, context.compute, context.profile.seed)
         self.mode = stage.features
         self.hypothesis = context.hypothesis(stage.game, model.feature_shape)
 
     def invert(self, model: Classifier, batch: Batch, x_adv: Tensor, epoch: int) -> Inverted:
         """The causal inversion of a batch with its adversarial images."""
         target = causal_logits(model, self.hypothesis, batch.x, x_adv, self.compute, self.mode)
-        x_c = invert(model, batch, target, self.gamma, self.compute, steps=self.steps, seed=self.seed, epoch=epoch)
-        return Inverted(x_c, target)
+        return Inverted(self._inversion(model, batch, target, epoch), target)
 
     def term(self, model: Classifier, inverted: Inverted, z_adv: Tensor) -> Tensor:
         """The addend per example (N,), for the logits z_adv (N,K) of the adversarial images, with gradient."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.attacks.losses import cross_entropy
-from engine.attacks.pgd import training_adversary
+from engine.attacks.pgd import TrainingAttack
 from engine.checkpoints import own as checkpoints
 from engine.contract.plan import judge
 from engine.contract.profile.catalogue import DEFENCES
@@ -157,16 +157,8 @@ class Training(EpochStage):
 
     def _attack(self, model: nn.Module, batch: Batch, adversary: Adversary, epoch: int) -> Tensor:
         context = self.context
-        return training_adversary(
-            model,
-            batch,
-            context.ball,
-            context.compute,
-            adversary,
-            seed=context.profile.seed,
-            epoch=epoch,
-            share=self.epoch_share,
-        )
+        attack = TrainingAttack(adversary, context.ball, context.compute, context.profile.seed)
+        return attack(model, batch, epoch, self.epoch_share)
 
     def end_epoch(self, epoch: int) -> Iterator[Event]:
         """Held-out accuracy; the weights are kept as `best` when they beat all earlier ones.

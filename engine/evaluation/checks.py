@@ -7,7 +7,7 @@ AutoAttack (Croce and Hein, ICML 2020).
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from engine.attacks import ATTACKS
 from engine.attacks.balls import Ball
-from engine.attacks.queries import Oracle
-from engine.attacks.scheduler import Clean, Found, LiveExamples, padded
+from engine.attacks.clean import Clean, Examples
+from engine.attacks.queries import Oracle, Oracles
+from engine.attacks.scheduler import LiveExamples
 from engine.attacks.setting import Setting
+from engine.attacks.tally import Tally
 from engine.contract.errors import UsageError
 from engine.contract.profile.catalogue import L2, is_averaged, plain
-from engine.contract.profile.schema import Evaluate
 from engine.data import Images
 from engine.device import Compute
 from engine.oom import out_of_memory
@@ -35,7 +36,7 @@ HOPELESS_STEPS = 20
 
 
 def refuse(model: nn.Module, images: Images, classes: int, compute: Compute) -> None:
-    """Raise UsageError for data or a network that no number could be had of."""
+    """Raise UsageError for data or a network that cannot be evaluated."""
     if not len(images):
         raise UsageError("no examples to evaluate: the test set is empty", "Check `data` and `limit`.")
     labels = images.labels
@@ -53,25 +54,30 @@ def refuse(model: nn.Module, images: Images, classes: int, compute: Compute) -> 
     batch = images.take(torch.zeros(1, dtype=torch.int64, device=labels.device), compute)
     if not bool(((batch.x >= 0) & (batch.x <= 1)).all()):
         raise UsageError("images outside of [0,1]", "Put the normalisation into the network, not into the data.")
+    _refuse_answer(model, batch.x, classes)
+
+
+def _refuse_answer(model: nn.Module, x: Tensor, classes: int) -> None:
+    """Ask about one image (1,C,H,W); raise UsageError where the answer is not logits (1, classes)."""
     try:
         with torch.no_grad():
-            z = model(batch.x)
+            z = model(x)
     except (RuntimeError, TypeError, ValueError) as error:
         if out_of_memory(error):
             raise
-        shape = "x".join(map(str, batch.x.shape[1:]))
+        shape = "x".join(map(str, x.shape[1:]))
         raise UsageError(f"the network does not take images of {shape}: {str(error).splitlines()[0]}") from None
     if not isinstance(z, Tensor) or z.shape != (1, classes):
-        found = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+        given = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
         raise UsageError(
-            f"the network answers with {found}; needed: logits of shape (N, {classes}), one for each class of the data",
+            f"the network answers with {given}; needed: logits of shape (N, {classes}), one for each class of the data",
             "Name the data set that the network was trained on.",
         )
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What was found out about a network before any attack."""
+    """Properties of a network that were looked at before any attack."""
 
     random: float = 0.0
     """Largest difference between two answers to the same images."""
@@ -83,11 +89,12 @@ class Examined:
         """What touches the numbers of this attack."""
         notes = []
         if self.random:
-            told = f"the network's answers are random (they differ by up to {self.random:.2g})"
+            random = f"the network's answers are random (they differ by up to {self.random:.2g})"
             if is_averaged(attack):
-                notes.append(f"{told}: so is this number, which another batch size, stop or count of processes changes")
+                consequence = "so is this number, which another batch size, stop or count of processes changes"
             else:
-                notes.append(f"{told}: use the attack `rand`")
+                consequence = "use the attack `rand`"
+            notes.append(f"{random}: {consequence}")
         if self.training:
             notes.append("parts of the network stay in train mode: BatchNorm and dropout make attacks look weak")
         if self.probabilities:
@@ -95,10 +102,11 @@ class Examined:
         return notes
 
 
-def examine(model: nn.Module, exact: Oracle, images: Images, compute: Compute, slots: int) -> Examined:
+def examine(model: nn.Module, exact: Oracle, examples: Examples) -> Examined:
     """Ask about the first images twice, and look at the answers and at the model, which was put into eval mode."""
-    batch = next(images.batches(slots, compute))
-    z, again = padded(exact, batch.x, slots), padded(exact, batch.x, slots)
+    slots = examples.slots
+    batch = next(examples.images.batches(slots, examples.compute))
+    z, again = exact.padded_logits(batch.x, slots), exact.padded_logits(batch.x, slots)
     random = float((z - again).abs().nan_to_num().amax())
     sums = z.sum(1)
     probabilities = bool(((z >= 0) & (z <= 1)).all()) and bool(((sums - 1).abs() < 1e-4).all())
@@ -112,62 +120,73 @@ def of_images(asked: int | None, images: int) -> list[str]:
     return [f"{images} examples instead of {asked}: the data set has no more"]
 
 
-def of_budgets(stage: Evaluate, standard: Mapping[str, int], classes: int) -> str:
+def of_answers(not_finite: int) -> list[str]:
+    """Whether answers of the network were no numbers."""
+    return [f"{not_finite} answers of the network were not finite; they count as wrong"] if not_finite else []
+
+
+def of_budgets(setting: Setting, standard: Mapping[str, int]) -> list[str]:
     """Whether an ensemble has the budgets that its name stands for; more targets than that change nothing."""
+    stage = setting.stage
     changed = {key: getattr(stage, key) for key, value in standard.items() if getattr(stage, key) != value}
-    if stage.targets >= min(standard.get("targets", 0), classes - 1):
+    if stage.targets >= min(standard.get("targets", 0), setting.classes - 1):
         changed.pop("targets", None)
     budgets = ", ".join(f"{key} = {value}" for key, value in changed.items())
-    return f"not the standard AutoAttack: {budgets}" if changed else ""
+    return [f"not the standard AutoAttack: {budgets}"] if changed else []
 
 
-def of_search(found: Found) -> list[str]:
+def of_search(tally: Tally) -> list[str]:
     """What the search itself noticed."""
-    notes = []
-    if not_finite := found.count("not_finite"):
-        notes.append(f"{not_finite} answers of the network were not finite; they count as wrong")
-    if outside := found.count("outside"):
+    notes = of_answers(tally.count("not_finite"))
+    if outside := tally.count("outside"):
         notes.append(f"{outside} points left the ball or the box and were not counted")
-    if mute := found.count("mute"):
+    if mute := tally.count("mute"):
         notes.append(
-            f"the first gradient was zero or not finite in {mute} of {found.begun} attempts: "
+            f"the first gradient was zero or not finite in {mute} of {tally.attempts} attempts: "
             "gradients may be masked, look at square"
         )
     return notes
 
 
 def no_accident(more: int, examples: int) -> bool:
-    """Whether a weaker attack breaks so many more of the examples that it is worth telling."""
+    """Whether a weaker attack breaks so many more of the examples that a warning is due."""
     return more >= LEAST_GAIN and 100.0 * more > GAIN * examples
 
 
 def of_table(right: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     """By attack: signs in the outcomes (N,) of the other attacks on the same examples at the same radius."""
     notes: dict[str, list[str]] = {}
-
-    def accuracy(values: np.ndarray) -> float:
-        return 100.0 * float(values.mean())
-
     for suffix in ("", L2):
         columns = {plain(name): values for name, values in right.items() if name.endswith(L2) == bool(suffix)}
-        if "fgsm" in columns and "pgd" in columns:
-            pgd, fgsm = columns["pgd"], columns["fgsm"]
-            if no_accident(int(pgd.sum()) - int(fgsm.sum()), len(pgd)):
-                text = (
-                    f"weaker than fgsm ({accuracy(pgd):.1f} against {accuracy(fgsm):.1f}): "
-                    "more steps should find more; look for masked gradients"
-                )
-                notes.setdefault(f"pgd{suffix}", []).append(text)
-        single = [name for name in columns if name in ATTACKS]
-        gradient = [columns[name] for name in single if ATTACKS[name].uses_gradients]
-        for name in single if gradient else []:
-            together = np.logical_and.reduce(gradient)
-            more = int((together & ~columns[name]).sum())
-            if not ATTACKS[name].uses_gradients and no_accident(more, len(together)):
-                points = 100.0 * more / len(together)
-                text = f"breaks {points:.1f} points that no gradient attack did: gradients may be masked"
-                notes.setdefault(f"{name}{suffix}", []).append(text)
+        if note := _pgd_against_fgsm(columns):
+            notes.setdefault(f"pgd{suffix}", []).append(note)
+        for name, note in _without_gradients(columns):
+            notes.setdefault(f"{name}{suffix}", []).append(note)
     return notes
+
+
+def _pgd_against_fgsm(columns: Mapping[str, np.ndarray]) -> str:
+    if "fgsm" not in columns or "pgd" not in columns:
+        return ""
+    pgd, fgsm = columns["pgd"], columns["fgsm"]
+    if not no_accident(int(pgd.sum()) - int(fgsm.sum()), len(pgd)):
+        return ""
+    return (
+        f"weaker than fgsm ({100.0 * float(pgd.mean()):.1f} against {100.0 * float(fgsm.mean()):.1f}): "
+        "more steps should find more; look for masked gradients"
+    )
+
+
+def _without_gradients(columns: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str]]:
+    """Attacks that ask for no gradient and break what those that do left, each with its note."""
+    single = [name for name in columns if name in ATTACKS]
+    by_gradient = [columns[name] for name in single if ATTACKS[name].uses_gradients]
+    for name in single if by_gradient else []:
+        together = np.logical_and.reduce(by_gradient)
+        more = int((together & ~columns[name]).sum())
+        if not ATTACKS[name].uses_gradients and no_accident(more, len(together)):
+            points = 100.0 * more / len(together)
+            yield name, f"breaks {points:.1f} points that no gradient attack did: gradients may be masked"
 
 
 def of_transfer(crafted: np.ndarray, direct: Sequence[np.ndarray], source: str) -> list[str]:
@@ -182,29 +201,27 @@ def of_transfer(crafted: np.ndarray, direct: Sequence[np.ndarray], source: str) 
     return [f"crafted on {source}, it breaks {points:.1f} points that no attack on the network itself did"]
 
 
-def hopeless(
-    setting: Setting, exact: Oracle, images: Images, clean: Clean, compute: Compute, slots: int
-) -> Generator[None, None, str]:
+def hopeless(setting: Setting, exact: Oracle, examples: Examples) -> Generator[None, None, str]:
     """A warning if examples withstand apgd-ce in a ball that holds every image; empty if none does.
 
     In such a ball an image of another class is allowed, so that a sound attack on a sound network breaks everything.
-    Hands over between any two steps.
+    Yields between any two steps.
     """
-    count = min(LOOKED_AT, len(images))
-    size = math.prod(images.images.shape[1:])
+    clean, count = examples.clean, min(LOOKED_AT, len(examples.images))
+    size = math.prod(examples.images.images.shape[1:])
     everything = Ball(setting.ball.norm, 1.0 if setting.ball.norm == "linf" else size**0.5)
     name = "apgd-ce" if setting.ball.norm == "linf" else f"apgd-ce{L2}"
     stage = structs.replace(setting.stage, apgd_steps=HOPELESS_STEPS, apgd_restarts=1)
     search = ATTACKS[name].search(replace(setting, ball=everything, stage=stage))
-    few, right = images.first(count), clean.right[:count]
-    found = Found.nothing(right, search.attempts)
-    part = Clean(right, clean.ranking[:count])
-    for _ in LiveExamples(search, exact, exact, few, part, found, compute, slots).run():
+    right = clean.right[:count]
+    few = replace(examples, images=examples.images.first(count), clean=Clean(right, clean.ranking[:count]))
+    tally = Tally.before(right, search.attempts)
+    for _ in LiveExamples(search, Oracles(exact, exact), few, tally).run():
         yield
-    left = int(found.robust.sum())
-    if not left:
+    robust = int(tally.robust.sum())
+    if not robust:
         return ""
     return (
-        f"{left} of {int(right.sum())} examples withstand {HOPELESS_STEPS} steps of {name} in a ball that holds every "
-        "image: the attack does not work on this network"
+        f"{robust} of {int(right.sum())} examples withstand {HOPELESS_STEPS} steps of {name} in a ball that holds "
+        "every image: the attack does not work on this network"
     )

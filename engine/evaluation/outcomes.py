@@ -1,51 +1,55 @@
-"""What an evaluation found, example by example, on disk: the basis of cells, paired comparisons and resuming."""
+"""The outcomes of an evaluation on disk, example by example: the basis of cells, paired comparisons and resuming."""
 
 from __future__ import annotations
 
 import io
 import json
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
 
-from engine.attacks.scheduler import Found
+from engine.attacks.tally import Tally
 from engine.checkpoints.own import unreadable
 from engine.contract.run.fingerprint import Settings
-from engine.contract.run.records import Cell, Part
+from engine.contract.run.records import Cell, Counted
 from engine.contract.run.results import Paired, make_cell, paired
 from engine.contract.run.rundir import RunDir, write_atomically
 
-
-class Facts(msgspec.Struct, kw_only=True):
-    """What a cell tells beside its count."""
-
-    seconds: float = 0.0
-    gradient_steps: int = 0
-    forwards: int = 0
-    norm: str = ""
-    eps: float = 0.0
-    source: str = ""
-    how: str = ""
-    parts: list[Part] = []
-    warnings: list[str] = []
+FACTS = tuple(name for name in Cell.__struct_fields__ if name not in Counted.__struct_fields__)
+"""The fields of a cell that are written beside its outcomes; its count follows from these."""
 
 
 @dataclass
 class Outcomes:
-    """One column for one network: which examples are still right (N,) bool, and what it took.
+    """One column for one network: which examples are still right (N,) bool, and its cell of the table.
 
-    `settings` is what it depends on, empty in a file of an earlier release; `found` the attack at work while the column
+    The count of `cell` is that of the examples that were right at first, until `record` makes it anew. `settings` is
+    what it depends on, empty in a file of an earlier release; `tally` that of the attack in progress while the column
     is not finished.
     """
 
     right: np.ndarray
-    facts: Facts = field(default_factory=Facts)
-    settings: Settings = field(default_factory=dict)
-    found: Found | None = None
+    cell: Cell
+    settings: Settings
+    tally: Tally | None = None
+
+    @classmethod
+    def begin(
+        cls, model: str, attack: str, right: np.ndarray, settings: Settings, facts: Mapping[str, object]
+    ) -> Outcomes:
+        """With what is known of a cell before its attacks, by the names in FACTS. Raises ValueError for no examples."""
+        return cls(right, make_cell(model, attack, int(right.sum()), len(right), **facts), settings)
+
+    def record(self, notes: Sequence[str] = ()) -> Cell:
+        """The record of the finished column, with what the other columns have to say about it."""
+        facts = {name: getattr(self.cell, name) for name in FACTS}
+        facts["warnings"] = [*self.cell.warnings, *notes]
+        return make_cell(self.cell.model, self.cell.attack, int(self.right.sum()), len(self.right), **facts)
 
 
 def outcomes_file(run: RunDir, stage: str, model: str, column: str) -> Path:
@@ -54,30 +58,30 @@ def outcomes_file(run: RunDir, stage: str, model: str, column: str) -> Path:
 
 
 def partial_file(run: RunDir, stage: str) -> Path:
-    """Where the outcomes of the one cell that is at work are while the run is stopped."""
+    """Where the outcomes of the one unfinished cell are while the run is stopped."""
     return run.outcomes / f"{stage}.partial.npz"
 
 
-def save(path: Path, outcomes: Outcomes, labels: np.ndarray, column: str = "") -> None:
-    """Write them; with the work of an unfinished part, and the `column` it belongs to, if there is any."""
+def save(path: Path, outcomes: Outcomes, labels: np.ndarray, *, finished: bool = True) -> None:
+    """Write them; those of an unfinished cell with its name, and with the tally of the attack in progress, if any."""
+    cell, tally = outcomes.cell, outcomes.tally
     values: dict[str, np.ndarray] = {
         "right": outcomes.right,
         "labels": labels,
-        "facts": np.array(msgspec.json.encode(outcomes.facts).decode()),
+        "facts": np.array(msgspec.json.encode({name: getattr(cell, name) for name in FACTS}).decode()),
         "settings": np.array(json.dumps(outcomes.settings)),
-        "column": np.array(column),
+        "column": np.array("" if finished else _unfinished(cell.model, cell.attack)),
     }
-    if outcomes.found is not None:
-        found = outcomes.found
-        values |= {"robust": found.robust, "tried": found.tried, "fell": found.fell, "counted": found.counted}
-        values["seconds"] = np.array(found.seconds)
+    if tally is not None:
+        values |= {"robust": tally.robust, "tried": tally.attempted, "fell": tally.broken, "counted": tally.counts}
+        values["seconds"] = np.array(tally.seconds)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **values)  # type: ignore[arg-type]  # the stub takes a name for allow_pickle
     write_atomically(path, buffer.getvalue())
 
 
-def load(path: Path, column: str = "") -> Outcomes | None:
-    """The inverse of `save`; None if there is nothing for this column, or what there is is damaged.
+def load(path: Path, model: str, attack: str) -> Outcomes | None:
+    """The inverse of `save`; None if nothing is saved for this cell, or if it is damaged.
 
     Raises DiskError when it cannot be read now.
     """
@@ -89,23 +93,28 @@ def load(path: Path, column: str = "") -> Outcomes | None:
         raise unreadable(path, error) from error
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as saved:
-            if str(saved.get("column", "")) != column:
+            if str(saved.get("column", "")) not in ("", _unfinished(model, attack)):
                 return None
-            facts = msgspec.json.decode(str(saved["facts"]), type=Facts)
-            outcomes = Outcomes(saved["right"], facts, json.loads(str(saved.get("settings", "{}"))))
+            settings, facts = json.loads(str(saved.get("settings", "{}"))), json.loads(str(saved["facts"]))
+            outcomes = Outcomes.begin(model, attack, saved["right"], settings, {})
+            known = {name: facts[name] for name in FACTS if name in facts}
+            outcomes.cell = msgspec.convert(msgspec.structs.asdict(outcomes.cell) | known, Cell)
             if "robust" in saved:
-                arrays = {name: saved[name] for name in ("robust", "tried", "fell", "counted")}
-                outcomes.found = Found(**arrays, seconds=float(saved["seconds"]))
+                outcomes.tally = Tally(
+                    robust=saved["robust"],
+                    attempted=saved["tried"],
+                    broken=saved["fell"],
+                    counts=saved["counted"],
+                    seconds=float(saved["seconds"]),
+                )
             return outcomes
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error, msgspec.MsgspecError):
         return None  # RuntimeError: a zip file that claims to be encrypted, or compressed by a method that is none
 
 
-def cell_of(model: str, column: str, outcomes: Outcomes, notes: list[str]) -> Cell:
-    """The record of a finished column, with what the other columns have to say about it."""
-    facts = msgspec.structs.asdict(outcomes.facts)
-    facts["warnings"] = [*facts["warnings"], *notes]
-    return make_cell(model, column, int(outcomes.right.sum()), len(outcomes.right), **facts)
+def _unfinished(model: str, attack: str) -> str:
+    """The cell that an unfinished file belongs to."""
+    return f"{model}-{attack}"
 
 
 def compare(attack: str, a: str, b: str, file_a: Path, file_b: Path) -> Paired:

@@ -1,4 +1,4 @@
-"""Pictures of a few test images: clean, adversarial, perturbation, causal inversion, with what the network says."""
+"""Pictures of a few test images: clean, adversarial, perturbation, causal inversion, with the predictions for them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from engine.attacks import ATTACKS
 from engine.attacks.balls import Ball
-from engine.attacks.inversion import causal_logits, invert
-from engine.attacks.scheduler import striking
+from engine.attacks.inversion import Inversion, causal_logits
 from engine.attacks.setting import Setting
+from engine.attacks.strike import striking
 from engine.contract.plan import columns
 from engine.contract.profile.catalogue import CLEAN, parts
 from engine.contract.profile.schema import Evaluate, Game, Inoculate
@@ -31,6 +31,8 @@ from engine.models.base import Classifier
 from engine.stage import Context
 
 PERTURBATION_GAIN = 10
+INVERSION_STEPS = 10
+"""Of the inversions shown where the run has no inoculation."""
 
 
 def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Generator[None, None, Record]:
@@ -58,9 +60,8 @@ def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Genera
             "perturbation": (0.5 + PERTURBATION_GAIN * (x_adv - batch.x)).clamp(0, 1),
         }
         if game:
-            gamma = inoculation.gamma if inoculation and inoculation.gamma else context.profile.threat.eps / 4
-            steps = inoculation.inversion_steps if inoculation else 10
-            pictures["inversion"] = _invert(context, game, model, batch, x_adv, compute, gamma, steps)
+            target = causal_logits(model, context.hypothesis(game.id, model.feature_shape), batch.x, x_adv, compute)
+            pictures["inversion"] = _inversion(context, inoculation, compute)(model, batch, target, epoch=-1)
             yield
         rows += _write(context, model, batch, pictures)
         yield
@@ -101,19 +102,11 @@ def _before(context: Context, stage: Evaluate) -> tuple[Game | None, Inoculate |
     return games[-1] if games else None, inoculations[-1] if inoculations else None
 
 
-def _invert(
-    context: Context,
-    game: Game,
-    model: Classifier,
-    batch: Batch,
-    x_adv: Tensor,
-    compute: Compute,
-    gamma: float,
-    steps: int,
-) -> Tensor:
-    hypothesis = context.hypothesis(game.id, model.feature_shape)
-    target = causal_logits(model, hypothesis, batch.x, x_adv, compute)
-    return invert(model, batch, target, gamma, compute, steps=steps, seed=context.profile.seed, epoch=-1)
+def _inversion(context: Context, inoculation: Inoculate | None, compute: Compute) -> Inversion:
+    """As in the inoculation; without one, a quarter of the threat's radius and INVERSION_STEPS."""
+    gamma = inoculation.gamma if inoculation and inoculation.gamma else context.profile.threat.eps / 4
+    steps = inoculation.inversion_steps if inoculation else INVERSION_STEPS
+    return Inversion(gamma, steps, compute, context.profile.seed)
 
 
 def _write(context: Context, model: Classifier, batch: Batch, pictures: dict[str, Tensor]) -> list[dict[str, Any]]:
@@ -127,8 +120,8 @@ def _write(context: Context, model: Classifier, batch: Batch, pictures: dict[str
         files = {kind: f"{index:05d}-{kind}.png" for kind in pictures}
         for kind, file in files.items():
             _png(context.run.samples / file, pictures[kind][i])
-        said = {kind: values[i] for kind, values in predictions.items()}
-        rows.append({"index": index, "label": int(batch.y[i]), "predictions": said, "files": files})
+        own = {kind: values[i] for kind, values in predictions.items()}
+        rows.append({"index": index, "label": int(batch.y[i]), "predictions": own, "files": files})
     return rows
 
 

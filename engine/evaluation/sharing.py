@@ -1,19 +1,22 @@
-"""One attack on examples that are shared between ranks: every world()-th one is a rank's own."""
+"""Work that is shared between ranks: of the examples of an attack every world()-th one is a rank's own."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Generator, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from engine import distributed
-from engine.attacks.scheduler import Found
+from engine.attacks.tally import Tally
+from engine.stage import Step
+
+T = TypeVar("T")
 
 
 class Reached(NamedTuple):
-    """Where all ranks together are: examples decided, examples that stand so far, share (0-1) of the work behind.
+    """How far all ranks together are: examples decided, examples robust so far, share (0-1) of the work done.
 
     `seconds` since the beginning are those of rank 0.
     """
@@ -24,29 +27,29 @@ class Reached(NamedTuple):
     seconds: float = 0.0
 
 
-def share_of(found: Found) -> Found:
-    """What is this rank's to do: of the examples (N,) of the others none stands and nothing was counted."""
+def own_share(tally: Tally) -> Tally:
+    """The tally of this rank's examples: those of the others (N,) are not robust, and nothing was counted of them."""
     if distributed.world() == 1:
-        return found
-    own = np.arange(len(found.robust)) % distributed.world() == distributed.rank()
-    mine = own[:, None]
-    return Found(
-        found.robust & own, found.tried & mine, found.fell & mine, found.counted * mine[..., None], found.seconds
+        return tally
+    own = np.arange(len(tally.robust)) % distributed.world() == distributed.rank()
+    rows = own[:, None]
+    return Tally(
+        tally.robust & own, tally.attempted & rows, tally.broken & rows, tally.counts * rows[..., None], tally.seconds
     )
 
 
-def united(own: Found) -> Found:
-    """What the ranks have found, each of which has its `own`."""
+def united(own: Tally) -> Tally:
+    """The tally of all examples, where each rank has that of its `own`."""
     if distributed.world() == 1:
         return own
     parts = distributed.of_all(own)
-    robust, tried, fell = (
-        np.logical_or.reduce([getattr(part, name) for part in parts]) for name in ("robust", "tried", "fell")
+    robust, attempted, broken = (
+        np.logical_or.reduce([getattr(part, name) for part in parts]) for name in ("robust", "attempted", "broken")
     )
-    return Found(robust, tried, fell, np.sum([part.counted for part in parts], axis=0), parts[0].seconds)
+    return Tally(robust, attempted, broken, np.sum([part.counts for part in parts], axis=0), parts[0].seconds)
 
 
-def in_step(work: Iterator[int], own: Found) -> Iterator[Reached]:
+def in_step(work: Iterator[int], own: Tally) -> Iterator[Reached]:
     """Drive the work on `own` to its end; all ranks make the same number of steps, so that they can agree on a stop."""
     started, others = time.perf_counter(), distributed.world() - 1
     while True:
@@ -57,5 +60,20 @@ def in_step(work: Iterator[int], own: Found) -> Iterator[Reached]:
         )
         if not going:
             return
-        # A rank calls what is not its own decided.
+        # To a rank, the examples of the others are decided.
         yield Reached(int(decided) - others * len(own.robust), int(robust), share - others, elapsed)
+
+
+def stoppable(work: Generator[None, None, T], step: Step) -> Generator[Step, None, T]:
+    """The result of `work`, with `step` wherever it pauses, so that the run can be stopped there."""
+    result: T
+    busy = True
+    while True:
+        try:
+            if busy:
+                next(work)
+        except StopIteration as end:
+            result, busy = end.value, False
+        if not distributed.anywhere(busy):  # ranks pause equally often, so that they can agree on a stop
+            return result
+        yield step

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from engine import distributed
 from engine.attacks.balls import per_image
 from engine.attacks.loop import attacked
-from engine.attacks.pgd import training_adversary
+from engine.attacks.pgd import TrainingAttack
 from engine.checkpoints import own as checkpoints
 from engine.contract.plan import DIAGNOSED
 from engine.contract.profile.schema import Game
@@ -78,16 +78,8 @@ class GameRun(EpochStage):
         A mixed adversary is what it is when `share` (0-1) of the epoch is behind.
         """
         context = self.context
-        x_adv = training_adversary(
-            self.target,
-            batch,
-            context.ball,
-            context.compute,
-            self.stage.adversary,
-            seed=context.profile.seed,
-            epoch=epoch,
-            share=share,
-        )
+        attack = TrainingAttack(self.stage.adversary, context.ball, context.compute, context.profile.seed)
+        x_adv = attack(self.target, batch, epoch, share)
         with torch.no_grad(), context.compute.autocast():
             return self.model.features(batch.x), self.model.features(x_adv)
 

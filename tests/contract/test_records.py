@@ -332,6 +332,19 @@ def test_text_that_utf8_cannot_hold_is_written_with_a_question_mark(writer: Writ
     assert writer.drain() == [ErrorNote(text="no file caf?")]
 
 
+def test_the_line_of_a_cell_keeps_its_keys_and_their_order() -> None:
+    part = b'{"attack":"fgsm","correct":3,"gradient_steps":4,"forwards":5,"seconds":0.5}'
+    line = (
+        b'{"kind":"cell","model":"train","attack":"aa","correct":3,"total":4,"accuracy":75.0,"low":30.0,"high":95.5,'
+        b'"seconds":1.5,"gradient_steps":30,"forwards":7,"norm":"linf","eps":0.1,"source":"other","how":"bf16",'
+        b'"parts":[' + part + b'],"warnings":["weak"],"v":1,"t":2.5}\n'
+    )
+    (cell,) = records.decode_lines(line)
+    assert isinstance(cell, Cell)
+    assert (cell.high, cell.eps, cell.parts[0].correct, cell.t) == (95.5, 0.1, 3, 2.5)
+    assert encode(cell) == line
+
+
 def test_every_kind_of_the_contract_is_known() -> None:
     kinds = {kind.__struct_config__.tag for kind in AnyRecord.__args__}
     assert kinds == {"stage", "scalars", "cell", "progress", "sample", "checkpoint", "warning", "error", "message"}

@@ -17,15 +17,16 @@ from engine.attacks import ATTACKS
 from engine.attacks.apgd import Apgd, checkpoints
 from engine.attacks.balls import Ball
 from engine.attacks.fab import least_move
-from engine.attacks.inversion import causal_logits, invert
+from engine.attacks.inversion import Inversion, causal_logits
 from engine.attacks.loop import FP16_SCALE, attacked, input_gradient
 from engine.attacks.losses import cross_entropy, kl_divergence
-from engine.attacks.pgd import SignedSteps, against_labels, training_adversary
+from engine.attacks.pgd import SignedSteps, TrainingAttack, against_labels
 from engine.attacks.queries import Oracle, exact_oracle
-from engine.attacks.scheduler import LiveExamples, strike
+from engine.attacks.scheduler import LiveExamples
 from engine.attacks.setting import Setting
 from engine.attacks.signed import LOSSES
 from engine.attacks.square import share_of
+from engine.attacks.strike import strike
 from engine.contract.profile.schema import Adversary, Evaluate
 from engine.data import Batch, Images
 from engine.device import Compute
@@ -69,27 +70,27 @@ GRADIENT = ["fgsm", "pgd", "cw", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t"]
 @pytest.mark.parametrize("name", GRADIENT)
 def test_linf_attacks_reach_the_worst_case_of_a_linear_model(name: str, eps: float) -> None:
     model, x, y = example()
-    found = attack(name, model, images_of(x, y), eps, Evaluate(pgd_steps=20))
+    live = attack(name, model, images_of(x, y), eps, Evaluate(pgd_steps=20))
     right, worst = model(x).argmax(1) == y, model.worst_linf(x, y, eps)
-    assert found.found.robust.tolist() == (right & (worst > 0)).tolist()
-    assert found.points is not None
-    still_right = torch.from_numpy(found.found.robust)
-    reached = model.margin(found.points, y)
+    assert live.tally.robust.tolist() == (right & (worst > 0)).tolist()
+    assert live.points is not None
+    still_right = torch.from_numpy(live.tally.robust)
+    reached = model.margin(live.points, y)
     if name != "fab-t":  # which looks for the nearest point, not for the worst one
         assert torch.allclose(reached[still_right], worst[still_right], atol=1e-5)
-    assert Ball("linf", eps).contains(found.points, x).all()
+    assert Ball("linf", eps).contains(live.points, x).all()
 
 
 @pytest.mark.parametrize("eps", [0.01, 0.1, 0.15])
 @pytest.mark.parametrize("name", ["fgsm-l2", "pgd-l2", "apgd-ce-l2", "apgd-dlr-l2", "apgd-t-l2", "fab-t-l2"])
 def test_l2_attacks_reach_the_worst_case_of_a_linear_model(name: str, eps: float) -> None:
     model, x, y = example()
-    found = attack(name, model, images_of(x, y), eps, Evaluate(pgd_steps=60))
+    live = attack(name, model, images_of(x, y), eps, Evaluate(pgd_steps=60))
     right, worst = model(x).argmax(1) == y, model.worst_l2(x, y, eps)
     # From a random start, pgd's walk of 2.3 eps along the sphere may end some degrees off.
     slack = 0.05 * eps * float(model.weight.detach().norm()) if name == "pgd-l2" else 0.0
     sure = right & ((worst > 0) | (worst < -slack))
-    robust = torch.from_numpy(found.found.robust)
+    robust = torch.from_numpy(live.tally.robust)
     assert torch.equal(robust[sure], (worst > 0)[sure])
     assert not robust[~right].any()
 
@@ -102,9 +103,9 @@ def test_targeted_attacks_find_the_class_that_is_within_reach(name: str, classes
     model, x, y = many_classes(classes=classes)
     eps = 0.03 if norm == "linf" else 0.08
     column = name if norm == "linf" else f"{name}-l2"
-    found = attack(column, model, images_of(x, y), eps, Evaluate(targets=classes))
+    live = attack(column, model, images_of(x, y), eps, Evaluate(targets=classes))
     right, robust = model(x).argmax(1) == y, model.robust(x, y, norm, eps)
-    assert found.found.robust.tolist() == (right & robust).tolist()
+    assert live.tally.robust.tolist() == (right & robust).tolist()
     assert 0 < robust.sum() < right.sum(), "an example that tells something"
 
 
@@ -113,15 +114,15 @@ def test_square_comes_near_the_worst_case_of_a_linear_model_from_answers_alone(n
     model, x, y = example(shape=(3, 8, 8))
     eps, norm = (0.02, "linf") if name == "square" else (0.2, "l2")
     worst = model.worst_linf(x, y, eps) if norm == "linf" else model.worst_l2(x, y, eps)
-    found = attack(name, model, images_of(x, y), eps, Evaluate(square_queries=1500), slots=64)
-    right, robust = model(x).argmax(1) == y, torch.from_numpy(found.found.robust)
+    live = attack(name, model, images_of(x, y), eps, Evaluate(square_queries=1500), slots=64)
+    right, robust = model(x).argmax(1) == y, torch.from_numpy(live.tally.robust)
     assert not (robust & ~right).any()
     assert robust[right & (worst > 0)].all(), "nothing allowed breaks these"
     breakable = right & (worst < 0)
     assert breakable.sum() > 20
     broken = (breakable & ~robust).sum() / breakable.sum()
     assert broken > (0.9 if norm == "linf" else 0.5), "bumps fit noise badly, stripes and squares well"
-    assert found.found.effort.gradient_steps == 0
+    assert live.tally.effort.gradient_steps == 0
 
 
 @pytest.mark.parametrize("name", [*GRADIENT, "square"])
@@ -130,8 +131,8 @@ def test_two_classes_are_attacked_by_margins_and_it_is_said(name: str) -> None:
     setting = Setting(Ball("linf", 0.1), Evaluate(), 0, classes=2)
     assert ATTACKS[name].search(setting).attempts == 1
     assert bool(ATTACKS[name].note(setting)) == (name in ("apgd-dlr", "apgd-t"))
-    found = attack(name, model, images_of(x, y), 0.1, Evaluate(square_queries=50))
-    assert found.found.robust.sum() < (model(x).argmax(1) == y).sum()
+    live = attack(name, model, images_of(x, y), 0.1, Evaluate(square_queries=50))
+    assert live.tally.robust.sum() < (model(x).argmax(1) == y).sum()
 
 
 def test_apgd_reconsiders_its_step_size_when_the_authors_code_does() -> None:
@@ -190,13 +191,13 @@ def test_the_point_of_a_broken_example_is_one_that_breaks_it_whatever_other_rest
         y = model(x).argmax(1)
     stage = Evaluate(pgd_steps=1, pgd_restarts=6)
     for slots in (16, 60, 240):
-        found = attack("pgd", model, images_of(x, y), 0.12, stage, slots=slots)
-        assert found.points is not None
-        fell = found.found.fell.sum(1)
-        assert ((fell > 0) & (fell < found.found.tried.sum(1))).any(), "some restarts break what others do not"
+        live = attack("pgd", model, images_of(x, y), 0.12, stage, slots=slots)
+        assert live.points is not None
+        broken = live.tally.broken.sum(1)
+        assert ((broken > 0) & (broken < live.tally.attempted.sum(1))).any(), "some restarts break what others do not"
         with torch.no_grad():
-            wrong = model(found.points).argmax(1) != y
-        assert torch.equal(wrong, torch.from_numpy(~found.found.robust))
+            wrong = model(live.points).argmax(1) != y
+        assert torch.equal(wrong, torch.from_numpy(~live.tally.robust))
 
 
 INDEPENDENT = [*GRADIENT, "square", "pgd-l2", "apgd-ce-l2", "apgd-t-l2", "fab-t-l2", "square-l2"]
@@ -215,9 +216,9 @@ def test_what_is_found_does_not_depend_on_order_number_and_neighbours(name: str)
     assert Ball("l2" if name.endswith("l2") else "linf", eps).contains(whole.points, x).all()
     for rows in (torch.tensor([8, 2, 5]), torch.randperm(40, generator=generator)):
         part = attack(name, model, images_of(x[rows], y[rows], rows), eps, stage, slots=16)
-        assert np.array_equal(part.found.robust, whole.found.robust[rows])
+        assert np.array_equal(part.tally.robust, whole.tally.robust[rows])
         assert part.points is not None
-        robust = torch.from_numpy(part.found.robust)
+        robust = torch.from_numpy(part.tally.robust)
         assert torch.equal(part.points[~robust].isfinite(), torch.ones_like(part.points[~robust], dtype=torch.bool))
         if whole.search.attempts == 1:
             assert torch.equal(part.points, whole.points[rows])
@@ -231,29 +232,29 @@ def test_across_compute_shapes_outcomes_agree(name: str) -> None:
     with torch.no_grad():
         y = model(x).argmax(1)
     stage = Evaluate(apgd_steps=12, pgd_steps=12, fab_steps=12, square_queries=60, targets=3)
-    found = [attack(name, model, images_of(x, y), 0.02, stage, slots=slots).found.robust for slots in (7, 64)]
-    assert 0 < found[1].sum() < 200
-    assert (found[0] == found[1]).mean() >= 0.995
-    few = attack(name, model, images_of(x[:25], y[:25]), 0.02, stage, slots=1).found.robust
-    assert (few == found[1][:25]).all()
+    robust = [attack(name, model, images_of(x, y), 0.02, stage, slots=slots).tally.robust for slots in (7, 64)]
+    assert 0 < robust[1].sum() < 200
+    assert (robust[0] == robust[1]).mean() >= 0.995
+    few = attack(name, model, images_of(x[:25], y[:25]), 0.02, stage, slots=1).tally.robust
+    assert (few == robust[1][:25]).all()
 
 
 @pytest.mark.parametrize("name", ["pgd", "apgd-t"])
 def test_every_attempt_counts(name: str) -> None:
     model, x, y = many_classes(400)
     one, many = (Evaluate(pgd_steps=2, apgd_steps=5, pgd_restarts=n, targets=n) for n in (1, 6))
-    alone, together = (attack(name, model, images_of(x, y), 0.015, stage).found for stage in (one, many))
+    alone, together = (attack(name, model, images_of(x, y), 0.015, stage).tally for stage in (one, many))
     assert not (together.robust & ~alone.robust).any(), "more attempts break at least as much"
     assert together.robust.sum() < alone.robust.sum()
-    assert together.begun > alone.begun
+    assert together.attempts > alone.attempts
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin", "dlr", "kl"])
 def test_pgd_climbs_each_of_its_losses(loss: str) -> None:
     model, x, y = many_classes()
-    found = attack("pgd", model, images_of(x, y), 0.03, Evaluate(pgd_loss=loss, pgd_steps=20))
+    live = attack("pgd", model, images_of(x, y), 0.03, Evaluate(pgd_loss=loss, pgd_steps=20))
     right, robust = model(x).argmax(1) == y, model.robust(x, y, "linf", 0.03)
-    weaker = torch.from_numpy(found.found.robust)
+    weaker = torch.from_numpy(live.tally.robust)
     assert not (right & robust & ~weaker).any()
     assert (weaker & ~robust).sum() <= (0.5 if loss == "kl" else 0.2) * (right & ~robust).sum()
 
@@ -274,12 +275,12 @@ def test_apgd_finds_a_loss_at_least_as_high_as_pgd_with_as_many_steps(loss: str)
         by_apgd, by_pgd = (strike(search, model, images_of(x, y), CPU, 50) for search in searches)
     assert by_apgd.points is not None
     assert by_pgd.points is not None
-    unbroken = torch.from_numpy(by_apgd.found.robust & by_pgd.found.robust)
+    unbroken = torch.from_numpy(by_apgd.tally.robust & by_pgd.tally.robust)
     assert unbroken.sum() > 20
     if loss == "ce":
         ours, theirs = (value(model(live.points), y)[unbroken].sum() for live in (by_apgd, by_pgd))
         assert ours >= theirs - 1e-3
-    assert by_apgd.found.robust.sum() <= by_pgd.found.robust.sum() + 2
+    assert by_apgd.tally.robust.sum() <= by_pgd.tally.robust.sum() + 2
 
 
 def test_points_that_only_the_searching_network_calls_broken_do_not_count() -> None:
@@ -291,8 +292,8 @@ def test_points_that_only_the_searching_network_calls_broken_do_not_count() -> N
     with attacked(model):
         live = strike(search, model, images_of(x, y), CPU, 16, liar)
     robust = right & (model.worst_linf(x, y, 1e-4) > 0)
-    assert live.found.robust.tolist() == robust.tolist()
-    assert live.found.count("unconfirmed") >= robust.sum()
+    assert live.tally.robust.tolist() == robust.tolist()
+    assert live.tally.count("unconfirmed") >= robust.sum()
 
 
 def test_batches_stay_full_and_their_shape_never_changes() -> None:
@@ -308,8 +309,8 @@ def test_batches_stay_full_and_their_shape_never_changes() -> None:
         live = strike(search, model, images_of(x, y), CPU, 16, watched)
     assert set(shapes) == {16}
     assert exact.effort.gradient_steps == 0
-    needed = live.found.effort.gradient_steps / 16
-    assert 0 < live.found.robust.sum() < 200
+    needed = live.tally.effort.gradient_steps / 16
+    assert 0 < live.tally.robust.sum() < 200
     assert len(shapes) <= needed + 31, "only the last examples leave slots empty"
 
 
@@ -382,9 +383,8 @@ def test_attacks_leave_the_model_as_it_was() -> None:
     model = network().train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     batch = batch_of(torch.rand(4, 3, 4, 4), torch.arange(4))
-    training_adversary(
-        model, batch, Ball("l2", 0.5), CPU, Adversary(steps=3, step_size=0.5, loss="kl"), seed=0, epoch=0
-    )
+    attack = TrainingAttack(Adversary(steps=3, step_size=0.5, loss="kl"), Ball("l2", 0.5), CPU, seed=0)
+    attack(model, batch, epoch=0)
     assert model.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -410,7 +410,7 @@ def test_inversion_reaches_the_end_of_its_ball_when_the_target_is_far(target_mar
     model, x, y = example()
     gamma = 0.05
     target = torch.tensor([[target_margin / 2, -target_margin / 2]]).expand(len(x), 2)
-    x_c = invert(model, batch_of(x, y), target, gamma, CPU, steps=10, seed=0, epoch=0)
+    x_c = Inversion(gamma, 10, CPU, seed=0)(model, batch_of(x, y), target, epoch=0)
     towards = torch.zeros_like(y) if target_margin < 0 else torch.ones_like(y)
     reached = model.margin(x_c, torch.zeros_like(y))
     expected = model.worst_linf(x, towards, gamma)
@@ -426,7 +426,7 @@ def test_inversion_finds_a_target_inside_its_ball() -> None:
     room = gamma * model.weight.abs().sum().item()
     wanted = model.margin(x, torch.zeros_like(y)).float() + 0.5 * room
     target = torch.stack([wanted / 2, -wanted / 2], 1)
-    x_c = invert(model, batch_of(x, y), target.detach(), gamma, CPU, steps=steps, seed=0, epoch=0)
+    x_c = Inversion(gamma, steps, CPU, seed=0)(model, batch_of(x, y), target.detach(), epoch=0)
     reached = model.margin(x_c, torch.zeros_like(y)).float()
     overshoot = 2 * step * model.weight.abs().sum().item()  # signed steps swing around an inner optimum
     assert ((reached - wanted).abs() <= overshoot).all()

@@ -25,7 +25,7 @@ from engine.contract.profile import files as profiles
 from engine.contract.profile.schema import Evaluate
 from engine.contract.profile.tables import to_tables
 from engine.contract.run.records import Cell, Message
-from engine.contract.run.results import Results
+from engine.contract.run.results import Results, make_cell
 from engine.contract.run.rundir import RunDir
 from engine.data import Images
 from engine.defences.train import Training
@@ -153,7 +153,7 @@ def test_cells_are_the_same_after_stops_and_kills_within_attacks(
     for path in context.run.outcomes.iterdir():
         path.unlink()
     monkeypatch.setattr(
-        "engine.evaluation.table.SAVED_EVERY", 0.0
+        "engine.evaluation.cell_run.SAVED_EVERY", 0.0
     )  # saved after every step: more often than any clock would
     random, lives = Random(0), 0
     while True:
@@ -509,23 +509,71 @@ def test_a_compiled_search_finds_the_same(context: Context) -> None:
     assert abs(plain["train", "pgd"].correct - compiled["train", "pgd"].correct) <= 1
 
 
+FACTS = (
+    '{"seconds":1.5,"gradient_steps":30,"forwards":7,"norm":"linf","eps":0.1,"source":"other","how":"bf16",'
+    '"parts":[{"attack":"fgsm","correct":3,"gradient_steps":4,"forwards":5,"seconds":0.5}],"warnings":["weak"]}'
+)
+
+
+def test_the_names_of_an_unfinished_cell_on_disk_stay(tmp_path: Path) -> None:
+    """A file as released engines write it gives the same file again."""
+    path, right, labels = tmp_path / "old.npz", np.array([True, False, True, True]), np.arange(4)
+    attempted, broken = np.array([[True, False]] * 4), np.array([[False, False], [True, False]] + [[False, False]] * 2)
+    written = {
+        "right": right,
+        "labels": labels,
+        "facts": np.array(FACTS),
+        "settings": np.array('{"model": "small"}'),
+        "column": np.array("train-aa"),
+        "robust": right,
+        "tried": attempted,
+        "fell": broken,
+        "counted": np.arange(48, dtype=np.int32).reshape(4, 2, 6),
+        "seconds": np.array(2.5),
+    }
+    np.savez_compressed(path, **written)  # type: ignore[arg-type]  # the stub takes a name for allow_pickle
+    outcomes = load(path, "train", "aa")
+    assert outcomes is not None
+    assert outcomes.tally is not None
+    assert outcomes.tally.count("mute") == sum(written["counted"][:, 0, 4])
+    assert load(path, "train", "pgd") is None, "of another cell"
+    save(tmp_path / "new.npz", outcomes, labels, finished=False)
+    with np.load(tmp_path / "new.npz") as again:
+        assert again.files == list(written)
+        for name, value in written.items():
+            assert np.array_equal(again[name], value), name
+            assert again[name].dtype == value.dtype
+    record = outcomes.record(["more"])
+    assert (record.correct, record.total, record.how, record.parts[0].attack) == (3, 4, "bf16", "fgsm")
+    assert record.warnings == ["weak", "more"]
+    assert outcomes.cell.warnings == ["weak"]
+
+
+def test_outcomes_of_a_release_without_settings_are_read(tmp_path: Path) -> None:
+    path, right = tmp_path / "old.npz", np.array([True, False])
+    np.savez_compressed(path, right=right, labels=np.arange(2), facts=np.array('{"seconds":1.0}'))
+    outcomes = load(path, "train", "pgd")
+    assert outcomes is not None
+    assert (outcomes.settings, outcomes.tally, outcomes.record().accuracy) == ({}, None, 50.0)
+
+
 def test_outcomes_that_are_damaged_are_none(tmp_path: Path) -> None:
     path, labels = tmp_path / "x.npz", np.arange(200)
     right = np.random.default_rng(0).random(200) < 0.5
-    save(path, Outcomes(right), labels)
+    save(path, Outcomes(right, make_cell("train", "pgd", int(right.sum()), 200), {}), labels)
     whole = path.read_bytes()
-    found = load(path)
-    assert found is not None
-    assert (found.right == right).all()
+    outcomes = load(path, "train", "pgd")
+    assert outcomes is not None
+    assert (outcomes.right == right).all()
     random, refused = np.random.default_rng(1), 0
     for place in random.integers(0, len(whole), 300):
         spoiled = bytearray(whole)
         spoiled[place] ^= 1 << int(random.integers(8))
         path.write_bytes(spoiled)
-        again = load(path)
+        again = load(path, "train", "pgd")
         refused += again is None
         assert again is None or (again.right == right).all()
     assert refused > 30
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
-        assert load(path) is None
+        assert load(path, "train", "pgd") is None

@@ -66,12 +66,8 @@ class Part(msgspec.Struct, kw_only=True, gc=False):
     seconds: float = 0.0
 
 
-class Cell(Record, tag="cell"):
-    """A finished cell of a robust-accuracy table; accuracy and its 95% Wilson interval are percent, 0-100.
-
-    `gradient_steps` counts gradients of single examples, `forwards` answers to single examples without a gradient.
-    `source` is the network that the attack was crafted on, if another; `how` says number format and speed levers.
-    """
+class Counted(Record):
+    """How many examples a network still classifies right; accuracy and its 95% Wilson interval are percent, 0-100."""
 
     model: str
     attack: str
@@ -80,6 +76,15 @@ class Cell(Record, tag="cell"):
     accuracy: float
     low: float
     high: float
+
+
+class Cell(Counted, tag="cell"):
+    """A finished cell of a robust-accuracy table: the count, and the facts about how it was measured.
+
+    `gradient_steps` counts gradients of single examples, `forwards` answers to single examples without a gradient.
+    `source` is the network that the attack was crafted on, if another; `how` says number format and speed levers.
+    """
+
     seconds: float = 0.0
     gradient_steps: int = 0
     forwards: int = 0
