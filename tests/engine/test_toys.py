@@ -128,7 +128,7 @@ SUITES = (
     "tests/engine/test_registries.py",
     "tests/engine/test_losses.py",
     "tests/engine/test_data.py",
-    "tests/contract/test_profile.py",
+    "tests/contract/test_schema.py",
     "tests/contract/test_walls.py",
 )
 PINNED = (
