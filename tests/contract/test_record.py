@@ -17,8 +17,9 @@ from engine.contract.errors import DiskError
 from engine.contract.run import rundir
 from engine.contract.run.records import ErrorNote, Message, RecordReader, Scalars
 from engine.contract.run.results import Results, make_cell
-from engine.contract.run.rundir import RunDir, Status
+from engine.contract.run.rundir import RunDir, State, Status
 from engine.record import Recorder
+from tests.patience import PATIENCE, wait_until
 
 ROOT = Path(record.__file__).parents[1]
 
@@ -35,11 +36,6 @@ def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def texts(run: RunDir) -> list[str]:
     return [found.text for found in RecordReader(run.records_file).read() if isinstance(found, Message)]
-
-
-def after(condition: str, deadline: float) -> None:
-    assert time.monotonic() < deadline, condition
-    time.sleep(0.005)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
@@ -95,7 +91,7 @@ def test_a_reader_beside_the_writer_sees_every_record_once(run: RunDir) -> None:
     writer.start()
     reader = RecordReader(run.records_file)
     steps: list[int] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while len(steps) < count:
         steps += [one.step for one in reader.read(max_bytes=1000) if isinstance(one, Scalars)]
         assert time.monotonic() < deadline
@@ -142,7 +138,7 @@ with Recorder(RunDir(Path(sys.argv[1]))) as recorder:
 
 def test_a_full_disk_is_told_and_what_was_written_stays_readable(run: RunDir) -> None:
     script = [sys.executable, "-c", textwrap.dedent(FULL), str(run.path)]
-    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     refused, _, message = done.stdout.partition(" ")
     assert message.startswith(f"cannot write {run.records_file}: No space left on device\nFree some space;")
@@ -188,7 +184,7 @@ def test_the_heart_beats_while_the_main_thread_is_busy_and_stops_on_leaving(run:
     with Recorder(run) as recorder:
         recorder.progress("train", 7, 10, 0.5)
         beats: set[float] = set()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while len(beats) < 3:  # never yields: only the switch of threads lets the heart beat
             beats.add(run.state().heartbeat)
             assert time.monotonic() < deadline
@@ -200,17 +196,26 @@ def test_the_heart_beats_while_the_main_thread_is_busy_and_stops_on_leaving(run:
 
 
 @pytest.mark.usefixtures("quick_heart")
-def test_the_heart_survives_a_disk_that_refuses_for_a_while(run: RunDir) -> None:
+def test_the_heart_survives_a_disk_that_refuses_for_a_while(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, refused = RunDir.write_state, threading.Event()
+
+    def watched(run: RunDir, state: State) -> None:
+        try:
+            write(run, state)
+        except DiskError:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(RunDir, "write_state", watched)
     with Recorder(run) as recorder:
         away = run.path.with_name("away")
         run.path.rename(away)
-        time.sleep(0.1)
+        assert refused.wait(PATIENCE), "of the heart"
         with pytest.raises(DiskError):
             recorder.flush_state()
         away.rename(run.path)
-        before, deadline = run.state().heartbeat, time.monotonic() + 30
-        while run.state().heartbeat == before:
-            after("the heart beats again", deadline)
+        before = run.state().heartbeat
+        wait_until(lambda: run.state().heartbeat != before)
 
 
 def test_progress_does_not_wait_for_a_slow_disk(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,13 +223,13 @@ def test_progress_does_not_wait_for_a_slow_disk(run: RunDir, monkeypatch: pytest
 
     def fsync(_: int) -> None:
         entered.set()
-        slow.wait(30)
+        slow.wait(PATIENCE)
 
     with Recorder(run) as recorder:
         monkeypatch.setattr(os, "fsync", fsync)
         flush = threading.Thread(target=recorder.flush_state)
         flush.start()
-        assert entered.wait(30)
+        assert entered.wait(PATIENCE)
         recorder.progress("train", 8, 10, 0.5)  # would wait for `slow` for ever
         assert flush.is_alive()
         slow.set()

@@ -39,6 +39,7 @@ from engine.data.cifar import CIFAR10, CIFAR100
 from engine.data.svhn import SVHN
 from engine.data.tiny import TINY_IMAGENET
 from engine.device import Compute
+from tests.patience import PATIENCE
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 3, 32, 32), dtype=np.uint8)
@@ -490,8 +491,8 @@ def test_a_fetch_that_is_interrupted_says_so_and_its_engine_ends_too(ending: sig
                 os.killpg(process.pid, ending)
             else:
                 process.send_signal(ending)
-            _, said = process.communicate(timeout=60)
-            connection.settimeout(10)
+            _, said = process.communicate(timeout=PATIENCE)
+            connection.settimeout(PATIENCE)
             while connection.recv(4096):
                 pass  # to the end, which comes with that of the engine
     assert process.returncode == 130

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from engine.contract.profile.catalogue import NO_WEIGHTS
 from engine.contract.run.records import ErrorNote, RecordReader, Scalars, StageChange
 from engine.contract.run.results import Results
 from engine.contract.run.rundir import FINAL, RunDir, process_alive
+from tests.patience import PATIENCE, kill, wait_until
 
 TABLES: dict[str, object] = {
     "name": "shared",
@@ -87,16 +87,7 @@ def engines() -> Iterator[list[subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
     yield started
     for engine in started:
-        if engine.poll() is None:
-            engine.kill()
-        engine.wait()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
+        kill(engine)
 
 
 def logged(run: RunDir) -> list[Scalars]:
@@ -125,9 +116,9 @@ def listening(engine: subprocess.Popen[bytes]) -> set[str]:
     return {each.laddr[0] for each in found if each.status == psutil.CONN_LISTEN}
 
 
-def together(run: RunDir, engines: list[subprocess.Popen[bytes]], timeout: float = 120) -> int:
+def together(run: RunDir, engines: list[subprocess.Popen[bytes]]) -> int:
     engines.append(local.spawn(run))
-    return engines[-1].wait(timeout)
+    return engines[-1].wait(PATIENCE)
 
 
 def learned(run: RunDir, stage: str = "train") -> dict[int, dict[str, float]]:
@@ -191,28 +182,28 @@ def test_two_processes_break_the_examples_that_one_does(
 def test_killed_and_stopped_ranks_go_on(quick_run: Make, engines: list[subprocess.Popen[bytes]]) -> None:
     run = quick_run("compute.devices=cpu:2", tables=TABLES | {"data": MANY, "stage": [LONG]})
     engines.append(local.spawn(run))
-    wait_for(lambda: (run.checkpoints / "train.resume.pt").exists())
+    wait_until(lambda: (run.checkpoints / "train.resume.pt").exists())
     assert listening(engines[0]) <= {"127.0.0.1", "::1"}
     ranks(engines[0])[1].kill()
-    wait_for(lambda: changes(run) == ["started", "resumed"])
+    wait_until(lambda: changes(run) == ["started", "resumed"])
     assert run.state().pid == engines[0].pid, "the run is its agent, which lives on"
     so_far = len(logged(run))
-    wait_for(lambda: len(logged(run)) > so_far)
+    wait_until(lambda: len(logged(run)) > so_far)
     local.stop(run)
-    assert engines[0].wait(60) == 130
+    assert engines[0].wait(PATIENCE) == 130
     assert run.state().state == "stopped"
 
     engines.append(local.resume(run))
-    wait_for(lambda: len(changes(run)) == 3)
+    wait_until(lambda: len(changes(run)) == 3)
     orphans = ranks(engines[1])
     assert len(orphans) == 2
     local.kill(run)
-    engines[1].wait(10)
-    wait_for(lambda: not any(process_alive(each.pid, None) for each in orphans), 10)
+    engines[1].wait(PATIENCE)
+    wait_until(lambda: not any(process_alive(each.pid, None) for each in orphans))
     assert run.status().state == "lost"
 
     engines.append(local.resume(run, "cpu:1"))
-    assert engines[2].wait(120) == 0, run.log_file.read_text()
+    assert engines[2].wait(PATIENCE) == 0, run.log_file.read_text()
     steps = [record.step for record in logged(run) if "lr" in record.values]
     assert steps[-1] == run.state().total_steps
     assert set(steps) == set(range(1, steps[-1] + 1)), "no step was left out"
@@ -242,13 +233,13 @@ def test_two_nodes_are_one_run_and_one_of_them_can_be_lost(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     meeting = node(two, port, engines)  # has to be the one that the others find at the port
-    wait_for(lambda: any(c.laddr[1:] == (port,) for c in psutil.Process(meeting.pid).net_connections("tcp")))
+    wait_until(lambda: any(c.laddr[1:] == (port,) for c in psutil.Process(meeting.pid).net_connections("tcp")))
     lost = node(two, port, engines)
-    wait_for(lambda: (two.checkpoints / "train.resume.pt").exists())
+    wait_until(lambda: (two.checkpoints / "train.resume.pt").exists())
     lost.kill()
     again = node(two, port, engines)
     assert process.run(one) == 0
-    assert [agent.wait(120) for agent in (meeting, again)] == [0, 0], two.log_file.read_text()
+    assert [agent.wait(PATIENCE) for agent in (meeting, again)] == [0, 0], two.log_file.read_text()
     assert two.state().state == "finished"
     assert changes(two) == ["started", "resumed", "finished"]
     alone, shared = learned(one), learned(two)
@@ -303,7 +294,7 @@ from engine import process
 from engine.contract.run.rundir import RunDir
 process.END_POLL_SECONDS = process.END_GRACE_SECONDS = 0.05
 threading.Thread(target=process._end_in_time, args=(RunDir(Path(sys.argv[1])),), daemon=True).start()
-time.sleep(60)
+time.sleep(1000)
 """
 
 
@@ -315,7 +306,7 @@ def test_a_rank_that_hangs_ends_after_the_one_that_has_failed(
     with pytest.raises(subprocess.TimeoutExpired):
         engines[0].wait(1.5)
     process._last_words(run).touch()
-    assert engines[0].wait(20) == 0
+    assert engines[0].wait(PATIENCE) == 0
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from engine.contract.profile.catalogue import DATA_FACTS
 from engine.contract.profile.schema import Data
 from engine.contract.profile.tables import to_tables
 from engine.device import Compute
+from tests.patience import PATIENCE, kill
 
 CPU = Compute(torch.device("cpu"))
 RNG = np.random.default_rng(0)
@@ -185,7 +186,11 @@ def test_two_processes_that_make_one_cache_both_have_it(pets: Path, tmp_path: Pa
     )
     command = [sys.executable, "-c", program, str(tmp_path / "many")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=120)[1] for process in both]
+    try:
+        said = [process.communicate(timeout=PATIENCE)[1] for process in both]
+    finally:
+        for process in both:
+            kill(process)
     assert [process.returncode for process in both] == [0, 0], said
     assert len(list((tmp_path / "many").glob("*/folder-*/facts.json"))) == 12
 
@@ -382,7 +387,7 @@ def test_what_a_killed_conversion_left_is_removed_and_that_of_a_living_one_is_no
     section = profile_of(name="folder", path="pets", size=16).data
     folder = datasets.cache_folder(section)
     process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
+    process.wait(PATIENCE)
     dead, living, other = (
         folder.with_name(f".{folder.name}.{host}.{pid}")
         for host, pid in ((socket.gethostname(), process.pid), (socket.gethostname(), os.getppid()), ("x", process.pid))

@@ -18,6 +18,7 @@ from engine import process
 from engine.contract.run.records import RecordReader, Scalars
 from engine.contract.run.rundir import RunDir
 from engine.record import Recorder
+from tests.patience import PATIENCE, kill
 
 DEVICE = os.environ.get("CAFE_TEST_DEVICE", "cuda")
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -112,9 +113,9 @@ def test_two_gpus_learn_what_one_does(done: Make, quick_run: Make) -> None:
     one, two = done(), quick_run('compute.devices="0,1"', *ONE_EPOCH)
     engine = local.spawn(two)
     try:
-        assert engine.wait(200) == 0, two.log_file.read_text()
+        assert engine.wait(PATIENCE) == 0, two.log_file.read_text()
     finally:
-        engine.kill()
+        kill(engine)
     for mine, theirs in list(zip(curves(two, "train"), curves(one, "train"), strict=True))[:3]:
         assert mine == pytest.approx(theirs, rel=1e-3)
     assert [each.keys() for each in curves(two, "game")] == [each.keys() for each in curves(one, "game")]

@@ -2,7 +2,8 @@
 
 Profiles that differ in their defence alone share their first stages, so each such group is one run: what they share is
 done once. All stages of one group are started, and of the others, which take ten minutes to half an hour on two cores,
-the first stage of every profile; where CAFE_TEST_GRID is "whole", all stages of all.
+the first stage of every profile, wide networks with a tenth of their width (test_registries starts them as they are);
+where CAFE_TEST_GRID is "whole", all stages of all.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,11 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from engine import data, process
+from engine import data, models, process
 from engine.checkpoints import own as checkpoints
 from engine.contract import plan
 from engine.contract.profile import files as profiles
-from engine.contract.profile.catalogue import DATA_FACTS
+from engine.contract.profile.catalogue import DATA_FACTS, MODELS
 from engine.contract.profile.tables import Tables, to_tables
 from engine.contract.run.records import RecordReader, StageChange
 from engine.contract.run.rundir import RunDir
@@ -102,8 +104,14 @@ def keep_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "save_resume", lambda *_: None)
 
 
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide networks are not: of images in the shape of a data set, they take a hundred times the work."""
+    for name, row in MODELS.items():
+        if "widening" in row.arguments:
+            monkeypatch.setitem(models.MODELS, name, partial(models.MODELS[name], widening=1))
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("folder", "group"), GROUPS)
 def test_profiles_start(
     folder: str, group: str, quick_run: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
@@ -112,6 +120,8 @@ def test_profiles_start(
     assert len(paths) == 5
     noise_for(next(name for name in DATA_FACTS if group.startswith(f"{name}-")), monkeypatch)
     stages = None if (folder, group) in WHOLE else 1
+    if stages:
+        narrow(monkeypatch)
     monkeypatch.setattr(plan, "JUDGE_STEPS", 1)
     keep_in_memory(monkeypatch)
     tables = together(paths, stages)

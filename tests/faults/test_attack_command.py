@@ -26,6 +26,7 @@ from engine.contract.run.rundir import RunDir
 from engine.contract.weights import read_facts
 from engine.models import build
 from engine.models.base import Inputs
+from tests.patience import PATIENCE, kill
 from tests.ui.test_cli import cafe
 
 SHAPE = {"classes": 10, "channels": 1, "size": 8, "mean": [0.3], "std": [0.37]}
@@ -201,6 +202,10 @@ def test_outcomes_are_the_same_in_one_process_and_in_two(folder: Path, here: Her
         )
         for _ in range(2)
     ]
-    found = [json.loads(process.communicate(timeout=100)[0])["cells"] for process in both]
+    try:
+        found = [json.loads(each.communicate(timeout=PATIENCE)[0])["cells"] for each in both]
+    finally:
+        for each in both:
+            kill(each)
     for other in found:
         assert [cell["correct"] for cell in other] == [cell["correct"] for cell in alone]

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pexpect
@@ -17,6 +16,7 @@ import pytest
 from engine.contract.run import rundir
 from engine.contract.run.records import RecordReader, Scalars
 from engine.contract.run.rundir import RunDir, process_alive
+from tests.patience import PATIENCE, wait_until
 
 CAFE = [sys.executable, "-m", "cafe_tui"]
 LONG = ["--set", "stage.train.epochs=2000", "--set", "stage.train.adversary.steps=1"]
@@ -41,13 +41,6 @@ def runs(tmp_path: Path) -> Iterator[Path]:
             os.kill(state.pid, signal.SIGKILL)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-
-
 def only_run(runs: Path) -> RunDir:
     (run,) = rundir.listing(runs)
     return run
@@ -61,14 +54,13 @@ def trained(runs: Path) -> bool:
 def terminal(*arguments: str, runs: Path, **environment: str) -> pexpect.spawn:
     command = [*CAFE, *arguments, "--runs", str(runs)]
     env = {**os.environ, "TERM": "xterm-256color", **environment}
-    return pexpect.spawn(
-        command[0], command[1:], env=env, dimensions=(24, 80), encoding="utf-8", codec_errors="replace", timeout=90
-    )
+    options = {"env": env, "dimensions": (24, 80), "encoding": "utf-8", "codec_errors": "replace"}
+    return pexpect.spawn(command[0], command[1:], **options, timeout=PATIENCE)
 
 
 def test_ctrl_c_in_the_first_moment_stops_the_engine_too(runs: Path) -> None:
     child = terminal("run", "quickstart", *LONG, runs=runs)
-    wait_for(lambda: bool(rundir.listing(runs)))  # the directory is there, the engine just about to be
+    wait_until(lambda: bool(rundir.listing(runs)))  # the directory is there, the engine just about to be
     child.sendintr()
     child.expect("cafe resume")
     child.expect(pexpect.EOF)
@@ -81,7 +73,7 @@ def test_ctrl_c_in_the_first_moment_stops_the_engine_too(runs: Path) -> None:
 def test_ctrl_c_stops_with_a_checkpoint_and_the_run_is_resumed_to_its_end(runs: Path) -> None:
     arguments = ["run", "quickstart", *SHORT, "--set", "stage.train.epochs=12"]
     child = terminal(*arguments, runs=runs)
-    wait_for(lambda: trained(runs))
+    wait_until(lambda: trained(runs))
     child.sendintr()
     child.expect("stopped")
     child.expect(pexpect.EOF)
@@ -97,7 +89,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_the_run_is_resumed_to_its_end(runs: 
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=PATIENCE,
     )
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "train: resumed" in resumed.stdout
@@ -109,7 +101,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_the_run_is_resumed_to_its_end(runs: 
 
 def test_ctrl_c_twice_kills_a_hung_engine(runs: Path) -> None:
     child = terminal("run", "quickstart", *LONG, runs=runs)
-    wait_for(lambda: trained(runs))
+    wait_until(lambda: trained(runs))
     state = only_run(runs).state()
     assert state.pid
     os.kill(state.pid, signal.SIGSTOP)  # an engine that does not answer
@@ -126,12 +118,12 @@ def test_a_killed_engine_is_told_with_reason_and_log(runs: Path) -> None:
     following = subprocess.Popen(
         [*CAFE, "run", "quickstart", *LONG, "--runs", str(runs), "--plain"], stdout=subprocess.PIPE, text=True
     )
-    wait_for(lambda: trained(runs))
+    wait_until(lambda: trained(runs))
     run = only_run(runs)
     pid = run.state().pid
     assert pid
     os.kill(pid, signal.SIGKILL)
-    out, _ = following.communicate(timeout=60)
+    out, _ = following.communicate(timeout=PATIENCE)
     assert following.returncode == 1
     assert "lost" in out
     assert str(run.log_file) in out
@@ -147,7 +139,7 @@ def test_detach_returns_the_id_and_closing_the_terminal_leaves_the_engine(runs: 
     child.close(force=True)
     run = only_run(runs)
     assert child.before.strip() == run.id
-    wait_for(lambda: trained(runs))
+    wait_until(lambda: trained(runs))
     followed = terminal("watch", run.id, runs=runs)
     followed.expect("train")
     followed.kill(signal.SIGHUP)  # the terminal of a viewer is closed
@@ -158,7 +150,7 @@ def test_detach_returns_the_id_and_closing_the_terminal_leaves_the_engine(runs: 
     assert os.getsid(pid) == pid, "a session of its own"
     stopped = subprocess.run([*CAFE, "stop", "last", "--runs", str(runs)], capture_output=True, text=True, check=True)
     assert "asked to stop" in stopped.stdout
-    wait_for(lambda: run.status().state == "stopped")
+    wait_until(lambda: run.status().state == "stopped")
 
 
 @pytest.mark.parametrize("hang_up", [signal.SIGHUP, signal.SIGTERM])
@@ -166,7 +158,7 @@ def test_a_follower_that_is_hung_up_on_restores_the_cursor_and_leaves_the_engine
     hang_up: signal.Signals, runs: Path
 ) -> None:
     child = terminal("run", "quickstart", *LONG, runs=runs)
-    wait_for(lambda: trained(runs))
+    wait_until(lambda: trained(runs))
     child.expect("loss")
     child.kill(hang_up)
     child.expect_exact("\x1b[?25h")
@@ -186,7 +178,7 @@ def test_a_whole_run_over_a_pipe_as_plain_lines_and_as_json(runs: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=PATIENCE,
     )
     assert plain.returncode == 0, plain.stdout + plain.stderr
     assert "\x1b" not in plain.stdout
@@ -198,7 +190,7 @@ def test_a_whole_run_over_a_pipe_as_plain_lines_and_as_json(runs: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=PATIENCE,
     )
     assert document.returncode == 0, document.stderr
     lines = [json.loads(line) for line in document.stdout.splitlines()]
@@ -235,7 +227,7 @@ def test_an_engine_that_cannot_start_is_told_at_once(runs: Path, tmp_path: Path)
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert answer.returncode == 1
     assert "libcudart.so is missing" in answer.stdout

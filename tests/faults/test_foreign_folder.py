@@ -15,7 +15,7 @@ from torch import nn
 from cafe_tui.launch import costs, host, spawn
 from engine.contract.profile import files as profiles
 from engine.contract.run import rundir
-from tests.faults.test_cli_faults import wait_for
+from tests.patience import PATIENCE, wait_until
 
 NAMES = ("engine/__init__", "cafe_tui/__init__", "torch", "numpy", "scipy", "PIL", "json", "psutil", "timm")
 SAFE = ("PYTHONSAFEPATH", "PYTHONPATH")
@@ -78,7 +78,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def cafe(*arguments: str) -> str:
     """What the installed command says; it succeeds."""
     done = subprocess.run(
-        [Path(sys.executable).with_name("cafe"), *arguments], capture_output=True, text=True, timeout=120, check=False
+        [Path(sys.executable).with_name("cafe"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -109,7 +113,7 @@ def test_a_queue_and_its_engines(folder: Path) -> None:
     tag = cafe("run", "two", "--detach").strip()
     runs = rundir.tagged(folder / "runs", tag)
     assert len(runs) == 2
-    wait_for(lambda: all(run.status().final for run in runs))
+    wait_until(lambda: all(run.status().final for run in runs))
     assert [run.state().state for run in runs] == ["finished"] * 2
 
 
@@ -119,15 +123,16 @@ def test_a_network_of_the_user_finds_its_own_modules_and_the_libraries(folder: P
     assert "finished" in cafe("attack", "linear.pt", *wanted, "--plain")
 
 
-def test_the_processes_that_help_a_screen(folder: Path) -> None:
+def test_the_processes_that_help_a_screen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "MEASURE_SECONDS", PATIENCE)
     sweep = profiles.load_sweep("two")
     assert sweep is not None
     said = list(costs.announcement(costs.offer(folder / "runs", sweep)))
     assert said[-1].endswith("by a measurement on this host just now")
-    assert host.look(folder, 20.0) is not None
+    assert host.look(folder, PATIENCE) is not None
     (folder / "records.jsonl").touch()
     with spawn.talking(spawn.python("-m", "cafe_tui.reading.parallel", "records.jsonl")) as helper:
-        assert helper.communicate(timeout=60)[0] == bytes(8), "that it is there"
+        assert helper.communicate(timeout=PATIENCE)[0] == bytes(8), "that it is there"
 
 
 def test_the_ui_that_is_served(folder: Path) -> None:
@@ -143,7 +148,7 @@ def test_python_m_where_no_folder_has_the_name(folder: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in SAFE}
     for name, arguments in (("cafe_tui", ["ls"]), ("engine", ["data", "digits"])):
         (folder / name / "__init__.py").unlink()
-        subprocess.run([sys.executable, "-m", name, *arguments], env=environment, timeout=120, check=True)
+        subprocess.run([sys.executable, "-m", name, *arguments], env=environment, timeout=PATIENCE, check=True)
 
 
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
@@ -161,7 +166,7 @@ def test_an_engine_by_hand(folder: Path, devices: str) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

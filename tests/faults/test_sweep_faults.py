@@ -11,7 +11,8 @@ from pathlib import Path
 
 from engine.contract.run import rundir
 from engine.contract.run.rundir import RunDir, process_alive
-from tests.faults.test_cli_faults import CAFE, runs, wait_for
+from tests.faults.test_cli_faults import CAFE, runs
+from tests.patience import PATIENCE, wait_until
 
 __all__ = ["runs"]  # a fixture
 
@@ -35,7 +36,7 @@ samples = 0
 
 def cafe(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [*CAFE, *arguments, "--runs", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=250, cwd=folder.parent, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=folder.parent, check=False)
 
 
 def begin(folder: Path, epochs: int) -> tuple[str, RunDir, RunDir]:
@@ -43,7 +44,7 @@ def begin(folder: Path, epochs: int) -> tuple[str, RunDir, RunDir]:
     (folder.parent / "tiny.toml").write_text(TINY.format(epochs=epochs), encoding="utf-8")
     tag = cafe("run", "tiny", "--detach", "--parallel", "1", folder=folder).stdout.strip()
     first, second = sorted(rundir.tagged(folder, tag), key=lambda run: run.info().name)
-    wait_for((first.checkpoints / "train.resume.pt").exists)
+    wait_until((first.checkpoints / "train.resume.pt").exists)
     return tag, first, second
 
 
@@ -51,7 +52,7 @@ def kill(pids: Sequence[int | None]) -> None:
     for pid in pids:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not any(process_alive(pid, None) for pid in pids if pid))
+    wait_until(lambda: not any(process_alive(pid, None) for pid in pids if pid))
 
 
 def test_a_killed_sweep_goes_on_with_the_same_command_and_repeats_nothing(runs: Path) -> None:
@@ -64,7 +65,8 @@ def test_a_killed_sweep_goes_on_with_the_same_command_and_repeats_nothing(runs: 
     done = cafe("run", "tiny", "--plain", folder=runs)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(f"{tag}: 2 runs to do")
-    assert "by a measurement on this host" in done.stdout
+    # Which of them depends on how busy the host is: measuring is given up after two minutes.
+    assert "by a measurement on this host" in done.stdout or "could not be measured here" in done.stdout
     assert "seed0  train: resumed" in done.stdout
     assert {run.id for run in rundir.listing(runs)} == {first.id, second.id}
     assert [run.status().state for run in (first, second)] == ["finished", "finished"]
@@ -85,9 +87,9 @@ def test_a_stopped_sweep_leaves_nothing_at_work(runs: Path) -> None:
     queue = second.state().pid
     assert queue is not None
     assert cafe("stop", second.id, folder=runs).returncode == 0
-    wait_for(lambda: second.status().state == "stopped")
+    wait_until(lambda: second.status().state == "stopped")
     assert first.status().state == "running", "only the waiting run was meant"
     assert cafe("stop", tag, folder=runs).returncode == 0
-    wait_for(lambda: first.status().state == "stopped" and not process_alive(queue, None))
+    wait_until(lambda: first.status().state == "stopped" and not process_alive(queue, None))
     assert (first.checkpoints / "train.resume.pt").exists()
     assert [run.status().state for run in (first, second)] == ["stopped", "stopped"]

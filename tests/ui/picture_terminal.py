@@ -18,6 +18,8 @@ from pathlib import Path
 import pexpect
 from PIL import Image
 
+from tests.patience import PATIENCE
+
 TOKENS = re.compile(
     r"\x1b\[(?P<row>\d*);?(?P<column>\d*)H|\x1b\[(?P<style>[\d;:]*)m|\x1b_G(?P<kitty>.*?)\x1b\\"
     r"|\x1bP\d*;(?P<around>\d*)[\d;]*q(?P<sixel>.*?)\x1b\\|(?P<screen>\x1b\[\?1049[hl])"
@@ -209,14 +211,19 @@ class PictureTerminal:
         self.screen.feed(new)
         return new
 
-    def until(self, true: Callable[[], bool], seconds: float = 30.0) -> None:
-        """Read until a condition is fulfilled, and then for as long as something comes."""
-        end = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < end, "\n".join([f"not within {seconds} s:", *self.screen.display])
-            self.read(0.1)
-        while self.read(0.3):
+    def until_silent(self, seconds: float) -> None:
+        """Read until the program writes nothing for so long."""
+        end = time.monotonic() + PATIENCE
+        while self.read(seconds):
             assert time.monotonic() < end, "goes on and on"
+
+    def until(self, true: Callable[[], bool]) -> None:
+        """Read until a condition is fulfilled, and then for as long as something comes."""
+        end = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < end, "\n".join(self.screen.display)
+            self.read(0.1)
+        self.until_silent(0.3)
 
     def shows(self, *texts: str) -> bool:
         """Whether all these are on screen."""
@@ -228,7 +235,7 @@ class PictureTerminal:
 
     def end(self) -> int | None:
         """Wait for the program to end; its exit status."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while self.process.isalive():
             assert time.monotonic() < deadline, "still running"
             self.read(0.1)

@@ -42,8 +42,9 @@ from cafe_tui.ui.widgets.stage_bar import StageBar
 from engine.contract.errors import UsageError
 from engine.contract.run.records import Message, Scalars, StageChange, WarningNote, encode
 from engine.contract.run.rundir import RunDir, State, annotate
+from tests.patience import PATIENCE
 from tests.recorded import START, record_run
-from tests.ui.waiting import until
+from tests.ui.waiting import quiet, until
 
 READINGS = {"val_accuracy_adv": 60.0, "val_accuracy_cf": 30.0, "val_accuracy_cc": 85.0, "val_accuracy_ac": 87.6}
 NOW = 1_800_000_000.0
@@ -109,9 +110,14 @@ def table(pilot: Pilot[None]) -> RunTable:
     return pilot.app.screen.query_one(RunTable)
 
 
+def ready(pilot: Pilot[None]) -> bool:
+    """Whether there is a run under the cursor and keys reach it: the focus comes after the first painting."""
+    return table(pilot).selected is not None and table(pilot).has_focus
+
+
 async def open_run(pilot: Pilot[None]) -> RunScreen:
     """Open the run under the cursor and wait until it is drawn."""
-    await until(pilot, lambda: bool(table(pilot).selected))
+    await until(pilot, lambda: ready(pilot))
     await pilot.press("enter")
     await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
     screen = pilot.app.screen
@@ -173,7 +179,7 @@ async def test_a_long_list_shows_its_newest_runs_before_it_is_read_whole(tmp_pat
 
     class Slow(GivenRows):
         def poll(self) -> tuple[RunRow, ...] | None:
-            all_read.wait(10)
+            all_read.wait(PATIENCE)
             return super().poll()
 
     async with app_with(Slow(row(1), row(2)), tmp_path).run_test() as pilot:
@@ -186,7 +192,7 @@ async def test_a_long_list_shows_its_newest_runs_before_it_is_read_whole(tmp_pat
 
 async def test_keys_in_the_bottom_line_can_be_clicked() -> None:
     async with app_with(GivenRows(row(1), row(2))).run_test(size=(100, 20)) as pilot:
-        await until(pilot, lambda: bool(table(pilot).selected))
+        await until(pilot, lambda: ready(pilot))
         keys = pilot.app.screen.query_one(KeyBar)
         await until(pilot, lambda: "Open" in keys.text())  # it is drawn again when the table gets the focus
         shown = [word for word in keys.text().split() if len(word) > 1]
@@ -209,7 +215,7 @@ async def test_a_folder_that_cannot_be_read_is_said_and_read_again_later() -> No
 async def test_cursor_and_scroll_stay_on_their_run_while_rows_come_and_change() -> None:
     given = GivenRows(*(row(n) for n in range(10, 210)))
     async with app_with(given).run_test(size=(120, 20)) as pilot:
-        await until(pilot, lambda: bool(table(pilot).selected))
+        await until(pilot, lambda: ready(pilot))
         await pilot.press(*["j"] * 60)
         before = table(pilot).text().splitlines()
         scrolled = table(pilot).scroll_offset.y
@@ -233,7 +239,7 @@ async def test_at_the_top_of_the_list_new_runs_are_seen_and_the_cursor_stays_on_
 async def test_moves_with_arrows_letters_pages_and_mouse() -> None:
     given = GivenRows(*(row(n) for n in range(1000)))
     async with app_with(given).run_test(size=(120, 22)) as pilot:
-        await until(pilot, lambda: bool(table(pilot).selected))
+        await until(pilot, lambda: ready(pilot))
         for keys, expected in (
             (["j", "down", "j"], 3),
             (["k", "up"], 1),
@@ -254,7 +260,6 @@ async def test_changes_repaint_cells_and_nothing_repaints_when_nothing_changes(m
     given = GivenRows(row(1, state="running", progress=0.1), row(2))
     async with app_with(given).run_test(size=(120, 20)) as pilot:
         await until(pilot, lambda: "10%" in table(pilot).text())
-        await pilot.pause(0.2)
         painted: list[tuple[Widget, tuple[object, ...]]] = []
         refresh = Widget.refresh
 
@@ -263,6 +268,8 @@ async def test_changes_repaint_cells_and_nothing_repaints_when_nothing_changes(m
             return refresh(self, *regions, **options)  # type: ignore[arg-type]
 
         monkeypatch.setattr(Widget, "refresh", count)
+        await quiet(pilot, lambda: len(painted), 0.2)
+        painted.clear()
         seen = given.polls
         given.give((row(1, state="running", progress=0.1), row(2)))
         await until(pilot, lambda: given.polls > seen + 3)
@@ -278,7 +285,7 @@ async def test_changes_repaint_cells_and_nothing_repaints_when_nothing_changes(m
 async def test_filter_narrows_as_it_is_typed_and_escape_clears_it() -> None:
     given = GivenRows(row(1), row(2, state="failed", tags=("ablation",)), row(3, state="failed"))
     async with app_with(given).run_test(size=(100, 20)) as pilot:
-        await until(pilot, lambda: bool(table(pilot).selected))
+        await until(pilot, lambda: ready(pilot))
         await pilot.press("slash", *"FAIL")
         await until(pilot, lambda: "run0001" not in table(pilot).text())
         assert "2 of 3 runs" in str(pilot.app.screen.query_one("#title", Static).content)
@@ -308,7 +315,7 @@ async def test_names_are_text_never_markup_nor_control() -> None:
 async def test_stop_asks_first_and_then_leaves_the_stop_file(tmp_path: Path) -> None:
     run = record_run(tmp_path, upto="game", state="running")
     async with app_on(tmp_path).run_test() as pilot:
-        await until(pilot, lambda: bool(table(pilot).selected))
+        await until(pilot, lambda: ready(pilot))
         for answer in (["n"], ["escape"], ["enter"]):
             await pilot.press("s")
             await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
@@ -393,7 +400,7 @@ async def test_marked_runs_are_tagged_together(tmp_path: Path) -> None:
     for i in range(3):
         record_run(tmp_path, run_id=f"20260921-14400{i}-quickstart-k3f9")
     async with app_on(tmp_path).run_test(size=WIDE) as pilot:
-        await until(pilot, lambda: table(pilot).selected is not None)
+        await until(pilot, lambda: ready(pilot))
         await pilot.press("space", "space")
         assert "2 marked" in str(pilot.app.screen.query_one("#title", Static).content)
         assert table(pilot).text().count(MARK) == 2
@@ -413,7 +420,7 @@ async def test_a_note_begins_from_the_one_there_is(tmp_path: Path) -> None:
     run = record_run(tmp_path)
     annotate(run, note="one")
     async with app_on(tmp_path).run_test(size=WIDE) as pilot:
-        await until(pilot, lambda: table(pilot).selected is not None)
+        await until(pilot, lambda: ready(pilot))
         for keys, expected in ((["end", "2", "enter"], "one2"), (["x", "escape"], "one2")):
             await pilot.press("n")
             await until(pilot, lambda: isinstance(pilot.app.screen, Prompt))
@@ -426,7 +433,7 @@ async def test_deleting_asks_and_spares_what_is_still_going(tmp_path: Path) -> N
     done = record_run(tmp_path, run_id="20260921-144000-quickstart-done")
     going = record_run(tmp_path, run_id="20260921-144001-quickstart-live", upto="train", pid=os.getpid())
     async with app_on(tmp_path).run_test(size=WIDE) as pilot:
-        await until(pilot, lambda: table(pilot).selected is not None)
+        await until(pilot, lambda: ready(pilot))
         await pilot.press("space", "space", "d")
         await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
         await pilot.press("enter")
@@ -448,7 +455,7 @@ async def test_a_stopped_run_is_resumed_and_a_finished_one_is_not(
     started: list[str] = []
     monkeypatch.setattr(local, "spawn", lambda run: started.append(run.id))
     async with app_on(tmp_path).run_test(size=WIDE) as pilot:
-        await until(pilot, lambda: table(pilot).selected is not None)
+        await until(pilot, lambda: ready(pilot))
         await pilot.press("space", "space", "r")
         await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
         await pilot.press("y")
@@ -458,7 +465,7 @@ async def test_a_stopped_run_is_resumed_and_a_finished_one_is_not(
 async def test_a_finished_run_cannot_be_stopped(tmp_path: Path) -> None:
     run = record_run(tmp_path)
     async with app_on(tmp_path).run_test() as pilot:
-        await until(pilot, lambda: bool(table(pilot).selected))
+        await until(pilot, lambda: ready(pilot))
         await pilot.press("s")
         await pilot.pause(0.1)
         assert isinstance(pilot.app.screen, RunsScreen)
@@ -474,7 +481,7 @@ async def test_quitting_leaves_the_run_alone(tmp_path: Path, keys: list[str]) ->
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path != run.state_file}
     app = app_on(tmp_path)
     async with app.run_test() as pilot:
-        await until(pilot, lambda: bool(table(pilot).selected))
+        await until(pilot, lambda: ready(pilot))
         await pilot.press(*keys)
         await until(pilot, lambda: not app.is_running or app._exit)
     assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path != run.state_file}
@@ -616,7 +623,6 @@ async def test_nothing_repaints_on_an_open_run_without_news(tmp_path: Path, monk
     record_run(tmp_path)
     async with app_on(tmp_path).run_test(size=WIDE) as pilot:
         await open_run(pilot)
-        await pilot.pause(0.6)
         painted: list[Widget] = []
         refresh = Widget.refresh
 
@@ -625,8 +631,7 @@ async def test_nothing_repaints_on_an_open_run_without_news(tmp_path: Path, monk
             return refresh(self, *regions, **options)  # type: ignore[arg-type]
 
         monkeypatch.setattr(Widget, "refresh", count)
-        await pilot.pause(0.6)
-        assert painted == []
+        await quiet(pilot, lambda: len(painted), 0.6)
 
 
 async def test_resizing_from_tiny_to_huge_keeps_the_charts_inside(tmp_path: Path) -> None:
@@ -700,19 +705,15 @@ async def test_leaving_a_screen_ends_its_reader(tmp_path: Path) -> None:
 
     followers = Followers(lambda _: given, Counted, Counted)  # type: ignore[arg-type,return-value]
     async with CafeApp(tmp_path, followers=followers).run_test() as pilot:
-        await until(pilot, lambda: bool(table(pilot).selected))
+        await until(pilot, lambda: ready(pilot))
         await pilot.press("enter")
         await until(pilot, lambda: bool(polls))
-        await pilot.pause(0.2)
+        await quiet(pilot, lambda: given.polls, 0.3)
         listed = given.polls
-        await pilot.pause(0.3)
-        assert given.polls == listed
         await pilot.press("escape")
         await until(pilot, lambda: given.polls > listed)
         await until(pilot, lambda: bool(closed))
-        read = len(polls)
-        await pilot.pause(0.3)
-        assert len(polls) == read
+        await quiet(pilot, lambda: len(polls), 0.3)
 
 
 async def test_a_run_that_ended_is_looked_at_less_often_until_it_goes_on(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from engine.contract.run.rundir import RunDir, State
 from tests.recorded import START
 from tests.ui.test_app import app_on, open_run
 from tests.ui.test_terminal import Terminal
-from tests.ui.waiting import until
+from tests.ui.waiting import quiet, until
 
 PROFILE = Path(__file__).resolve().parents[2] / "profiles" / "quickstart.toml"
 TOTAL = 200_000
@@ -95,7 +95,8 @@ def test_bytes_of_a_live_run(
         terminal.until(lambda shown: "running" in shown and "Quit" in shown)
         terminal.process.send("\r")
         terminal.until(lambda shown: "hypothesis" in shown)
-        terminal.read(3.0)
+        while len(terminal.read(1.0)) > budget:
+            pass  # until all is drawn; a clock goes on
         before, updates = len(terminal.raw), 12
         for begin in range(1000, 1000 + 25 * updates, 25):
             file.write(b"".join(map(losses, range(begin, begin + 25))))
@@ -113,12 +114,12 @@ def test_bytes_of_a_move_among_a_thousand_runs(tmp_path: Path, terminals: list[T
         run.state_file.write_text('{"state": "finished", "progress": 1.0, "stage": "evaluate"}')
     terminals.append(terminal := Terminal(tmp_path, 120, 40, COLORTERM="truecolor"))
     terminal.until(lambda shown: "1000 runs" in shown and "Quit" in shown)
-    terminal.read(1.5)
+    terminal.until_silent(1.0)
     before = len(terminal.raw)
     for _ in range(60):  # over the edge of the screen, too
         terminal.process.send("j")
         terminal.read(0.1)
-    terminal.read(0.5)
+    terminal.until_silent(0.5)
     assert 0 < (len(terminal.raw) - before) / 60 < MOVE_BYTES
 
 
@@ -137,7 +138,6 @@ async def test_an_update_repaints_some_cells_and_a_heartbeat_header_and_stages_o
         async with app_on(tmp_path).run_test(size=(120, 30)) as pilot:
             screen = await open_run(pilot)
             await until(pilot, lambda: "hypothesis" in screen.query(Chart).first().text())
-            await pilot.pause(1.0)
             painted: list[tuple[Widget, int]] = []
             refresh = Widget.refresh
 
@@ -146,16 +146,19 @@ async def test_an_update_repaints_some_cells_and_a_heartbeat_header_and_stages_o
                 return refresh(self, *regions, **options)
 
             monkeypatch.setattr(Widget, "refresh", count)
+            await quiet(pilot, lambda: len(painted), 0.6)
+            painted.clear()
             for step in range(1000, 1025):
                 file.write(losses(step))
+            await until(pilot, lambda: painted)
             await pilot.pause(0.6)
             assert {type(widget) for widget, _ in painted} == {Chart}
             assert sum(cells for _, cells in painted) < 400, "of 3,600"
             painted.clear()
             beat(run, 1024)
+            await until(pilot, lambda: painted)
             await pilot.pause(0.4)
             assert {type(widget) for widget, _ in painted} <= {RunHeader, StageBar}
-            assert painted
 
 
 # --- eight hours -----------------------------------------------------------------------------------------------------

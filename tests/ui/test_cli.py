@@ -16,6 +16,7 @@ import typer
 from cafe_tui import cli
 from cafe_tui.cli import app
 from engine.contract.profile import files as profiles
+from tests.patience import PATIENCE
 from tests.recorded import record_run
 
 VERBS = [
@@ -48,7 +49,7 @@ def cafe(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 

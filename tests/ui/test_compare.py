@@ -29,7 +29,7 @@ from engine.contract.run.rundir import RunDir
 from tests.recorded import record_run
 from tests.ui.compared import change_profile, outcomes, run_id, run_with_outcomes, write_outcomes
 from tests.ui.test_app import app_on
-from tests.ui.waiting import until
+from tests.ui.waiting import quiet, until
 
 SIZES = [(1, 1), (20, 5), (60, 20), (80, 24), (120, 40), (300, 100)]
 
@@ -228,7 +228,7 @@ async def test_rows_scroll_under_their_heads() -> None:
         await app.push_screen(screen)
         await pilot.press("2")
         pane(screen, "tables").show(Grid(("name", "value"), (rows,)))
-        await pilot.pause(0.1)
+        await until(pilot, lambda: any(body.region for body in pane(screen, "tables").query("_Body")))
         await pilot.press("G")
         body = pane(screen, "tables").query("_Body").first()
         await until(pilot, lambda: body.region.bottom <= 20)
@@ -294,7 +294,6 @@ async def test_torn_foreign_and_vanished_runs_leave_the_others_shown(three: list
 async def test_nothing_is_repainted_when_nothing_changed(three: list[RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
     async with app_on(three[0].path.parent).run_test(size=(120, 40)) as pilot:
         screen = await open_comparison(pilot, three)
-        await pilot.pause(0.4)
         painted: list[Widget] = []
         refresh = Widget.refresh
 
@@ -303,6 +302,8 @@ async def test_nothing_is_repainted_when_nothing_changed(three: list[RunDir], mo
             return refresh(self, *regions, **options)  # type: ignore[arg-type]
 
         monkeypatch.setattr(Widget, "refresh", count)
+        await quiet(pilot, lambda: len(painted), 0.4)
+        painted.clear()
         os.utime(three[0].outcomes)  # read again, with the same result
         with three[0].records_file.open("ab") as file:
             file.write(b'{"v":1,"t":1.0,"kind":"message","text":"all is well"}\n')
@@ -398,7 +399,6 @@ async def test_a_file_is_replaced_only_after_asking(three: list[RunDir], tmp_pat
             await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
             await pilot.press(answer)
             await until(pilot, lambda: isinstance(pilot.app.screen, ExportDialog))
-            await pilot.pause(0.05)
             assert there.read_text() == "mine"
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))

@@ -27,7 +27,7 @@ from cafe_tui.ui.widgets.series_list import Key, SeriesList
 from engine.contract.run.records import Scalars, encode
 from tests.recorded import START, record_run
 from tests.ui.test_app import app_on, open_run
-from tests.ui.waiting import until
+from tests.ui.waiting import quiet, until
 
 SIZES = [(60, 20), (80, 24), (120, 40), (200, 60)]
 
@@ -172,10 +172,7 @@ async def test_a_covered_screen_does_not_read(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(screen, "read", lambda: reads.append(START))
         await until(pilot, lambda: bool(reads))
         await pilot.press("question_mark")
-        await pilot.pause(0.1)
-        reads.clear()
-        await pilot.pause(0.2)
-        assert not reads
+        await quiet(pilot, lambda: len(reads), 0.2)
 
 
 def test_colours_are_used_again_only_when_all_are_taken() -> None:
@@ -347,7 +344,7 @@ async def test_nothing_is_repainted_when_nothing_changed() -> None:
         app.view.update([curve])
         app.view.next_smoothing()
         app.view.move(-1)
-        await pilot.pause(0.4)
+        await quiet(pilot, lambda: app.view.asked, 0.4)
         app.view.asked = 0
         for _ in range(3):
             app.view.update([curve])
@@ -463,14 +460,14 @@ async def test_zooming_in_on_the_newest_steps_shows_every_point_and_reads_them_o
         await until(pilot, lambda: view._curves[0].series.x_range == (2, 29_999))
         await pilot.press(*["plus"] * 8)
         await until(pilot, lambda: "every point · following" in head(view))
-        await pilot.pause(0.2)
+        await quiet(pilot, lambda: len(reads), 0.2)
         reads.clear()
         with run.records_file.open("ab") as file:
             file.write(encode(Scalars(stage="game", step=30_000, values={"hypothesis_loss": 7.0})))
         await until(pilot, lambda: view._shown[0].series.y_range(30_000, 30_001) == (7.0, 7.0))
         await pilot.press("left", *["less_than_sign"] * 8)  # now in a part that does not grow
         await until(pilot, lambda: "every point · frozen" in head(view))
-        await pilot.pause(0.2)
+        await quiet(pilot, lambda: len(reads), 0.2)
         reads.clear()
         with run.records_file.open("ab") as file:
             file.write(encode(Scalars(stage="game", step=30_001, values={"hypothesis_loss": 7.0})))

@@ -19,7 +19,7 @@ from cafe_tui.ui.screens.run import RunScreen
 from cafe_tui.ui.screens.runs import RunsScreen
 from cafe_tui.ui.screens.system import SystemScreen
 from tests.recorded import START, record_run
-from tests.ui.test_app import table
+from tests.ui.test_app import ready
 from tests.ui.test_opening import opening_keys
 from tests.ui.waiting import until
 
@@ -51,7 +51,7 @@ def torn(folder: Path) -> None:
 
 
 async def enter(pilot: Pilot[None], screen: type[object], keys: Sequence[str]) -> None:
-    await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and table(pilot).selected)
+    await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and ready(pilot))
     for key in keys:
         await pilot.press(key)
         await pilot.pause(0.05)

@@ -15,6 +15,7 @@ import pytest
 from cafe_tui.console.follow import follow
 from engine.contract.run import rundir
 from engine.contract.run.rundir import RunDir
+from tests.patience import kill, wait_until
 from tests.recorded import record_run
 
 
@@ -45,7 +46,7 @@ def test_ctrl_c_while_the_engine_is_being_started_is_not_forgotten(
     run = record_run(tmp_path, upto="game")
     state = run.state()
 
-    process = engine("import time; time.sleep(60)")
+    process = engine("import time; time.sleep(1000)")
 
     def start() -> tuple[RunDir, subprocess.Popen[bytes]]:
         os.kill(os.getpid(), signal.SIGINT)
@@ -55,14 +56,14 @@ def test_ctrl_c_while_the_engine_is_being_started_is_not_forgotten(
         return run, process
 
     def obey() -> None:
-        while not run.stop_file.exists():
-            time.sleep(0.01)
+        wait_until(run.stop_file.exists)
         state.state = "stopped"
         run.write_state(state)
 
-    with process:
+    try:
         assert follow(start, plain=True) == 130
-        process.kill()
+    finally:
+        kill(process)
     out = capsys.readouterr().out
     assert "stopping after this step" in out
     assert f"cafe resume {run.id}" in out

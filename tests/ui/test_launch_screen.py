@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from engine.contract.profile import files as profiles
 from engine.contract.profile.files import Loaded
 from engine.contract.run import rundir
 from engine.contract.run.rundir import RunDir
+from tests.patience import PATIENCE, wait_until
 from tests.recorded import record_run
 from tests.ui.waiting import until
 
@@ -153,7 +152,7 @@ async def test_starts_what_the_form_says_and_opens_the_run(tmp_path: Path, monke
         if len(calls) == 1:
             raise UsageError("cannot start the engine: no luck")
         engine = subprocess.Popen([sys.executable, "-c", ""])
-        engine.wait()
+        engine.wait(PATIENCE)
         return record_run(runs), engine
 
     monkeypatch.setattr(local, "start", start)
@@ -209,10 +208,8 @@ async def test_a_sweep_tells_what_it_would_start_and_is_queued(tmp_path: Path, m
         await until(pilot, lambda: len(pilot.app.screen.query_one(RunTable).on_screen) == 1)
     (run,) = rundir.listing(runs)
     assert run.info().command == ["cafe", "run", "tiny"]
-    patience = time.monotonic() + 60
-    while run.status().state != "finished" and time.monotonic() < patience:
-        await asyncio.sleep(0.1)
-    assert run.status().state == "finished", "it goes on when the screen is gone"
+    wait_until(lambda: run.status().final)  # it goes on when the screen is gone
+    assert run.status().state == "finished"
     async with CafeApp(runs).run_test(size=(80, 24)) as pilot:
         await pilot.press("N")
         await until(pilot, lambda: isinstance(pilot.app.screen, LaunchScreen))

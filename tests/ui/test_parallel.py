@@ -18,6 +18,7 @@ from cafe_tui.ui.screens import polling
 from engine.contract.run.columns import ColumnReader, Piece, in_columns
 from engine.contract.run.records import Message, RecordReader, Scalars, encode
 from tests.contract.test_columns import ODD, joined
+from tests.patience import PATIENCE
 from tests.recorded import record_run
 from tests.ui.test_app import app_on, open_run
 from tests.ui.waiting import until
@@ -94,7 +95,7 @@ def test_what_a_helper_decodes_is_what_each_line_says(path: Path, monkeypatch: p
     reader = ParallelReader(ColumnReader(path))
     reader.call()
     process = helper_of(reader)
-    reader._listen(30.0)  # until it is there
+    reader._listen(PATIENCE)  # until it is there
     check(reader, path)
     assert sum(map(bool, received)) > 50
     assert not process.is_running(), "it has nothing more to do"
@@ -124,7 +125,7 @@ def test_whatever_a_helper_does_all_is_read(path: Path, script: str, monkeypatch
     with closing(ParallelReader(ColumnReader(path), [sys.executable, "-c", script])) as reader:
         reader.call()
         if "sleep" not in script:
-            assert reader._readable(30.0)
+            assert reader._readable(PATIENCE)
         check(reader, path)
     assert not helpers()
 
@@ -132,7 +133,7 @@ def test_whatever_a_helper_does_all_is_read(path: Path, script: str, monkeypatch
 def test_a_helper_that_is_killed_and_one_that_cannot_be_started(path: Path) -> None:
     with closing(ParallelReader(ColumnReader(path))) as reader:
         reader.call()
-        reader._listen(30.0)
+        reader._listen(PATIENCE)
         begun = list(reader.read_columns())
         helper_of(reader).kill()
         plain = ColumnReader(path)
@@ -146,7 +147,7 @@ def test_a_helper_that_is_killed_and_one_that_cannot_be_started(path: Path) -> N
 def test_a_file_that_is_cut_off_and_written_anew_is_read_from_its_start(path: Path) -> None:
     with closing(ParallelReader(ColumnReader(path))) as reader:
         reader.call()
-        reader._listen(30.0)
+        reader._listen(PATIENCE)
         while reader.offset < path.stat().st_size // 2:
             assert reader.read_columns()
         assert reader._asked

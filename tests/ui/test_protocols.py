@@ -22,6 +22,7 @@ from cafe_tui.terminal.protocols import INSTALL, Choice, EncodedPicture, Picture
 from cafe_tui.terminal.repaint import Repaint
 from cafe_tui.ui.widgets.sample_grid import KINDS
 from engine.contract.run.rundir import RunDir
+from tests.patience import PATIENCE
 from tests.recorded import record_run
 from tests.ui.picture_terminal import QUESTIONS, PictureScreen, PictureTerminal
 
@@ -106,6 +107,7 @@ def test_pictures_come_once_and_go(
     seen = len(messages) // len(KINDS)
     pictures_are_right(terminal, run, range(seen), EXACT[way])
     assert max(messages) <= MOST_BYTES
+    terminal.until_silent(1.0)
     terminal.press("kg")  # nothing before the first
     assert terminal.read(3.0) == "", "what is shown is sent again"
     terminal.press("j")
@@ -227,7 +229,7 @@ def test_what_there_is_not_cannot_be_asked_for() -> None:
 def test_an_unknown_way_ends_the_start_with_one_message(tmp_path: Path) -> None:
     env = {**os.environ, "TERM": "xterm-256color", "CAFE_RUNS": str(tmp_path), "CAFE_PICTURES": "sixels"}
     process = pexpect.spawn(sys.executable, ["-m", "cafe_tui"], env=env, encoding="utf-8")
-    process.expect(pexpect.EOF, timeout=30)
+    process.expect(pexpect.EOF, timeout=PATIENCE)
     process.close()
     assert process.exitstatus == 2
     assert process.before.splitlines() == [
@@ -244,15 +246,17 @@ from pathlib import Path
 from cafe_tui.ui.app import CafeApp
 async def look():
     async with CafeApp(Path(sys.argv[1]), pictures="kitty").run_test() as pilot:
-        while "finished" not in pilot.app.screen.query_one("RunTable").text():
+        table = pilot.app.screen.query_one("RunTable")
+        while not (table.has_focus and "finished" in table.text()):
             await pilot.pause(0.02)
         await pilot.press("enter")
-        await pilot.pause(0.5)
+        while not getattr(pilot.app.screen, "complete", False):
+            await pilot.pause(0.02)
 asyncio.run(look())
 print([name for name in ("textual_image", "PIL") if name in sys.modules])
 """
     answer = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert answer.stdout == "[]\n"
 

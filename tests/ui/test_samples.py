@@ -24,7 +24,7 @@ from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.sample_grid import KINDS, Example, SampleGrid
 from engine.contract.run.rundir import RunDir
 from tests.recorded import START, record_run
-from tests.ui.waiting import until
+from tests.ui.waiting import quiet, until
 
 BLACK, WHITE, RED = (0, 0, 0), (255, 255, 255), (255, 0, 0)
 
@@ -279,10 +279,16 @@ async def test_nothing_repaints_without_news(tmp_path: Path, monkeypatch: pytest
     write_sheet(run, [entry(run, 0, said=9)])
     async with app_on(tmp_path).run_test(size=(80, 24)) as pilot:
         await open_samples(pilot)
-        await pilot.pause(0.3)
         painted: list[Widget] = []
-        monkeypatch.setattr(Widget, "refresh", lambda self, *_, **__: painted.append(self) or self)
-        await pilot.pause(0.3)
+        refresh = Widget.refresh
+
+        def count(self: Widget, *regions: object, **options: bool) -> Widget:
+            painted.append(self)
+            return refresh(self, *regions, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Widget, "refresh", count)
+        await quiet(pilot, lambda: len(painted), 0.3)
+        painted.clear()
         await pilot.press("left", "g", "G", "right")
         assert painted == []
 

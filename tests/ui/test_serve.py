@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import itertools
 import json
 import os
@@ -14,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +23,7 @@ import psutil
 import pyte
 import pytest
 
+from tests.patience import PATIENCE, kill, wait_until
 from tests.recorded import record_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -51,9 +50,14 @@ class Served:
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == f"cafe is at {self.url}; ctrl-C ends it\n".encode()
 
+    def listens(self) -> bool:
+        """Whether it takes connections."""
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", self.port)) == 0
+
     def end(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(20)
+        code = self.process.wait(PATIENCE)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code
@@ -64,15 +68,18 @@ def served(tmp_path: Path) -> Iterator[Served]:
     runs = tmp_path / "runs of 'me'; $HOME"
     record_run(runs)
     server = Served(runs)
-    yield server
-    if server.process.poll() is None:
-        server.end()
+    try:
+        yield server
+        if server.process.poll() is None:
+            server.end()
+    finally:
+        kill(server.process)
 
 
 def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cafe_tui", "serve", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, env={**os.environ, **environment}
     )
 
 
@@ -102,12 +109,8 @@ def test_without_the_extra_it_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 def test_pages_from_elsewhere_cannot_reach_the_terminal_and_nothing_comes_from_elsewhere(served: Served) -> None:
-    page = ""
-    for _ in range(100):  # it tells its address a moment before it listens
-        with contextlib.suppress(urllib.error.URLError):
-            page = urllib.request.urlopen(served.url).read().decode()
-            break
-        time.sleep(0.1)
+    wait_until(served.listens)  # it tells its address a moment before
+    page = urllib.request.urlopen(served.url).read().decode()
     assert "textual-terminal" in page
     assert "googleapis" not in page
 
@@ -140,7 +143,7 @@ class Page:
         return dict(message.get("result", {}))
 
     async def _receive(self) -> dict[str, Any]:
-        message = json.loads((await self._socket.receive(30)).data)
+        message = json.loads((await self._socket.receive(PATIENCE)).data)
         if message.get("method") == "Network.webSocketFrameReceived":
             frame = message["params"]["response"]
             if frame["opcode"] == 2:
@@ -148,7 +151,7 @@ class Page:
         return dict(message)
 
     async def until(self, text: str) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while text not in "\n".join(self.screen.display):
             assert time.monotonic() < end, "\n".join(self.screen.display)
             await self.call("Runtime.evaluate", expression="0")
@@ -167,7 +170,7 @@ def test_a_run_is_opened_in_headless_chromium(served: Served, tmp_path: Path) ->
     asyncio.run(_visit(served, tmp_path))
     children = psutil.Process(served.process.pid).children(recursive=True)
     assert served.end() in (0, 130)
-    _, alive = psutil.wait_procs(children, 10)
+    _, alive = psutil.wait_procs(children, PATIENCE)
     assert alive == []
 
 
@@ -197,12 +200,12 @@ async def _visit(served: Served, tmp_path: Path) -> None:
             picture = await page.call("Page.captureScreenshot", format="png")
             assert len(base64.b64decode(picture["data"])) > 10_000, "a page with a terminal in it"
     finally:
-        browser.terminate()
-        browser.wait(20)
+        kill(browser)
 
 
 async def _page_address(session: aiohttp.ClientSession, port: int) -> str:
-    for _ in range(300):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         try:
             async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
                 pages = [page for page in await answer.json() if page["type"] == "page"]

@@ -23,10 +23,10 @@ from cafe_tui.ui.screens.system import SystemScreen
 from cafe_tui.ui.widgets.chart import Chart
 from cafe_tui.ui.widgets.confirm import Confirm
 from cafe_tui.ui.widgets.log_view import LogView
-from cafe_tui.ui.widgets.run_table import RunTable
 from tests.recorded import START, record_run
+from tests.ui.test_app import ready
 from tests.ui.test_system import NOW, SAMPLE, GivenSamples
-from tests.ui.waiting import until
+from tests.ui.waiting import quiet, until
 
 Snapshot = Callable[..., bool]
 SIZES = [(80, 24), (160, 50)]
@@ -53,10 +53,19 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CafeApp:
     return CafeApp(runs, clock=lambda: START + 400)
 
 
+def text_of(screen: Screen[None]) -> str:
+    """All that the widgets of a screen say they show."""
+    return "\n".join(str(widget.text()) for widget in screen.query("*") if hasattr(widget, "text"))
+
+
+async def drawn(pilot: Pilot[None]) -> None:
+    """Let the app go on until the screen stays as it is."""
+    await quiet(pilot, lambda: text_of(pilot.app.screen), 0.4)
+
+
 async def listed(pilot: Pilot[None]) -> None:
-    while not pilot.app.screen.query_one(RunTable).selected:
-        await pilot.pause(0.02)
-    await pilot.pause(0.1)
+    await until(pilot, lambda: ready(pilot))
+    await drawn(pilot)
 
 
 def opened(down: int, *keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
@@ -67,10 +76,10 @@ def opened(down: int, *keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
         await pilot.press(*["j"] * down, "enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen) and pilot.app.screen.complete)
         await until(pilot, lambda: pilot.app.screen.query_one(LogView).lines)
-        while any("no values" in chart.text() for chart in pilot.app.screen.query(Chart) if chart.region):
-            await pilot.pause(0.02)
+        charts = pilot.app.screen.query(Chart)
+        await until(pilot, lambda: not any("no values" in chart.text() for chart in charts if chart.region))
         await pilot.press(*keys)
-        await pilot.pause(0.4)
+        await drawn(pilot)
 
     return run
 
@@ -101,14 +110,9 @@ def shown(screen: type[Screen[None]], keys: Sequence[str], ready: str) -> Callab
             if key == "enter":
                 await until(pilot, lambda: getattr(pilot.app.screen, "complete", True))
         await until(pilot, lambda: isinstance(pilot.app.screen, screen) and ready in text_of(pilot.app.screen))
-        await pilot.pause(0.6)
+        await drawn(pilot)
 
     return run
-
-
-def text_of(screen: Screen[None]) -> str:
-    """All that the widgets of a screen say they show."""
-    return "\n".join(str(widget.text()) for widget in screen.query("*") if hasattr(widget, "text"))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -145,7 +149,7 @@ def test_launch(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int], mon
         await until(pilot, lambda: pilot.app.screen.query_one(OptionList).option_count > 1)
         await pilot.press("enter")
         await until(pilot, lambda: "threat.eps" in text_of(pilot.app.screen) or "seed" in text_of(pilot.app.screen))
-        await pilot.pause(0.6)
+        await drawn(pilot)
 
     assert snap_compare(app, terminal_size=size, run_before=form)
 
@@ -156,7 +160,7 @@ def test_samples(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int]) ->
         await shown(RunScreen, [*"jjj", "enter"], "pgd")(pilot)
         await pilot.press("p")
         await until(pilot, lambda: isinstance(pilot.app.screen, SamplesScreen))
-        await pilot.pause(0.4)
+        await drawn(pilot)
 
     assert snap_compare(app, terminal_size=size, run_before=empty)
 
@@ -169,7 +173,7 @@ def test_system(app: CafeApp, snap_compare: Snapshot, size: tuple[int, int]) -> 
         given = GivenSamples(*samples)
         pilot.app.push_screen(SystemScreen(Path("runs"), given, clock=lambda: NOW + 60))  # type: ignore[arg-type]
         await until(pilot, lambda: "H100" in text_of(pilot.app.screen))
-        await pilot.pause(0.6)
+        await drawn(pilot)
 
     assert snap_compare(app, terminal_size=size, run_before=system_screen)
 

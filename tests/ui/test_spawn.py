@@ -6,13 +6,13 @@ import ast
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import cafe_tui
 from cafe_tui.launch import spawn
+from tests.patience import PATIENCE, wait_until
 
 PACKAGE = Path(cafe_tui.__file__).parent
 STARTERS = {
@@ -90,14 +90,11 @@ def test_a_process_that_outlives_us_says_all_to_its_log_and_is_collected(tmp_pat
     log.write_text("before\n")
     code = "import os, sys; print(os.getcwd(), os.getsid(0) == os.getpid(), sys.flags.safe_path, [*sys.stdin])"
     child = spawn.outliving(spawn.python("-c", f"{code}; sys.exit('and why')"), log=log, folder=tmp_path)
-    assert child.wait(20) == 1
+    assert child.wait(PATIENCE) == 1
     assert log.read_text() == f"before\n{tmp_path} True True []\nand why\n"
     first = spawn.outliving(spawn.python("-c", ""), log=log, folder=tmp_path)
-    deadline = time.monotonic() + 20
-    while not os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    spawn.outliving(spawn.python("-c", ""), log=log, folder=tmp_path).wait(20)
+    wait_until(lambda: os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG))
+    spawn.outliving(spawn.python("-c", ""), log=log, folder=tmp_path).wait(PATIENCE)
     with pytest.raises(ProcessLookupError):  # no zombie is left of the one before
         os.kill(first.pid, 0)
 
@@ -106,9 +103,9 @@ def test_the_others_have_the_safe_path_too(capfd: pytest.CaptureFixture[str]) ->
     code = "import sys; print(sys.flags.safe_path, sys.stdin.read(1))"
     with spawn.talking(spawn.python("-c", code)) as child:
         assert child.communicate(b"x")[0] == b"True x\n"
-    assert spawn.answer(spawn.python("-c", "import sys; print(sys.flags.safe_path)"), 20).stdout == "True\n"
+    assert spawn.answer(spawn.python("-c", "import sys; print(sys.flags.safe_path)"), PATIENCE).stdout == "True\n"
     with pytest.raises(subprocess.TimeoutExpired):
         spawn.answer(spawn.python("-c", "import time; time.sleep(60)"), 0.1)
     child = spawn.attached(spawn.python("-c", "import os, sys; print(sys.flags.safe_path, os.getsid(0))"))
-    assert child.wait(20) == 0
+    assert child.wait(PATIENCE) == 0
     assert capfd.readouterr().out == f"True {os.getsid(0)}\n"

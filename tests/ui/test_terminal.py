@@ -13,6 +13,7 @@ import pexpect
 import pyte
 import pytest
 
+from tests.patience import PATIENCE
 from tests.recorded import record_run
 
 pytestmark = pytest.mark.slow
@@ -49,11 +50,17 @@ class Terminal:
         self._stream.feed(new)
         return new
 
-    def until(self, true: Callable[[str], bool], seconds: float = 30.0) -> str:
+    def until_silent(self, seconds: float) -> None:
+        """Read until the program writes nothing for so long, as it does at last where an idle screen costs no bytes."""
+        end = time.monotonic() + PATIENCE
+        while self.read(seconds):
+            assert time.monotonic() < end, "goes on and on"
+
+    def until(self, true: Callable[[str], bool]) -> str:
         """Read until the text of the screen fulfils a condition."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE
         while not true(shown := "\n".join(self.screen.display)):
-            assert time.monotonic() < end, f"not within {seconds} s:\n{shown}"
+            assert time.monotonic() < end, shown
             self.read(0.1)
         return shown
 
@@ -63,7 +70,7 @@ class Terminal:
 
     def end(self) -> int | None:
         """Wait for the program to end; its exit status."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while self.process.isalive():
             assert time.monotonic() < end, "still running"
             self.read(0.1)
@@ -110,12 +117,10 @@ def test_an_idle_screen_costs_no_bytes(tmp_path: Path, terminals: list[Terminal]
     record_run(tmp_path)
     terminals.append(terminal := Terminal(tmp_path, 120, 40))
     terminal.until(lambda shown: "finished" in shown and "Quit" in shown)
-    terminal.read(1.5)
-    assert terminal.read(3.0) == b""
+    terminal.until_silent(3.0)
     terminal.process.send("\r")
     terminal.until(lambda shown: "hypothesis" in shown and "Back" in shown)
-    terminal.read(1.5)
-    assert terminal.read(2.0) == b""
+    terminal.until_silent(2.0)
 
 
 @pytest.mark.parametrize("opened", [False, True])
