@@ -15,8 +15,9 @@ import pexpect
 import pytest
 
 from engine.contract.run import rundir
+from engine.contract.run.liveness import process_alive
 from engine.contract.run.records import RecordReader, Scalars
-from engine.contract.run.rundir import RunDir, process_alive
+from engine.contract.run.rundir import RunDir
 
 CAFE = [sys.executable, "-m", "cafe_tui"]
 LONG = ["--set", "stage.train.epochs=2000", "--set", "stage.train.adversary.steps=1"]
