@@ -238,7 +238,8 @@ def _work(directory: RunDir, brake: Brake) -> int:
 def _fail(recorder: Recorder, error: Exception) -> int:
     """Tell why, as far as the disk still lets us, and return the exit code."""
     known = _known(error, recorder.run)
-    if space.full(recorder.run.path):
+    cause = known.__cause__
+    if space.full(recorder.run.path) or (isinstance(cause, OSError) and cause.errno in space.FULL):  # a quota
         recorder.make_room()  # the log is on the same disk
     with suppress(OSError):
         traceback.print_exc(file=sys.stderr)

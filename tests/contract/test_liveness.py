@@ -84,6 +84,39 @@ def test_a_container_is_not_lost_by_its_numbers_while_it_gives_signs_of_life(run
     assert run.status(inside, NOW).state == "lost", "it held the lock that this kernel calls free"
 
 
+CONTAINED = """
+import sys, time, types
+from pathlib import Path
+from engine.contract.run.rundir import RunDir
+from engine import process
+
+def execute(directory, recorder, brake):
+    recorder.state("running")
+    time.sleep(600)
+
+sys.modules["engine.pipeline"] = types.SimpleNamespace(execute=execute)
+process.run(RunDir(Path(sys.argv[1])))
+"""
+
+
+def test_an_engine_in_a_container_of_this_host_lives_and_dies_with_its_lock(run: RunDir) -> None:
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if os.geteuid() != 0 or subprocess.run([*command, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no namespace of process ids can be made here")
+    with subprocess.Popen([*command, sys.executable, "-c", CONTAINED, str(run.path)]) as container:
+        try:
+            while run.state().state != "running":
+                assert container.poll() is None
+                time.sleep(0.02)
+            assert run.state().pid == 1, "which here is another process"
+            assert run.status(now=NOW).state == "running"
+            assert not liveness.send(run.state(), signal.SIGKILL)
+        finally:
+            container.kill()
+    assert liveness.released(run.lock_file, 60)
+    assert run.status().state == "lost"
+
+
 def test_a_lock_that_cannot_be_looked_at_leaves_the_verdict_open_for_a_day(run: RunDir) -> None:
     run.lock_file.symlink_to(run.lock_file)
     assert liveness.held(run.lock_file) is None

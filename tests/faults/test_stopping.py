@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -14,11 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 import typer
+from filelock import FileLock
 
 from cafe_tui.cli.stop import stop
-from cafe_tui.launch import local
+from cafe_tui.launch import local, queue
 from engine import brake, process
-from engine.contract.run import rundir
+from engine.contract.errors import UsageError
+from engine.contract.run import liveness, rundir
 from engine.contract.run.liveness import WISHES
 from engine.contract.run.rundir import RunDir, State
 from engine.record import Recorder
@@ -60,6 +63,25 @@ def test_each_signal_is_a_wish_to_stop(number: signal.Signals, tmp_path: Path, m
     assert process.run(run) == 0
     assert wished == [True]
     assert {each: signal.getsignal(each) for each in WISHES} == before
+
+
+def test_an_engine_that_begins_while_readers_look_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = rundir.create(tmp_path, "quick", 'name = "quick"\n')
+    run.lock_file.touch()
+    reader = os.open(run.lock_file, os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_SH)  # a look that takes long
+    tries = []
+
+    def slept(seconds: float) -> None:
+        tries.append(seconds)
+        if len(tries) == 2:
+            os.close(reader)
+
+    monkeypatch.setattr("engine.pipeline.execute", lambda *_: None)
+    monkeypatch.setattr(process.time, "sleep", slept)
+    assert process.run(run) == 0
+    assert len(tries) == 2
+    assert run.status().state == "finished"
 
 
 def test_a_hang_up_that_is_ignored_stays_so() -> None:
@@ -132,6 +154,33 @@ def test_strangers_are_left_alone_and_the_request_stays(tmp_path: Path, capsys: 
             stranger.kill()
     assert all(run.stop_file.exists() for run in runs)
     assert [row["asked"] for row in json.loads(capsys.readouterr().out)["runs"]] == [True] * 3
+
+
+def test_a_queue_starts_nothing_that_is_asked_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(local, "spawn", lambda run: started.append(run.id))
+    runs = tagged(tmp_path, 2)
+    for run in runs:
+        queue._tell(run, "queued", os.getpid())
+    waiting = queue.Queue(runs, 1)
+    assert queue.stop(runs[:1]) == []
+    for run in runs:
+        waiting._start(run)
+    assert started == [runs[1].id]
+    assert runs[0].state().state == "stopped"
+
+
+def test_a_sweep_is_not_resumed_while_a_lock_of_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness.released, "__defaults__", (0.0,))
+    spawned: list[RunDir] = []
+    monkeypatch.setattr(queue, "_spawn", lambda runs, parallel: spawned.extend(runs))
+    runs = tagged(tmp_path, 2)
+    runs[0].write_state(State(state="stopped"))
+    with FileLock(runs[0].lock_file), pytest.raises(UsageError, match="still holds"):
+        queue.resume(runs, 1)
+    assert not spawned
+    queue.resume(runs, 1)
+    assert spawned == runs
 
 
 def test_a_run_that_seems_lost_is_asked_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
