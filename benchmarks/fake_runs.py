@@ -10,10 +10,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.contract.run import rundir
+from engine.contract.run import liveness, rundir
+from engine.contract.run.liveness import process_started
 from engine.contract.run.records import Scalars, StageChange, encode, to_json
 from engine.contract.run.results import Results, headline, make_cell
-from engine.contract.run.rundir import Info, RunDir, State, process_started
+from engine.contract.run.rundir import Info, RunDir, State
 
 LOSSES = ("hypothesis_loss", "test_function_loss")
 PROFILE = Path(__file__).resolve().parents[1] / "profiles" / "quickstart.toml"
@@ -98,7 +99,7 @@ class Engine:
         beat = 0.0
         while not self._stopped.wait(1 / self._rate):
             self.write()
-            if time.monotonic() - beat > rundir.HEARTBEAT_SECONDS:
+            if time.monotonic() - beat > liveness.HEARTBEAT_SECONDS:
                 beat = time.monotonic()
                 self.beat()
 

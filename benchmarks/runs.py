@@ -14,7 +14,7 @@ import psutil
 from common import ROOT, Row, in_turn, main
 
 from engine.contract.profile.files import dumps, load
-from engine.contract.run import rundir
+from engine.contract.run import liveness, rundir
 from engine.contract.run.records import to_json
 from engine.contract.run.results import Results, headline, make_cell
 
@@ -42,7 +42,7 @@ def stop_engines(runs: Path) -> None:
     for engine in engines:
         with suppress(psutil.NoSuchProcess):
             engine.kill()
-    while any(rundir.process_alive(engine.pid, None) for engine in engines):  # a zombie no longer disturbs
+    while any(liveness.process_alive(engine.pid, None) for engine in engines):  # a zombie no longer disturbs
         time.sleep(0.01)
 
 

@@ -119,6 +119,7 @@ def launch(directory: Path, processes: int) -> str:
             max_restarts=RESTARTS,
             monitor_interval=0.1,
             logs_specs=DefaultLogsSpecs(log_dir=f"{folder}/log"),
+            signals_to_handle="SIGQUIT",  # of the others it would make an end within half a minute
         )
         try:
             elastic_launch(config, sys.executable)("-m", "engine", "run", str(directory))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterable
@@ -15,18 +14,24 @@ import msgspec
 
 from engine import distributed
 from engine.contract.errors import DiskError
+from engine.contract.run import liveness, space
+from engine.contract.run.liveness import HEARTBEAT_SECONDS
 from engine.contract.run.records import Record, StageChange, encode, to_json
 from engine.contract.run.results import Results
-from engine.contract.run.rundir import (
-    HEARTBEAT_SECONDS,
-    Info,
-    RunDir,
-    State,
-    StateName,
-    process_started,
-    write_atomically,
-)
+from engine.contract.run.rundir import Info, RunDir, State, StateName, write_atomically
 from engine.log import log
+
+
+def first_state(run: RunDir) -> State:
+    """The state of a run that this engine begins to write."""
+    known = liveness.process(distributed.engine_pid())
+    ours = not distributed.elastic() or distributed.on_one_host()  # else the lock is rank 0's, and only the agent stays
+    return State(
+        **msgspec.structs.asdict(known),
+        state="starting",
+        lock=ours and liveness.held(run.lock_file) is True,
+        heartbeat=time.time(),
+    )
 
 
 class Recorder:
@@ -38,14 +43,7 @@ class Recorder:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        pid = distributed.engine_pid()
-        self._state = State(
-            state="starting",
-            pid=pid,
-            pid_started=process_started(pid),
-            host=socket.gethostname(),
-            heartbeat=time.time(),
-        )
+        self._state = first_state(run)
         self._lock = threading.Lock()
         self._disk = threading.Lock()  # apart, so that `progress` never waits for a slow disk
         self._torn = False
@@ -76,7 +74,7 @@ class Recorder:
         except OSError as error:
             if file >= 0:
                 os.close(file)
-            raise DiskError(f"cannot write {path}: {error.strerror}") from error
+            raise space.disk_error(f"cannot write {path}", path, error) from error
         return file
 
     def write(self, record: Record) -> None:
@@ -91,9 +89,9 @@ class Recorder:
             if isinstance(record, StageChange):  # what a finished stage could go on from is removed after this
                 os.fsync(self._file)
         except OSError as error:
+            why, hint = space.refusal(error, self.run.records_file)
             raise DiskError(
-                f"cannot write {self.run.records_file}: {error.strerror}",
-                "Free some space; checkpoints and earlier records are intact.",
+                f"cannot write {self.run.records_file}: {why}", f"{hint} Checkpoints and earlier records are intact."
             ) from error
         log(record)
 
@@ -102,6 +100,20 @@ class Recorder:
         with self._lock:
             self._state.state, self._state.error, self._state.hint = state, error, hint
         self.flush_state()
+
+    def end(self, state: StateName, *, error: str = "", hint: str = "") -> None:
+        """Change the state for the last time; where the disk is full, in the room that was kept for it."""
+        try:
+            self.state(state, error=error, hint=hint)
+        except DiskError:
+            if not self.make_room():
+                raise
+            self.flush_state()
+        self.make_room()  # a run that has ended needs none
+
+    def make_room(self) -> bool:
+        """Free the reserve of the run for its last words; whether there was one."""
+        return space.release(self.run.reserve_file)
 
     def progress(self, stage: str, step: int, total_steps: int, progress: float) -> None:
         """Note where the run is: `step` of `total_steps` within `stage`, `progress` (0-1) of the whole run."""
@@ -114,6 +126,7 @@ class Recorder:
         with self._disk:
             with self._lock:
                 self._state.heartbeat = time.time()
+                self._state.oom_kills = liveness.oom_kills(self._state.oom_source)
                 state = copy(self._state)
             self.run.write_state(state)
 
@@ -152,6 +165,13 @@ class Silent(Recorder):
 
     def state(self, state: StateName, *, error: str = "", hint: str = "") -> None:
         """Ignored: rank 0 records."""
+
+    def end(self, state: StateName, *, error: str = "", hint: str = "") -> None:
+        """Ignored: rank 0 records."""
+
+    def make_room(self) -> bool:
+        """Ignored: rank 0 records."""
+        return False
 
     def progress(self, stage: str, step: int, total_steps: int, progress: float) -> None:
         """Ignored: rank 0 records."""

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+import typer
 
 from cafe_tui.cli.options import Json, Runs, RunsNamed, find_runs, print_json
 
 if TYPE_CHECKING:
+    from engine.contract.errors import CafeError
     from engine.contract.run.rundir import RunDir, Status
 
 
 def stop(runs_named: RunsNamed, json: Json = False, runs: Runs = None) -> None:
-    """Ask running engines to stop after their current step, with a checkpoint, and queues to start nothing more."""
-    answers = []
-    for name in runs_named:
-        for run, before in _ask(find_runs(runs, name)):
-            answers.append({"id": run.id, "asked": not before.final, "state": before.state})
-            if not json:
-                word = f"is {before.state} already" if before.final else "is asked to stop after its current step"
-                print(f"{run.id} {word}")
+    """Ask running engines to stop after their current step, with a checkpoint, and queues to start nothing more.
+
+    All are asked. Those that refuse, as runs of another user do, are named at the end; the exit code is then 1.
+    """
+    from cafe_tui import format as fmt
+
+    answers, refused = [], []
+    for run in {run.path: run for name in runs_named for run in find_runs(runs, name)}.values():
+        before = run.status()
+        asked, error = _ask(run, before)
+        answers.append(
+            {"id": run.id, "asked": asked, "state": before.state, "error": "" if error is None else error.message}
+        )
+        if error is not None:
+            refused.append(error)
+        elif not json:
+            print(f"{fmt.printable(run.id)} {_told(before)}")
     if json:
         print_json({"runs": answers})
+    for error in refused:
+        print(fmt.printable(f"cafe: {error.message}"), file=sys.stderr)
+    if refused:
+        raise typer.Exit(1)
 
 
-def _ask(directories: list[RunDir]) -> list[tuple[RunDir, Status]]:
-    """Ask one run to stop, or all of a tag and their queue; the runs with what they were before."""
-    from cafe_tui.launch import local, queue
+def _ask(run: RunDir, before: Status) -> tuple[bool, CafeError | None]:
+    """Whether a run was asked, and the reason if it refused. One that is lost is asked too: it may yet live."""
+    from cafe_tui.launch import queue
 
-    known = [(run, run.status()) for run in directories]
-    running = [run for run, status in known if not status.final]
-    if len(directories) > 1:
-        queue.stop(running)
-    else:
-        for run in running:
-            local.stop(run)
-    return known
+    if before.final and before.state != "lost":
+        return False, None
+    refused = queue.stop([run])
+    return not refused, next(iter(refused), None)
+
+
+def _told(before: Status) -> str:
+    if before.state == "lost":
+        return "is lost; a request to stop is left there in case it lives"
+    return f"is {before.state} already" if before.final else "is asked to stop after its current step"

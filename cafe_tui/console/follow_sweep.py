@@ -162,7 +162,8 @@ def _serve(followers: Followers, sink: Sink, interrupts: Interrupts, *, stops: b
 def _end(runs: Sequence[RunDir], sink: Sink, *, kill: bool) -> None:
     """Ask the queue and its engines to stop, or kill the engines."""
     if not kill:
-        queue.stop(runs)
+        for error in queue.stop([run for run in runs if not run.status().final]):
+            sink.note(error.message)
         sink.note("stopping after this step, with a checkpoint; ctrl-C again kills the engines")
         return
     for run in runs:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from engine.contract.profile import files as profiles
 from engine.contract.profile.catalogue import NO_WEIGHTS
 from engine.contract.profile.files import Loaded
 from engine.contract.profile.schema import Profile
-from engine.contract.run import rundir
+from engine.contract.run import liveness, rundir
 from engine.contract.run.rundir import RunDir
 
 ACCELERATOR_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
@@ -62,6 +61,8 @@ def resume(run: RunDir, devices: str | None = None) -> subprocess.Popen[bytes]:
         raise UsageError(f"{run.id} is finished", "`cafe run` on its profile.toml repeats it.")
     if not run.profile_file.is_file():
         raise UsageError(f"{run.id} has no profile.toml; it cannot go on")
+    if holder := run.holder():
+        raise UsageError(f"{run.id} is {status.state}, but {holder}", "Stop it first: `cafe stop`.")
     if devices is not None:
         profile = profiles.load(str(run.profile_file), [f"compute.devices={json.dumps(devices)}"]).profile
         _check_devices(profile)
@@ -108,15 +109,7 @@ def stop(run: RunDir) -> None:
 
 
 def kill(run: RunDir) -> None:
-    """End the engine at once, if it runs on this host. What is on disk stays readable."""
-    pid = _own_engine(run)
-    if pid is not None:
-        os.kill(pid, signal.SIGKILL)
-
-
-def _own_engine(run: RunDir) -> int | None:
-    """The pid of the run's engine if it lives on this host; never that of another process which got its number."""
+    """End the engine at once, if it runs on this host and is ours. What is on disk stays readable."""
     state = run.state()
-    if state.pid is None or state.host != socket.gethostname() or state.state in (*rundir.FINAL, "queued"):
-        return None
-    return state.pid if rundir.process_alive(state.pid, state.pid_started) else None
+    if state.state not in (*rundir.FINAL, "queued"):
+        liveness.send(state, signal.SIGKILL, "engine", "run", run.id)

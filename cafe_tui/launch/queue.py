@@ -14,11 +14,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from cafe_tui.launch import local
 from cafe_tui.launch.spawn import outliving, python
@@ -27,7 +28,7 @@ from engine.contract.profile import files as profiles
 from engine.contract.profile.files import Loaded
 from engine.contract.profile.schema import Compute, Profile
 from engine.contract.profile.sweeps import Sweep
-from engine.contract.run import rundir
+from engine.contract.run import liveness, rundir
 from engine.contract.run.rundir import RunDir, StateName
 
 POLL_SECONDS = 0.25
@@ -91,6 +92,10 @@ def resume(runs: Sequence[RunDir], parallel: int) -> None:
     """
     unfinished = [run for run in runs if run.status().state != "finished"]
     forsaken = [run for run in unfinished if not _cared_for(run)]
+    with ThreadPoolExecutor(min(max(len(forsaken), 1), 64)) as together:  # each may have to wait for a sign of life
+        holders = list(together.map(RunDir.holder, forsaken))
+    if held := [f"{run.id}: {holder}" for run, holder in zip(forsaken, holders, strict=True) if holder]:
+        raise UsageError("\n".join(held), "Stop what still runs: `cafe stop`. Nothing was resumed.")
     for run in forsaken:
         _enqueue(run)
     if forsaken:
@@ -109,9 +114,9 @@ def _enqueue(run: RunDir) -> None:
 
 
 def _tell(run: RunDir, state: StateName, pid: int | None, error: str = "") -> None:
-    started = rundir.process_started(pid) if pid else None
-    known = replace(run.state(), state=state, pid=pid, pid_started=started, error=error, hint="")
-    run.write_state(replace(known, host=socket.gethostname(), heartbeat=time.time()))
+    process = liveness.process(pid) if pid else liveness.Process(host=socket.gethostname())
+    known = replace(run.state(), state=state, error=error, hint="", lock=False, heartbeat=time.time())
+    run.write_state(replace(known, **asdict(process)))
 
 
 def _spawn(runs: Sequence[RunDir], parallel: int) -> None:
@@ -127,21 +132,19 @@ def _spawn(runs: Sequence[RunDir], parallel: int) -> None:
         raise UsageError(f"cannot start the queue: {error.strerror}") from None
 
 
-def stop(runs: Sequence[RunDir]) -> None:
-    """Ask the queues of these runs to stop, and their engines after the current step, with a checkpoint."""
-    for pid in {pid for run in runs if (pid := queue_of(run)) is not None}:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+def stop(runs: Sequence[RunDir]) -> list[CafeError]:
+    """Ask the engines of these runs to stop after the current step, with a checkpoint, and queues to let go of them.
+
+    All are asked, by their files alone: a signal to a queue would stop the other runs that it has, and its process may
+    be another user's. The result are those that could not be asked.
+    """
+    refused: list[CafeError] = []
     for run in runs:
-        if not run.status().final:
+        try:
             local.stop(run)
-
-
-def queue_of(run: RunDir) -> int | None:
-    """The process that a run waits for, if it lives on this host."""
-    state = run.state()
-    waits = state.state == "queued" and state.pid is not None and state.host == socket.gethostname()
-    return state.pid if waits and state.pid and rundir.process_alive(state.pid, state.pid_started) else None
+        except CafeError as error:
+            refused.append(error)
+    return refused
 
 
 def side_by_side(wanted: Sequence[Profile]) -> int:
@@ -203,6 +206,9 @@ class Queue:
     def _start(self, run: RunDir) -> None:
         if not _ours(run):
             return
+        if run.stop_file.exists():
+            _try_tell(run, "stopped")
+            return
         try:
             self._working[run] = local.spawn(run)
         except OSError as error:
@@ -239,7 +245,8 @@ class Queue:
 
 def _ours(run: RunDir) -> bool:
     """Whether a run waits for this process: not for a later queue, which has taken it over."""
-    return run.state().pid == os.getpid()
+    state = run.state()
+    return (state.pid, state.host) == (os.getpid(), socket.gethostname())
 
 
 def _try_tell(run: RunDir, state: StateName, error: str = "") -> None:
@@ -254,7 +261,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR")
     arguments = parser.parse_args()
     queue = Queue([RunDir(path) for path in arguments.runs], arguments.parallel)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in liveness.WISHES:
         signal.signal(number, queue.ask_to_stop)
     queue.run()
 

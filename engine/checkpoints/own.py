@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from engine import distributed
 from engine.contract.errors import CheckpointError, DiskError
 from engine.contract.run.rundir import settle, write_atomically
+from engine.contract.run.space import disk_error
 from engine.contract.weights import FORMAT
 
 
@@ -139,7 +140,7 @@ def save_resume(path: Path, state: dict[str, Any]) -> None:
         beside.replace(path)
         settle(path.parent)
     except OSError as error:
-        raise DiskError(f"cannot write {path}: {error.strerror}") from error
+        raise disk_error(f"cannot write {path}", path, error) from error
 
 
 def load_resume(path: Path) -> Resumed:
@@ -186,7 +187,7 @@ def remove_resume(path: Path) -> None:
         path.unlink(missing_ok=True)
         before(path).unlink(missing_ok=True)
     except OSError as error:
-        raise DiskError(f"cannot remove {path}: {error.strerror}") from error
+        raise disk_error(f"cannot remove {path}", path, error) from error
 
 
 def _intact(data: bytes) -> dict[str, Any] | None:

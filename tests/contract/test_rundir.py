@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,8 +22,9 @@ import pytest
 
 from engine.contract.errors import DiskError, RunNotFound, UsageError
 from engine.contract.run import rundir
+from engine.contract.run.liveness import LOST_AFTER_SECONDS, process_alive, process_started
 from engine.contract.run.results import Results
-from engine.contract.run.rundir import LOST_AFTER_SECONDS, RunDir, State, Status, process_alive, process_started
+from engine.contract.run.rundir import RunDir, State, Status
 from tests.patience import PATIENCE, wait_until
 
 HERE = socket.gethostname()
@@ -309,14 +312,14 @@ def test_an_error_text_that_utf8_cannot_hold_is_written(run: RunDir) -> None:
 
 
 def test_a_stop_is_asked_for_by_a_file(run: RunDir) -> None:
-    run.control.rmdir()
+    shutil.rmtree(run.control)
     run.request_stop()
     run.request_stop()
     assert run.stop_file.is_file()
 
 
 def test_a_stop_that_cannot_be_asked_for_is_told(run: RunDir) -> None:
-    run.control.rmdir()
+    shutil.rmtree(run.control)
     run.control.touch()
     with pytest.raises(DiskError, match="cannot ask"):
         run.request_stop()
@@ -377,7 +380,7 @@ def test_another_host_is_judged_by_its_heartbeat(run: RunDir, state: rundir.Stat
     assert run.status(far, NOW + LOST_AFTER_SECONDS) == Status(state)
     status = run.status(far, NOW + LOST_AFTER_SECONDS + 1)
     assert status.state == "lost"
-    assert "no sign of life for 61 s from host elsewhere" in status.reason
+    assert re.search(r"no sign of life since \S+ \S+ by the clock of host elsewhere", status.reason)
 
 
 def test_a_clock_that_runs_ahead_does_not_lose_a_run(run: RunDir) -> None:

@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from cafe_tui.launch import local, spawn
 from engine import distributed, process
 from engine.contract.profile.catalogue import NO_WEIGHTS
+from engine.contract.run.liveness import process_alive
 from engine.contract.run.records import ErrorNote, RecordReader, Scalars, StageChange
 from engine.contract.run.results import Results
-from engine.contract.run.rundir import FINAL, RunDir, process_alive
+from engine.contract.run.rundir import FINAL, RunDir
 from tests.patience import PATIENCE, kill, wait_until
 
 TABLES: dict[str, object] = {

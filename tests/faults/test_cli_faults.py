@@ -14,8 +14,9 @@ import pexpect
 import pytest
 
 from engine.contract.run import rundir
+from engine.contract.run.liveness import process_alive
 from engine.contract.run.records import RecordReader, Scalars
-from engine.contract.run.rundir import RunDir, process_alive
+from engine.contract.run.rundir import RunDir
 from tests.patience import PATIENCE, wait_until
 
 CAFE = [sys.executable, "-m", "cafe_tui"]

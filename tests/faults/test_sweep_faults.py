@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.contract.run import rundir
-from engine.contract.run.rundir import RunDir, process_alive
+from engine.contract.run.liveness import process_alive
+from engine.contract.run.rundir import RunDir
 from tests.faults.test_cli_faults import CAFE, runs
 from tests.patience import PATIENCE, wait_until
 

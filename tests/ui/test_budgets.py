@@ -21,7 +21,7 @@ from cafe_tui.ui.widgets.chart import Chart
 from cafe_tui.ui.widgets.log_view import KEPT, LogView
 from cafe_tui.ui.widgets.run_header import RunHeader
 from cafe_tui.ui.widgets.stage_bar import StageBar
-from engine.contract.run import rundir
+from engine.contract.run import liveness, rundir
 from engine.contract.run.records import Message, Scalars, StageChange, WarningNote, encode
 from engine.contract.run.results import make_cell
 from engine.contract.run.rundir import RunDir, State
@@ -64,7 +64,7 @@ def beat(run: RunDir, step: int) -> None:
             total_steps=TOTAL,
             progress=step / TOTAL,
             pid=os.getpid(),
-            pid_started=rundir.process_started(os.getpid()),
+            pid_started=liveness.process_started(os.getpid()),
             host=socket.gethostname(),
             heartbeat=START,
         )

@@ -19,8 +19,9 @@ from cafe_tui.reading.sparkline import trend
 from cafe_tui.results.exporting import points
 from engine.contract.plan import plan
 from engine.contract.profile import files as profiles
+from engine.contract.run.liveness import LOST_AFTER_SECONDS
 from engine.contract.run.records import RecordReader, Scalars, StageChange, WarningNote, encode
-from engine.contract.run.rundir import LOST_AFTER_SECONDS, RunDir, State
+from engine.contract.run.rundir import RunDir, State
 from tests.recorded import START, record_run
 
 

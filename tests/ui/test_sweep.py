@@ -19,7 +19,7 @@ from cafe_tui.reading.runs import profile_reference
 from engine.contract.profile import files as profiles
 from engine.contract.profile.schema import Profile
 from engine.contract.profile.sweeps import Sweep
-from engine.contract.run import rundir
+from engine.contract.run import liveness, rundir
 from engine.contract.run.rundir import State
 from tests.recorded import record_run
 from tests.ui.test_cli import cafe
@@ -94,7 +94,7 @@ def test_a_new_queue_is_started_for_what_nobody_has_alone(tmp_path: Path, monkey
     monkeypatch.setattr(queue, "_spawn", lambda runs, parallel: started.append([run.id for run in runs]))
     finished, gone = record_run(tmp_path), record_run(tmp_path, run_id="20260921-144001-quickstart-aaaa", upto="game")
     theirs = rundir.create(tmp_path, "theirs", "", state="queued")
-    me = rundir.process_started(os.getpid())
+    me = liveness.process_started(os.getpid())
     queued = State(state="queued", pid=os.getpid(), pid_started=me, host=socket.gethostname())
     theirs.write_state(queued)
     queue.resume([finished, theirs], 1)

@@ -1,8 +1,8 @@
 """A run is a directory: paths, creation, listing, lookup, state.
 
 One process writes it (the engine's rank 0), any number read it, also over NFS: state is replaced by rename, records
-are appended, readers lock nothing. While a run is `queued`, and then only, its queue writes state.json. Whether a run
-is still alive is the reader's judgement, see `RunDir.status`.
+are appended, readers leave nothing behind. While a run is `queued`, and then only, its queue writes state.json. Whether
+a run is still alive is the reader's judgement, see `RunDir.status` and `liveness`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from typing import Literal, TypeVar
 import msgspec
 
 from engine.contract.errors import DiskError, RunNotFound, UsageError
+from engine.contract.run import liveness, space
 from engine.contract.run.records import to_json
 from engine.contract.run.results import Results
 
 StateName = Literal["queued", "starting", "running", "stopping", "stopped", "finished", "failed", "lost"]
 FINAL: frozenset[str] = frozenset({"stopped", "finished", "failed", "lost"})
-HEARTBEAT_SECONDS = 5.0
-"""How often a living engine renews its heartbeat."""
-LOST_AFTER_SECONDS = 60.0
-"""A heartbeat older than this, without a final state, means the run is lost."""
+
+BEATS_SECONDS = 4 * liveness.HEARTBEAT_SECONDS
+"""For how long an engine that cannot be seen otherwise is given time for a sign of life."""
 
 T = TypeVar("T")
 
@@ -40,17 +40,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
-class State(msgspec.Struct, kw_only=True):
-    """state.json. `step` of `total_steps` counts within `stage`; `progress` (0-1) is that of the whole run."""
+class State(liveness.Process, kw_only=True):
+    """state.json, and the process that writes it: the engine, or its queue while the run is `queued`.
+
+    `step` of `total_steps` counts within `stage`; `progress` (0-1) is that of the whole run. `lock` is whether that
+    process holds control/engine.lock for as long as it lives.
+    """
 
     state: StateName = "queued"
     stage: str = ""
     step: int = 0
     total_steps: int = 0
     progress: float = 0.0
-    pid: int | None = None
-    pid_started: float | None = None
-    host: str = ""
+    lock: bool = False
     heartbeat: float = 0.0
     error: str = ""
     hint: str = ""
@@ -110,6 +112,9 @@ class RunDir:
     samples = _Inside("samples")
     control = _Inside("control")
     stop_file = _Inside("control", "stop")
+    lock_file = _Inside("control", "engine.lock")
+    rank_lock_file = _Inside("control", "rank.lock")
+    reserve_file = _Inside("control", "reserve")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -151,30 +156,71 @@ class RunDir:
         """Replace state.json; raises DiskError when the disk refuses."""
         write_atomically(self.state_file, to_json(state), lasting=False)  # a heartbeat soon renews it
 
-    def status(self, state: State | None = None, now: float | None = None) -> Status:
+    def status(self, state: State | None = None, now: float | None = None, *, held: bool | None = None) -> Status:
         """The state as written, unless the engine is gone: then `lost`, with the reason.
 
-        On the engine's own host the process itself is looked at (its start time guards against a reused pid);
-        from any other host the heartbeat decides.
+        Whoever holds control/engine.lock lives. Where nobody does, the process itself is looked at if it can be seen
+        from here, and else its heartbeat. `held` is for the engine alone, which must not ask about its own lock.
         """
         state = state or self.state()
         if state.state in FINAL:
             return Status(state.state, state.error)
-        now = time.time() if now is None else now
-        if state.pid is not None and state.host == socket.gethostname():
-            if not process_alive(state.pid, state.pid_started):
-                latest = self.state()
-                if latest.state in FINAL:  # it ended between our two looks
-                    return Status(latest.state, latest.error)
-                if state.state == "queued":
-                    return Status("lost", f"its queue (process {state.pid}) is gone; `cafe resume` goes on with it")
-                return Status("lost", f"the engine process {state.pid} is gone; its last words are in {self.log_file}")
+        if held is None:
+            held = liveness.held(f"{self._root}/control/engine.lock")
+        alive = True if held else liveness.alive(state)
+        if alive is None and held is False and state.lock and liveness.same_kernel(state):
+            alive = False  # it counts its processes elsewhere, as in a container, but its lock would be seen
+        if alive:
             return Status(state.state)
-        if now - state.heartbeat > LOST_AFTER_SECONDS:
-            silent = f"no sign of life for {int(now - state.heartbeat)} s" if state.heartbeat else "no sign of life"
-            host = f" from host {state.host}" if state.host else ""
-            return Status("lost", f"{silent}{host}; see {self.log_file}")
-        return Status(state.state)
+        why_lost = self._gone(state) if alive is False else self._silent(state, time.time() if now is None else now)
+        if why_lost is None:
+            return Status(state.state)
+        latest = self.state()
+        if latest.state in FINAL:  # it ended between our two looks
+            return Status(latest.state, latest.error)
+        if alive is None and held is None and not old_by_any_clock(state, now):
+            return Status(state.state, why_lost)  # no lock can be looked at, and clocks of two hosts may differ
+        return Status("lost", why_lost)
+
+    def _gone(self, state: State) -> str:
+        """Why a run is lost whose process is known to have ended."""
+        if state.state == "queued":
+            return f"its queue (process {state.pid}) is gone; `cafe resume` continues the run"
+        end = space.full(self.path) or liveness.how_it_ended(state)
+        return f"the engine process {state.pid} is gone: {end}; see {self.log_file}"
+
+    def _silent(self, state: State, now: float) -> str | None:
+        """Why a run is lost whose process cannot be seen; None if there are signs of life."""
+        if not liveness.silent(self._root, state.heartbeat, now):
+            return None
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.heartbeat))
+        clock = f" by the clock of host {state.host}" if state.host else ""
+        full = space.full(self.path)
+        silence = f"no sign of life since {since}{clock}" if state.heartbeat else "no sign of life"
+        return f"{silence}{f'; {full}' if full else ''}; see {self.log_file}"
+
+    def holder(self) -> str:
+        """Why this run must be left alone, whatever its state says; empty if nobody is working on it.
+
+        Waits a moment for an engine that is ending, and longer for a sign of life of one that only a clock calls lost.
+        """
+        if not all(liveness.released(file) for file in (self.lock_file, self.rank_lock_file)):
+            return f"an engine still holds {self.lock_file}"
+        state = self.state()
+        if state.state not in FINAL and not old_by_any_clock(state) and liveness.alive(state) is None:
+            far = state.host != socket.gethostname()  # where an engine may be about to say its first word
+            unclear = far or (state.pid is not None and not (state.lock and liveness.same_kernel(state)))
+            if unclear and self._beats(state.heartbeat):
+                return f"its engine on host {state.host} gives signs of life"
+        return ""
+
+    def _beats(self, heartbeat: float) -> bool:
+        deadline = time.monotonic() + BEATS_SECONDS
+        while self.state().heartbeat == heartbeat:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
 
     def request_stop(self) -> None:
         """Ask the engine to stop after its current step; works from another host."""
@@ -182,32 +228,12 @@ class RunDir:
             self.control.mkdir(exist_ok=True)
             self.stop_file.touch()
         except OSError as error:
-            raise DiskError(f"cannot ask {self.id} to stop: {error.strerror}: {self.stop_file}") from None
+            raise space.disk_error(f"cannot ask {self.id} to stop", self.stop_file, error) from None
 
 
-def process_alive(pid: int, started: float | None) -> bool:
-    """Whether process `pid` of this host lives and, if known, started at `started` (unix seconds).
-
-    A zombie is dead: its parent has merely not asked for its exit code yet.
-    """
-    import psutil  # 20 ms that listing finished runs need not pay
-
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return started is None or abs(process.create_time() - started) < 2.0
-    except (psutil.NoSuchProcess, ValueError):  # ValueError: no number of a process
-        return False
-    except psutil.AccessDenied:
-        return True
-
-
-def process_started(pid: int) -> float:
-    """Start time of a living process, in unix seconds."""
-    import psutil
-
-    return float(psutil.Process(pid).create_time())
+def old_by_any_clock(state: State, now: float | None = None) -> bool:
+    """Whether a heartbeat is older than clocks of two hosts are apart."""
+    return (time.time() if now is None else now) - state.heartbeat > liveness.CLOCKS_APART_SECONDS
 
 
 def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
@@ -227,9 +253,7 @@ def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
-        raise DiskError(
-            f"cannot write {path}: {error.strerror}", "Free some space or choose another --runs folder."
-        ) from error
+        raise space.disk_error(f"cannot write {path}", path, error) from error
 
 
 def settle(folder: Path) -> None:
@@ -281,9 +305,12 @@ def create(
             shutil.rmtree(hidden, ignore_errors=True)
             raise
     except OSError as error:
+        why, hint = space.refusal(error, runs / info.id)
         raise UsageError(
-            f"cannot create a run in {runs}: {error.strerror}",
-            "Choose a folder you can write with --runs DIR or the variable CAFE_RUNS.",
+            f"cannot create a run in {runs}: {why}",
+            hint
+            if error.errno in space.FULL
+            else "Choose a folder you can write with --runs DIR or the variable CAFE_RUNS.",
         ) from None
     return RunDir(runs / info.id)
 
@@ -309,6 +336,7 @@ def _fill(folder: Path, info: Info, profile_toml: str, first: StateName) -> None
     (folder / "state.json").write_bytes(to_json(state))
     (folder / "records.jsonl").touch()
     (folder / "engine.log").touch()
+    space.reserve(folder / "control" / "reserve")
 
 
 def listing(runs: Path) -> list[RunDir]:
@@ -390,6 +418,8 @@ def remove(run: RunDir) -> None:
     status = run.status()
     if not status.final:
         raise UsageError(f"{run.id} is {status.state}", "Stop it first: `cafe stop`.")
+    if holder := run.holder():
+        raise UsageError(f"{run.id} is {status.state}, but {holder}", "Stop it first: `cafe stop`.")
     hidden = run.path.with_name(f".gone-{run.id}")
     try:
         run.path.rename(hidden)
