@@ -27,7 +27,7 @@ from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.scrolling import ScrollPane
 from cafe_tui.ui.widgets.system_panel import PercentChart, SystemData, SystemPanel
 from engine.contract.errors import CafeError
-from engine.contract.run import rundir
+from engine.contract.run import listing, rundir
 
 HISTORY_SECONDS: Final = 300
 """What the curves show."""
@@ -113,7 +113,7 @@ class SystemScreen(PollingScreen):
 
     def _runs_by_pid(self) -> dict[int, str]:
         try:
-            runs = rundir.listing(self._runs)
+            runs = listing.newest_first(self._runs)
         except CafeError:
             return {}
         states = ((run.id, run.state()) for run in islice(runs, RUNS_LOOKED_AT))
