@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from heapq import nlargest
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -98,11 +97,11 @@ def rows_of(
 ) -> tuple[list[RunRow], Mapping[str, str]]:
     """The rows of a folder, newest first, and what is wrong with other entries, by name. Raises UsageError.
 
-    Of `at_most` so many, the order of ids decides which: for a first picture, before all have been read.
+    With `at_most` so many, which are likely the newest: for a first picture, before all have been read.
     """
     scanned = listing.scan(runs)
     rows, troubles = [], dict(scanned.skipped)
-    chosen = scanned.runs if at_most is None else nlargest(at_most, scanned.runs, key=lambda run: run.id)
+    chosen = scanned.runs if at_most is None else listing.likely_newest(scanned, at_most)
     for run in chosen:
         try:
             rows.append(row_of(run, now))

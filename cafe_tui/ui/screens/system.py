@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -113,10 +112,10 @@ class SystemScreen(PollingScreen):
 
     def _runs_by_pid(self) -> dict[int, str]:
         try:
-            runs = listing.newest_first(self._runs)
+            runs = listing.likely_newest(listing.scan(self._runs), RUNS_LOOKED_AT)
         except CafeError:
             return {}
-        states = ((run.id, run.state()) for run in islice(runs, RUNS_LOOKED_AT))
+        states = ((run.id, run.state()) for run in runs)
         here = socket.gethostname()
         return {
             state.pid: run_id
