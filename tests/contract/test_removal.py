@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -106,9 +107,30 @@ def test_a_folder_that_refuses_keeps_the_run_as_it_was(run: RunDir, monkeypatch:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(os, "rename", refuse)
-    with pytest.raises(DiskError, match=r"cannot delete .*: Read-only file system"):
+    with pytest.raises(DiskError, match=r"cannot delete .*: Read-only file system; it was left as it is"):
         rundir.remove(run)
     assert run.status().state == "finished"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_a_run_of_somebody_else_is_left_as_it_is_even_in_a_folder_that_lets_it_be_renamed() -> None:
+    with TemporaryDirectory() as folder:
+        run = rundir.create(Path(folder) / "runs", "quick", "")
+        run.write_state(State(state="finished"))
+        Path(folder).chmod(0o755)
+        run.path.parent.chmod(0o777)
+        child = os.fork()
+        if child == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            try:
+                rundir.remove(run)
+            except DiskError as error:
+                os._exit(7 if "Permission denied; it was left as it is" in str(error) else 8)
+            os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert [path.name for path in run.path.parent.iterdir()] == [run.id]
 
 
 def test_two_who_remove_the_same_run_are_both_content(run: RunDir, runs: Path) -> None:

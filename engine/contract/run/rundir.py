@@ -427,6 +427,7 @@ def remove(run: RunDir) -> None:
         if run.path.is_symlink():
             run.path.unlink()
             return
+        _check_removable(run.path)
         if not run.partly_removed:
             rest = run.path.with_name(run.id + PARTLY_REMOVED)
             run.path.rename(rest)
@@ -435,11 +436,18 @@ def remove(run: RunDir) -> None:
         if not os.path.lexists(rest) and not os.path.lexists(run.path):
             return  # somebody else was quicker
         if os.path.lexists(run.path) and not run.partly_removed:
-            raise DiskError(f"cannot delete {run.path}: {error.strerror}") from None
+            raise DiskError(f"cannot delete {run.path}: {error.strerror}; it was left as it is") from None
         raise DiskError(
             f"cannot delete all of {run.path}: {error.strerror}: {error.filename}",
             f"The rest is listed as {rest.name}. Mend the cause, then: cafe rm {rest.name}",
         ) from None
+
+
+def _check_removable(path: Path) -> None:
+    """Raises OSError where a folder of a run will not let its files go: before it is touched, not half way."""
+    for folder, _, _ in os.walk(path):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
 
 
 def _info_from_id(run_id: str) -> Info:
