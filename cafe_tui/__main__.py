@@ -15,12 +15,72 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     if home not in sys.path:  # the working directory was a checkout that is not installed
         sys.path.insert(0, home)
 
+import errno
 import gc
-from io import TextIOWrapper
+from contextlib import suppress
+from io import FileIO, TextIOWrapper
+
+READER_LEFT = 141
+"""Exit code when nobody reads our output any more, as that of a program which SIGPIPE ends."""
 
 
 def main() -> None:
     """Run the command line; every failure is one message on stderr and the exit code of the contract."""
+    _open_standard_files()
+    try:
+        try:
+            _main()
+        except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):  # typer has met it, and calls it a failure
+                raise end.__context__ from None
+            raise
+        finally:
+            sys.stdout.flush()  # what waits in the buffer meets the reader's absence here, not after our last word
+    except BrokenPipeError:
+        _silence()
+        sys.exit(READER_LEFT)
+    except OSError as error:  # of the output: all else has had its answer
+        _silence()
+        print(f"cafe: cannot write the output: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _open_standard_files() -> None:
+    """Let nothing be read from, and written to, standard files that are closed.
+
+    Else the next file that is opened would get the number of one, and what a child process prints would go into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                continue
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, this one
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            file = TextIOWrapper(FileIO(number, mode, closefd=False), "utf-8", "replace")
+            setattr(sys, name, file)
+
+
+def _of_output(error: OSError) -> bool:
+    """Whether an error is one of writing to a standard file: those of other files bear a name."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def _silence() -> None:
+    """Say nothing any more, not even what waits in the buffers at the interpreter's exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for file in (sys.stdout, sys.stderr):
+        try:
+            file.flush()
+        except OSError:
+            with suppress(OSError, ValueError):
+                os.dup2(nowhere, file.fileno())
+
+
+def _main() -> None:
     from engine.contract.errors import CafeError
 
     if isinstance(sys.stdout, TextIOWrapper):
@@ -38,11 +98,9 @@ def main() -> None:
     except KeyboardInterrupt:  # before a verb that has an answer to it
         print("cafe: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output left; nothing more can be said, not even by the interpreter at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and _of_output(error)):
+            raise
         if os.environ.get("CAFE_DEBUG"):
             raise
         print(f"cafe: internal error: {type(error).__name__}: {error}", file=sys.stderr)

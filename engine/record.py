@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 
 from engine import distributed
-from engine.contract.errors import DiskError
+from engine.contract.errors import DiskError, UsageError
 from engine.contract.run import liveness, space
 from engine.contract.run.liveness import HEARTBEAT_SECONDS
-from engine.contract.run.records import Record, StageChange, encode, to_json
+from engine.contract.run.records import Record, StageChange, WarningNote, encode, to_json
 from engine.contract.run.results import Results
-from engine.contract.run.rundir import Info, RunDir, State, StateName, write_atomically
+from engine.contract.run.rundir import RunDir, State, StateName, changed_info, write_atomically
 from engine.log import log
 
 
@@ -135,10 +135,15 @@ class Recorder:
         write_atomically(self.run.results_file, msgspec.json.format(to_json(results)))
 
     def add_facts(self, *, versions: dict[str, str], devices: Iterable[str]) -> None:
-        """Complete run.json with what only the engine knows: versions and devices."""
-        info: Info = self.run.info()
-        info.versions, info.devices = versions, list(devices)
-        write_atomically(self.run.info_file, msgspec.json.format(to_json(info)))
+        """Complete run.json with what only the engine knows: versions and devices.
+
+        A file that cannot be read is left as it is, with a warning. Raises DiskError where it cannot be written.
+        """
+        try:
+            with changed_info(self.run) as info:
+                info.versions, info.devices = versions, list(devices)
+        except UsageError as error:
+            self.write(WarningNote(text=f"versions and devices are not recorded: {error.message}"))
 
     def _beat(self) -> None:
         while not self._done.wait(HEARTBEAT_SECONDS):

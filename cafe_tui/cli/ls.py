@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cafe_tui.cli.options import Json, Runs, print_json
+from cafe_tui.format import printable
 from cafe_tui.locations import runs_folder
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ def list_runs(
 ) -> None:
     """List runs, newest first: state, stage, progress, age, accuracies in percent."""
     from cafe_tui.reading.ordering import ordered
-    from cafe_tui.reading.runs import row_of
-    from engine.contract.run import rundir
+    from cafe_tui.reading.runs import rows_of
+    from engine.contract.run.listing import complaint
 
     folder = runs_folder(runs)
-    rows = [row_of(run) for run in rundir.listing(folder)]
-    rows = [row for row in rows if (state is None or row.state == state) and (tag is None or tag in row.tags)]
+    listed, troubles = rows_of(folder)
+    if troubles:
+        print(f"cafe: {printable(complaint(folder, troubles))}", file=sys.stderr)
+    rows = [row for row in listed if (state is None or row.state == state) and (tag is None or tag in row.tags)]
     rows = ordered(rows, sort)
     if json:
         print_json({"runs": [row.to_json() for row in rows]})

@@ -38,20 +38,20 @@ Plain = Annotated[bool, typer.Option("--plain", help="Plain lines instead of the
 
 def find_run(runs: Path | None, reference: str) -> RunDir:
     """The run that a user names. Raises RunNotFound."""
-    from engine.contract.run import rundir
+    from engine.contract.run import listing
 
-    return rundir.find(runs_folder(runs), reference)
+    return listing.find(runs_folder(runs), reference)
 
 
 def find_runs(runs: Path | None, reference: str) -> list[RunDir]:
     """The run that a user names, or all runs with that tag, oldest first. Raises RunNotFound."""
     from engine.contract.errors import RunNotFound
-    from engine.contract.run import rundir
+    from engine.contract.run import listing
 
     try:
         return [find_run(runs, reference)]
     except RunNotFound as error:
-        if tagged := rundir.tagged(runs_folder(runs), reference):
+        if tagged := listing.tagged(runs_folder(runs), reference):
             return tagged
         raise error
 

@@ -17,8 +17,8 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     runs: Runs = None,
 ) -> None:
-    """Delete runs that have ended, with all their files."""
-    from engine.contract.errors import UsageError
+    """Delete runs that have ended, with all their files. Of a linked run only the link is deleted."""
+    from engine.contract.errors import CafeError, UsageError
     from engine.contract.run import rundir
 
     directories = list({run.id: run for run in (find_run(runs, name) for name in runs_named)}.values())
@@ -27,10 +27,19 @@ def remove(
         raise UsageError(f"still going on: {', '.join(going)}; nothing was deleted", "Stop it first: `cafe stop`.")
     if not yes:
         for run in directories:
-            print(run.path)
+            print(f"{run.path} (the link alone)" if run.path.is_symlink() else run.path)
         if not sys.stdin.isatty():
             raise UsageError("nothing was deleted", "Say --yes where nobody can be asked.")
         typer.confirm(f"Delete {'these' if len(directories) > 1 else 'this'} for good?", abort=True)
+    failed = 0
     for run in directories:
-        rundir.remove(run)
-        print(f"{run.id} deleted")
+        linked = run.path.is_symlink()
+        try:
+            rundir.remove(run)
+        except CafeError as error:  # it keeps the others from nothing
+            print(f"cafe: {error}", file=sys.stderr)
+            failed = max(failed, error.exit_code)
+            continue
+        print(f"{run.id}: link deleted; what it leads to is kept" if linked else f"{run.id} deleted")
+    if failed:
+        raise typer.Exit(failed)

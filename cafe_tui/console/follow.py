@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
@@ -21,9 +22,13 @@ from cafe_tui.reading.log import LogFollower
 from cafe_tui.reading.run import RunFollower, RunView
 from engine.contract.run.records import Cell, ErrorNote, Message, Scalars, StageChange, WarningNote, to_json
 from engine.contract.run.results import document
-from engine.contract.run.rundir import RunDir, Status
+from engine.contract.run.rundir import FINAL, RunDir, Status
 
 POLL_SECONDS = 0.25
+ANSWER_SECONDS = 5.0
+"""For how long, in a job of a scheduler that ends us, we wait to see whether it ends the engine too."""
+JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+"""One of them is set in every job of Slurm, PBS, LSF and Grid Engine: its number."""
 PLAIN_SECONDS = 2.0
 """Least time between two plain lines of curves."""
 EXIT_CODES = {"finished": 0, "stopped": 130, "failed": 1, "lost": 1}
@@ -219,6 +224,48 @@ class Interrupts:
         sys.exit(128 + number)
 
 
+def farewell(runs: Sequence[RunDir], name: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Say what becomes of runs that are followed no longer. `name` is what commands call them by.
+
+    A scheduler that ends its job ends the engines too. They hear of it in the same moment as we, so in a job they get
+    a while to answer before anything is claimed. `process` is the engine of the only run, if it is our child.
+    """
+    job = next((os.environ[key] for key in JOB_VARIABLES if key in os.environ), "")
+    deadline = time.monotonic() + (ANSWER_SECONDS if job else 0.0)
+    while True:
+        states = [_state_now(run, process) for run in runs]
+        if all(state in (*FINAL, "stopping") for state in states) or time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    with suppress(OSError):  # the terminal may be gone
+        print(_becomes(name, states, job), file=sys.stderr, flush=True)
+
+
+def _state_now(run: RunDir, process: subprocess.Popen[bytes] | None) -> str:
+    """The state of a run: of this engine, if it is our child, which may not have come to its first word yet."""
+    if process is None or run.state().pid == process.pid:
+        return run.status().state
+    return "starting" if process.poll() is None else "lost"
+
+
+def _becomes(name: str, states: Sequence[str], job: str) -> str:
+    """What farewell says of runs in these states."""
+    one = len(states) == 1
+    the_runs, them = ("the run", "it") if one else ("the runs", "them")
+    again = f"`cafe resume {name}` continues {them}"
+    if all(state == "finished" for state in states):
+        return f"{the_runs} {'is' if one else 'are'} finished; `cafe table {name}` shows the results"
+    if all(state in FINAL for state in states):
+        return f"{the_runs} ended too: {', '.join(dict.fromkeys(states))}; {again}"
+    if all(state in (*FINAL, "stopping") for state in states):
+        return f"{the_runs} {'is' if one else 'are'} stopping too, with a checkpoint; {again}"
+    watch = f"`cafe watch {name}` follows {them}"
+    goes = "goes" if one else "go"
+    return (
+        f"{the_runs} {goes} on until job {job} ends; {watch}, then {again}" if job else f"{the_runs} {goes} on; {watch}"
+    )
+
+
 def follow(
     start: Callable[[], tuple[RunDir, subprocess.Popen[bytes]]],
     *,
@@ -237,9 +284,8 @@ def follow(
         run, process = start()
         try:
             return _serve(run, process, interrupts, plain=plain, json=json, records=records)
-        except SystemExit:
-            with suppress(OSError):  # the terminal may be gone
-                print(f"the run goes on; `cafe watch {run.id}` follows it", file=sys.stderr, flush=True)
+        except (SystemExit, BrokenPipeError):
+            farewell([run], run.id, process)
             raise
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Protocol
 
 from rich.text import Text
 
 from cafe_tui import format as fmt
 from cafe_tui.console import painter, views
-from cafe_tui.console.follow import EXIT_CODES, POLL_SECONDS, Interrupts, Plain, whole_document
+from cafe_tui.console.follow import EXIT_CODES, POLL_SECONDS, Interrupts, Plain, farewell, whole_document
 from cafe_tui.launch import local, queue
 from cafe_tui.reading.run import RunFollower, RunView
 from engine.contract.run.records import to_json
@@ -123,9 +123,8 @@ def follow(
         try:
             with _sink(tag, followers, plain=plain, json=json) as sink:
                 _serve(followers, sink, interrupts, stops=stops)
-        except SystemExit:
-            with suppress(OSError):  # the terminal may be gone
-                print(f"the runs go on; `cafe watch {tag}` follows them", file=sys.stderr, flush=True)
+        except (SystemExit, BrokenPipeError):
+            farewell([follower.run for follower in followers], tag)
             raise
     return _exit_code([follower.view for follower in followers])
 

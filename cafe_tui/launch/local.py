@@ -59,6 +59,8 @@ def resume(run: RunDir, devices: str | None = None) -> subprocess.Popen[bytes]:
         raise UsageError(f"{run.id} is {status.state}", "`cafe watch` follows it.")
     if status.state == "finished":
         raise UsageError(f"{run.id} is finished", "`cafe run` on its profile.toml repeats it.")
+    if run.partly_removed:
+        raise UsageError(f"{run.id} is the rest of a removed run", f"`cafe rm {run.id}` removes it.")
     if not run.profile_file.is_file():
         raise UsageError(f"{run.id} has no profile.toml; it cannot go on")
     if holder := run.holder():

@@ -28,7 +28,7 @@ from engine.contract.profile import files as profiles
 from engine.contract.profile.files import Loaded
 from engine.contract.profile.schema import Compute, Profile
 from engine.contract.profile.sweeps import Sweep
-from engine.contract.run import liveness, rundir
+from engine.contract.run import listing, liveness, rundir
 from engine.contract.run.rundir import RunDir, StateName
 
 POLL_SECONDS = 0.25
@@ -44,7 +44,7 @@ RENEW_SECONDS = 15.0
 def runs_of(runs: Path, sweep: Sweep[Loaded]) -> list[RunDir | None]:
     """Point by point the run that an earlier command made of it, the newest if there are several."""
     made: list[tuple[Profile, RunDir]] = []
-    for run in reversed(rundir.tagged(runs, sweep.tag)):
+    for run in reversed(listing.tagged(runs, sweep.tag)):
         with suppress(CafeError):
             made.append((_essence(profiles.from_tables(profiles.read_toml(run.profile_file))), run))
     wanted = [_essence(point.profile) for point in sweep.points]

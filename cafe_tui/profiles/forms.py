@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +21,7 @@ from engine.contract.profile import schema
 from engine.contract.profile.checking import describe
 from engine.contract.profile.files import Loaded
 from engine.contract.profile.sweeps import Sweep
-from engine.contract.run import rundir
+from engine.contract.run import listing
 
 EARLIER_RUNS: Final = 50
 """Of this folder, newest first, whose profiles are offered."""
@@ -87,7 +88,7 @@ def choices(runs: Path) -> list[Choice]:
         Choice(entry.name, entry.name, "shipped" if entry.shipped else "local", entry.description)
         for entry in profiles.available()
     ]
-    with_profile = (run for run in rundir.listing(runs) if run.profile_file.is_file())
+    with_profile = (run for run in listing.newest_first(runs) if os.path.isfile(run.profile_file))
     earlier = [
         Choice(str(run.profile_file.absolute()), run.id, "run", run.info().description)
         for run in islice(with_profile, EARLIER_RUNS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -11,7 +11,7 @@ from typing import Any
 
 from cafe_tui.reading.eta import RESUMED_SECONDS, seconds_to_go
 from cafe_tui.reading.sparkline import trend
-from engine.contract.run import rundir
+from engine.contract.run import listing, rundir
 from engine.contract.run.rundir import Info, RunDir, State
 
 READING_SECONDS = 0.05
@@ -29,6 +29,7 @@ class RunRow:
     """A run in a list of runs; `created` in unix seconds, `progress` 0-1.
 
     `eta` is the seconds to go, None while unknown; `trend` the newest values of the headline metric, if it was read.
+    `trouble` is what is wrong with its run.json.
     """
 
     id: str
@@ -45,6 +46,7 @@ class RunRow:
     profile: str = ""
     eta: float | None = None
     trend: tuple[float, ...] = ()
+    trouble: str = ""
 
     @cached_property
     def words(self) -> str:
@@ -69,8 +71,8 @@ class RunRow:
 
 
 def row_of(run: RunDir, now: float | None = None) -> RunRow:
-    """The row of one run, read from its small files."""
-    info, state, results = run.info(), run.state(), run.results()
+    """The row of one run, read from its small files. Raises OSError where it cannot be read."""
+    (info, trouble), state, results = run.look(), run.state(), run.results()
     status = run.status(state, now)
     return RunRow(
         id=run.id,
@@ -86,7 +88,37 @@ def row_of(run: RunDir, now: float | None = None) -> RunRow:
         headline=dict(results.headline) if results else {},
         profile=_profile_of(info),
         eta=_eta(info, state, time.time() if now is None else now) if not status.final else None,
+        trouble=trouble,
     )
+
+
+def rows_of(
+    runs: Path, now: float | None = None, *, at_most: int | None = None
+) -> tuple[list[RunRow], Mapping[str, str]]:
+    """The rows of a folder, newest first, and what is wrong with other entries, by name. Raises UsageError.
+
+    With `at_most` so many, which are likely the newest: for a first picture, before all have been read.
+    """
+    scanned = listing.scan(runs)
+    rows, troubles = [], dict(scanned.skipped)
+    chosen = scanned.runs if at_most is None else listing.likely_newest(scanned, at_most)
+    for run in chosen:
+        try:
+            rows.append(row_of(run, now))
+        except FileNotFoundError:
+            continue  # it was deleted between the two looks
+        except OSError as error:
+            troubles[run.id] = listing.reason(error)
+    return _in_order(rows), {**troubles, **_damages(rows)}
+
+
+def _in_order(rows: Iterable[RunRow]) -> list[RunRow]:
+    """Newest first."""
+    return sorted(rows, key=lambda row: listing.place(row.created, row.id), reverse=True)
+
+
+def _damages(rows: Iterable[RunRow]) -> dict[str, str]:
+    return {row.id: row.trouble for row in rows if row.trouble}
 
 
 def profile_reference(info: Info) -> str:
@@ -117,7 +149,8 @@ def _eta(info: Info, state: State, now: float) -> float | None:
 class RunsFollower:
     """Follows the runs folder: runs whose files did not change are not read again.
 
-    Of the runs whose ids are `visible`, the trend is read too. `behind` tells after a poll that some is still missing.
+    Of the runs whose ids are `visible`, the trend is read too. `behind` tells after a poll that some is still missing,
+    `troubles` which entries of the folder cannot be read, and why.
     """
 
     def __init__(self, runs: Path, *, clock: Callable[[], float] = time.time) -> None:
@@ -125,7 +158,9 @@ class RunsFollower:
         self._clock = clock
         self._known: dict[str, tuple[object, RunRow]] = {}
         self._rows: tuple[RunRow, ...] | None = None
-        self._listed: Sequence[RunDir] = ()
+        self._scan = listing.Scan((), {})
+        self._damaged: Mapping[str, str] = {}
+        self.troubles: Mapping[str, str] = {}
         self._changed = 0
         self._turn = 0  # the first of the ended runs out of sight that are looked at next
         self._trends: dict[str, tuple[object, tuple[float, ...]]] = {}
@@ -135,12 +170,20 @@ class RunsFollower:
     def poll(self) -> tuple[RunRow, ...] | None:
         """All runs, newest first; None when nothing has changed. Raises UsageError when the folder is unreadable."""
         until, self.behind = time.monotonic() + READING_SECONDS, False
-        listed = self._listing()
+        listed = self._scanned()
         turn = self._next_turn(len(listed))
-        self._known = {
-            run.id: self._up_to_date(run, due=place in turn or run.id in self.visible)
-            for place, run in enumerate(listed)
-        }
+        troubles, known = dict(self._scan.skipped), {}
+        for place, run in enumerate(listed):
+            try:
+                known[run.id] = self._up_to_date(run, due=place in turn or run.id in self.visible)
+            except FileNotFoundError:
+                continue  # it was deleted between the two looks
+            except OSError as error:
+                troubles[run.id] = listing.reason(error)
+        if known != self._known:
+            self._known = {row.id: known[row.id] for row in _in_order(row for _, row in known.values())}
+            self._damaged = _damages(row for _, row in known.values())
+        self.troubles = {**troubles, **self._damaged}
         visible = [run for run in listed if run.id in self.visible]
         self._trends = {run.id: self._trends[run.id] for run in visible if run.id in self._trends}
         for run in visible:
@@ -182,13 +225,14 @@ class RunsFollower:
         _, values = self._trends.get(row.id, (None, ()))
         return replace(row, trend=values) if values else row
 
-    def _listing(self) -> Sequence[RunDir]:
-        """The runs; those listed last if the folder has not changed since, which costs a long list nothing."""
+    def _scanned(self) -> Sequence[RunDir]:
+        """The runs; those found last if the folder has not changed since, which costs a long list nothing."""
         try:
             changed = self.runs.stat().st_mtime_ns
         except OSError:
             changed = 0
         # A change soon after the listing may bear the same time, as some file systems count in seconds.
-        if changed != self._changed or time.time_ns() - changed < SETTLED_NS:
-            self._listed, self._changed = rundir.listing(self.runs), changed
-        return self._listed
+        # What was skipped may become readable without a change of the folder.
+        if changed != self._changed or time.time_ns() - changed < SETTLED_NS or self._scan.skipped:
+            self._scan, self._changed = listing.scan(self.runs), changed
+        return self._scan.runs

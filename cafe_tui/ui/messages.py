@@ -26,12 +26,15 @@ class Newest(Message, bubble=False):
 class RunsChanged(Newest, bubble=False):
     """The runs folder was read and differs from last time; `problem` says why it cannot be read.
 
+    `remark` is about entries of it that cannot be read.
+
     Not `complete` are the newest runs of a folder of which the rest is still being read.
     """
 
     rows: Sequence[RunRow]
     problem: str = ""
     complete: bool = True
+    remark: str = ""
 
 
 @dataclass

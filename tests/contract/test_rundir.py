@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from engine.contract.errors import DiskError, RunNotFound, UsageError
-from engine.contract.run import rundir
+from engine.contract.run import listing, rundir
 from engine.contract.run.liveness import LOST_AFTER_SECONDS, process_alive, process_started
 from engine.contract.run.results import Results
 from engine.contract.run.rundir import RunDir, State, Status
@@ -148,7 +148,7 @@ IDS = ("20260101-120000-b-aaaa", "20260102-120000-a-aaaa", "20260102-120001-a-aa
 
 def test_the_newest_run_is_listed_first(runs: Path) -> None:
     bare(runs, *IDS)
-    assert [run.id for run in rundir.listing(runs)] == list(reversed(IDS))
+    assert [run.id for run in listing.newest_first(runs)] == list(reversed(IDS))
 
 
 def test_runs_of_the_same_second_are_listed_by_the_time_of_their_creation(
@@ -157,14 +157,14 @@ def test_runs_of_the_same_second_are_listed_by_the_time_of_their_creation(
     moments = iter([NOW, NOW + 0.1, NOW + 0.2, NOW + 0.3])
     monkeypatch.setattr("time.time", lambda: next(moments))
     made = [make(runs, name).id for name in "bacd"]
-    assert [run.id for run in rundir.listing(runs)] == made[::-1]
-    assert rundir.find(runs, "last").id == made[-1]
+    assert [run.id for run in listing.newest_first(runs)] == made[::-1]
+    assert listing.find(runs, "last").id == made[-1]
 
 
 def test_a_renamed_run_keeps_its_place(runs: Path) -> None:
     bare(runs, "20200101-120000-old-aaaa", "29990101-120000-new-aaaa")
     make(runs).path.rename(runs / "renamed")
-    assert [run.id for run in rundir.listing(runs)] == [
+    assert [run.id for run in listing.newest_first(runs)] == [
         "29990101-120000-new-aaaa",
         "renamed",
         "20200101-120000-old-aaaa",
@@ -175,19 +175,19 @@ def test_what_is_no_run_is_left_out(runs: Path) -> None:
     bare(runs, IDS[0], "notes", ".git", f".new-{IDS[1]}", "20260101", "20260101-120000-b-AAAA")
     (runs / IDS[2]).touch()
     (runs / "dangling").symlink_to("nowhere")
-    assert [run.id for run in rundir.listing(runs)] == [IDS[0]]
+    assert [run.id for run in listing.newest_first(runs)] == [IDS[0]]
 
 
 def test_a_folder_that_does_not_exist_has_no_runs(runs: Path) -> None:
-    assert rundir.listing(runs) == []
+    assert listing.newest_first(runs) == []
     with pytest.raises(RunNotFound, match="no runs in"):
-        rundir.find(runs, "last")
+        listing.find(runs, "last")
 
 
 def test_a_file_is_no_runs_folder(runs: Path) -> None:
     runs.touch()
     with pytest.raises(UsageError, match="cannot read the runs folder"):
-        rundir.listing(runs)
+        listing.newest_first(runs)
 
 
 @pytest.mark.parametrize(
@@ -196,18 +196,18 @@ def test_a_file_is_no_runs_folder(runs: Path) -> None:
 )
 def test_runs_are_found_by_id_prefix_and_last(runs: Path, reference: str, found: str) -> None:
     bare(runs, *IDS)
-    assert rundir.find(runs, reference).path == runs / found
+    assert listing.find(runs, reference).path == runs / found
 
 
 def test_an_id_that_begins_another_is_found(runs: Path) -> None:
     bare(runs, IDS[0], f"{IDS[0]}-bbbb")
-    assert rundir.find(runs, IDS[0]).id == IDS[0]
+    assert listing.find(runs, IDS[0]).id == IDS[0]
 
 
 def test_an_ambiguous_prefix_names_what_it_could_mean(runs: Path) -> None:
     bare(runs, *IDS)
     with pytest.raises(RunNotFound, match=f"2 runs begin with '20260102': {IDS[2]}, {IDS[1]}") as caught:
-        rundir.find(runs, "20260102")
+        listing.find(runs, "20260102")
     assert caught.value.exit_code == 2
 
 
@@ -233,7 +233,7 @@ def test_no_reference_leaves_the_folder(runs: Path, reference: str) -> None:
     bare(runs.parent, "outside")
     (runs.parent / "outside" / "run.json").touch()
     with pytest.raises(RunNotFound, match="no run "):
-        rundir.find(runs, reference)
+        listing.find(runs, reference)
 
 
 # --- small files -----------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_broken_small_files_are_read_as_missing(run: RunDir, content: bytes) -> 
     assert run.state() == State(state="starting")
     assert run.results() is None
     info = run.info()
-    assert (info.id, info.name) == (run.id, run.id)
+    assert (info.id, info.name) == (run.id, "quick")
     assert abs(info.created - time.time()) < 5
 
 
@@ -258,8 +258,8 @@ def test_a_state_of_wrong_types_is_read_as_missing(run: RunDir, content: bytes) 
 
 def test_a_directory_without_files_is_still_a_run(runs: Path) -> None:
     bare(runs, IDS[0])
-    run = rundir.find(runs, IDS[0])
-    assert run.info().name == IDS[0]
+    run = listing.find(runs, IDS[0])
+    assert run.info().name == "b"
     assert run.status() == Status("lost", f"no sign of life; see {run.log_file}")
 
 
@@ -402,7 +402,7 @@ def test_a_run_that_waits_is_lost_with_its_queue(tmp_path: Path) -> None:
     status = run.status(waits, NOW)
     assert status.state == "lost"
     assert "its queue (process 4194305) is gone; `cafe resume`" in status.reason
-    assert [found.id for found in rundir.tagged(tmp_path, "sweep")] == [run.id]
+    assert [found.id for found in listing.tagged(tmp_path, "sweep")] == [run.id]
 
 
 @pytest.mark.parametrize("state", ["stopped", "finished", "failed", "lost"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from engine.contract.run import rundir
+from engine.contract.run import listing
 from engine.contract.run.liveness import process_alive
 from engine.contract.run.records import RecordReader, Scalars
 from engine.contract.run.rundir import RunDir
@@ -36,19 +36,19 @@ def runs(tmp_path: Path) -> Iterator[Path]:
     """A folder of runs; engines that a failed test left behind are ended."""
     folder = tmp_path / "runs"
     yield folder
-    for run in rundir.listing(folder):
+    for run in listing.newest_first(folder):
         state = run.state()
         if state.pid and process_alive(state.pid, state.pid_started):
             os.kill(state.pid, signal.SIGKILL)
 
 
 def only_run(runs: Path) -> RunDir:
-    (run,) = rundir.listing(runs)
+    (run,) = listing.newest_first(runs)
     return run
 
 
 def trained(runs: Path) -> bool:
-    found = rundir.listing(runs)
+    found = listing.newest_first(runs)
     return bool(found) and any(isinstance(record, Scalars) for record in RecordReader(found[0].records_file).read())
 
 
@@ -61,7 +61,7 @@ def terminal(*arguments: str, runs: Path, **environment: str) -> pexpect.spawn:
 
 def test_ctrl_c_in_the_first_moment_stops_the_engine_too(runs: Path) -> None:
     child = terminal("run", "quickstart", *LONG, runs=runs)
-    wait_until(lambda: bool(rundir.listing(runs)))  # the directory is there, the engine just about to be
+    wait_until(lambda: bool(listing.newest_first(runs)))  # the directory is there, the engine just about to be
     child.sendintr()
     child.expect("cafe resume")
     child.expect(pexpect.EOF)
@@ -198,7 +198,7 @@ def test_a_whole_run_over_a_pipe_as_plain_lines_and_as_json(runs: Path) -> None:
     assert {"stage", "scalars", "cell", "checkpoint"} <= {line["kind"] for line in lines[:-1]}
     assert lines[-1]["state"] == "finished"
     assert len(lines[-1]["cells"]) == 6
-    run = rundir.find(runs, lines[-1]["id"])
+    run = listing.find(runs, lines[-1]["id"])
     assert run.info().tags == ["t"]
     assert run.info().name == "other"
     written = [json.loads(line) for line in run.records_file.read_text().splitlines()]

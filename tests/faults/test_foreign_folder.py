@@ -14,7 +14,7 @@ from torch import nn
 
 from cafe_tui.launch import costs, host, spawn
 from engine.contract.profile import files as profiles
-from engine.contract.run import rundir
+from engine.contract.run import listing, rundir
 from tests.patience import PATIENCE, wait_until
 
 NAMES = ("engine/__init__", "cafe_tui/__init__", "torch", "numpy", "scipy", "PIL", "json", "psutil", "timm")
@@ -111,7 +111,7 @@ def test_a_run_in_two_processes(folder: Path) -> None:
 
 def test_a_queue_and_its_engines(folder: Path) -> None:
     tag = cafe("run", "two", "--detach").strip()
-    runs = rundir.tagged(folder / "runs", tag)
+    runs = listing.tagged(folder / "runs", tag)
     assert len(runs) == 2
     wait_until(lambda: all(run.status().final for run in runs))
     assert [run.state().state for run in runs] == ["finished"] * 2

@@ -27,7 +27,7 @@ from engine.contract.run.rundir import RunDir, State
 from engine.record import Recorder
 from tests.engine.conftest import quick_run  # noqa: F401
 from tests.engine.test_distributed import LONG, MANY, TABLES, ranks
-from tests.engine.test_pipeline import wait_for
+from tests.patience import wait_until
 
 Make = Callable[..., RunDir]
 
@@ -102,7 +102,7 @@ def test_an_engine_told_by_a_scheduler_stops_with_a_checkpoint(
 ) -> None:
     run = quick_run("stage.train.epochs=500", "checkpoint.every_steps=1")
     engines.append(local.spawn(run))
-    wait_for(lambda: (run.checkpoints / "train.resume.pt").exists())
+    wait_until(lambda: (run.checkpoints / "train.resume.pt").exists())
     engines[0].send_signal(signal.SIGUSR1)
     assert engines[0].wait(120) == 130
     assert run.state().state == "stopped"
@@ -120,7 +120,7 @@ def test_ranks_told_by_a_scheduler_stop_with_a_checkpoint(
     stage = LONG | {"epochs": 2000}
     run = quick_run("compute.devices=cpu:2", tables=TABLES | {"data": MANY, "stage": [stage]})
     engines.append(local.spawn(run))
-    wait_for(lambda: (run.checkpoints / "train.resume.pt").exists())
+    wait_until(lambda: (run.checkpoints / "train.resume.pt").exists())
     assert run.status().state == "running"
     assert run.state().lock, "the agent holds the lock of the run"
     told = psutil.Process(engines[0].pid) if to == "agent" else ranks(engines[0])[1]

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.contract.run import rundir
+from engine.contract.run import listing
 from engine.contract.run.liveness import process_alive
 from engine.contract.run.rundir import RunDir
 from tests.faults.test_cli_faults import CAFE, runs
@@ -44,7 +44,7 @@ def begin(folder: Path, epochs: int) -> tuple[str, RunDir, RunDir]:
     """Start the sweep one run at a time, and wait until the first of them has a checkpoint."""
     (folder.parent / "tiny.toml").write_text(TINY.format(epochs=epochs), encoding="utf-8")
     tag = cafe("run", "tiny", "--detach", "--parallel", "1", folder=folder).stdout.strip()
-    first, second = sorted(rundir.tagged(folder, tag), key=lambda run: run.info().name)
+    first, second = sorted(listing.tagged(folder, tag), key=lambda run: run.info().name)
     wait_until((first.checkpoints / "train.resume.pt").exists)
     return tag, first, second
 
@@ -69,7 +69,7 @@ def test_a_killed_sweep_goes_on_with_the_same_command_and_repeats_nothing(runs: 
     # Which of them depends on how busy the host is: measuring is given up after two minutes.
     assert "by a measurement on this host" in done.stdout or "could not be measured here" in done.stdout
     assert "seed0  train: resumed" in done.stdout
-    assert {run.id for run in rundir.listing(runs)} == {first.id, second.id}
+    assert {run.id for run in listing.newest_first(runs)} == {first.id, second.id}
     assert [run.status().state for run in (first, second)] == ["finished", "finished"]
     before = first.records_file.stat().st_mtime_ns
     again = cafe("run", "tiny", folder=runs)

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from textual.pilot import Pilot
@@ -73,6 +74,7 @@ class GivenRows:
     """A follower of the runs folder that says, one poll after the other, what the test gives it; an error stays."""
 
     behind = False
+    troubles: ClassVar[dict[str, str]] = {}
     visible: frozenset[str] = frozenset()
 
     def __init__(self, *rows: RunRow) -> None:

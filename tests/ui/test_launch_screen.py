@@ -26,7 +26,7 @@ from cafe_tui.ui.widgets.sweep_plan import SweepPlan
 from engine.contract.errors import UsageError
 from engine.contract.profile import files as profiles
 from engine.contract.profile.files import Loaded
-from engine.contract.run import rundir
+from engine.contract.run import listing
 from engine.contract.run.rundir import RunDir
 from tests.patience import PATIENCE, wait_until
 from tests.recorded import record_run
@@ -206,7 +206,7 @@ async def test_a_sweep_tells_what_it_would_start_and_is_queued(tmp_path: Path, m
         await pilot.press("ctrl+s")
         await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
         await until(pilot, lambda: len(pilot.app.screen.query_one(RunTable).on_screen) == 1)
-    (run,) = rundir.listing(runs)
+    (run,) = listing.newest_first(runs)
     assert run.info().command == ["cafe", "run", "tiny"]
     wait_until(lambda: run.status().final)  # it goes on when the screen is gone
     assert run.status().state == "finished"
@@ -219,7 +219,7 @@ async def test_a_sweep_tells_what_it_would_start_and_is_queued(tmp_path: Path, m
         await until(pilot, lambda: "its run is finished" in plan.text())
         await pilot.press("ctrl+s", "escape")
         await until(pilot, lambda: pilot.app.screen.query_one(OptionList).has_focus)
-    assert len(list(rundir.listing(runs))) == 1
+    assert len(list(listing.newest_first(runs))) == 1
 
 
 async def test_asks_before_edits_are_lost(tmp_path: Path) -> None:

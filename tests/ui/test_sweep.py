@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,20 @@ def test_a_run_of_a_sweep_that_went_on_elsewhere_is_still_of_it(tmp_path: Path) 
     answer = cafe("resume", sweep.tag, "--devices", "cpu:2", "--runs", str(tmp_path), cwd=tmp_path)
     assert answer.returncode == 2
     assert f"--devices is for one run, and 4 are tagged {sweep.tag}" in answer.stderr
+
+
+def test_of_two_runs_of_a_point_the_later_one_counts_whatever_the_clocks_on_the_wall_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = profiles.load_sweep("quickstart", ["sweep.seed=[0]"])
+    assert sweep is not None
+    point, made = sweep.points[0].profile, []
+    for zone, moment in (("Asia/Tokyo", 1.8e9), ("America/New_York", 1.8e9 + 60)):
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            patch.setattr("time.time", lambda moment=moment: moment)
+            made.append(rundir.create(tmp_path, point.name, profiles.dumps(point), tags=[sweep.tag]).id)
+    time.tzset()
+    assert made[0] > made[1]
+    assert [run.id if run else None for run in queue.runs_of(tmp_path, sweep)] == made[1:]

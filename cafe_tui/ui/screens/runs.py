@@ -18,7 +18,7 @@ from textual.widgets import Static
 
 from cafe_tui import format as fmt
 from cafe_tui.reading.ordering import ORDERS, Group, grouped, ordered
-from cafe_tui.reading.runs import row_of
+from cafe_tui.reading.runs import rows_of
 from cafe_tui.ui.messages import RunsChanged
 from cafe_tui.ui.preferences import Preferences
 from cafe_tui.ui.screens.opening import OpeningScreen, Selection
@@ -26,7 +26,8 @@ from cafe_tui.ui.screens.polling import BREATH, PollingScreen
 from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.run_table import GroupToggled, RunTable, SortAsked
 from engine.contract.errors import CafeError
-from engine.contract.run.rundir import FINAL, RunDir, listing
+from engine.contract.run.listing import complaint
+from engine.contract.run.rundir import FINAL, RunDir
 
 if TYPE_CHECKING:
     from textual.widgets import Input
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 AGES_EVERY = 10.0
 """Seconds between looks at whether an age has become another text."""
+REMARK_SECONDS = 15.0
+"""For how long it is shown which entries of the folder cannot be read."""
 A_SCREENFUL = 60
 """Rows read and shown before the rest of a long list, which on a slow disk takes a while."""
 LULL = 0.2
@@ -60,7 +63,7 @@ PATIENCE = 0.05
 
 def newest_rows(runs: Path, count: int, now: float) -> tuple[RunRow, ...]:
     """The newest runs of a folder, at most `count`. Raises UsageError when the folder is unreadable."""
-    return tuple(row_of(run, now) for run in listing(runs)[:count])
+    return tuple(rows_of(runs, now, at_most=count)[0])
 
 
 def preload() -> None:
@@ -116,7 +119,7 @@ class RunsScreen(OpeningScreen, PollingScreen):
         self._clock = clock
         self._rows: Sequence[RunRow] = ()
         self._sorted: tuple[Sequence[RunRow], tuple[str, bool], Sequence[RunRow]] = ((), ("", False), ())
-        self._problem = ""
+        self._problem = self._remark = ""
         self._complete = False
         self._wanted = ""
         self._preferences = preferences
@@ -158,7 +161,7 @@ class RunsScreen(OpeningScreen, PollingScreen):
             self._read_rows = rows
             for row in rows:
                 row.words  # noqa: B018 - is worked out here, so that the first key of a filter need not
-        self._post_news(RunsChanged(self._read_rows))
+        self._post_news(RunsChanged(self._read_rows, remark=complaint(self._runs, self._follower.troubles)))
         if not (self._preloaded or self._follower.behind or self._covered.wait(LULL)):
             self._preloaded = True
             preload()
@@ -171,6 +174,9 @@ class RunsScreen(OpeningScreen, PollingScreen):
 
     def on_runs_changed(self, message: RunsChanged) -> None:
         self._rows, self._problem, self._complete = message.rows, message.problem, message.complete
+        if message.remark not in ("", self._remark):
+            self.notify(fmt.printable(message.remark), severity="warning", timeout=REMARK_SECONDS, markup=False)
+        self._remark = message.remark or self._remark
         self._draw()
 
     def on_idle(self) -> None:

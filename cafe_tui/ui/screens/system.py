@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -27,7 +26,7 @@ from cafe_tui.ui.widgets.key_bar import KeyBar
 from cafe_tui.ui.widgets.scrolling import ScrollPane
 from cafe_tui.ui.widgets.system_panel import PercentChart, SystemData, SystemPanel
 from engine.contract.errors import CafeError
-from engine.contract.run import rundir
+from engine.contract.run import listing, rundir
 
 HISTORY_SECONDS: Final = 300
 """What the curves show."""
@@ -113,10 +112,10 @@ class SystemScreen(PollingScreen):
 
     def _runs_by_pid(self) -> dict[int, str]:
         try:
-            runs = rundir.listing(self._runs)
+            runs = listing.likely_newest(listing.scan(self._runs), RUNS_LOOKED_AT)
         except CafeError:
             return {}
-        states = ((run.id, run.state()) for run in islice(runs, RUNS_LOOKED_AT))
+        states = ((run.id, run.state()) for run in runs)
         here = socket.gethostname()
         return {
             state.pid: run_id

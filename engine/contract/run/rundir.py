@@ -1,4 +1,4 @@
-"""A run is a directory: paths, creation, listing, lookup, state.
+"""A run is a directory: paths, creation, state, tags, removal. Folders of runs are in `listing`.
 
 One process writes it (the engine's rank 0), any number read it, also over NFS: state is replaced by rename, records
 are appended, readers leave nothing behind. While a run is `queued`, and then only, its queue writes state.json. Whether
@@ -7,14 +7,14 @@ a run is still alive is the reader's judgement, see `RunDir.status` and `livenes
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import socket
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
@@ -22,7 +22,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from engine.contract.errors import DiskError, RunNotFound, UsageError
+from engine.contract.errors import DiskError, UsageError
 from engine.contract.run import liveness, space
 from engine.contract.run.records import to_json
 from engine.contract.run.results import Results
@@ -35,7 +35,18 @@ BEATS_SECONDS = 4 * liveness.HEARTBEAT_SECONDS
 
 T = TypeVar("T")
 
-_ID = re.compile(r"^\d{8}-\d{6}-.+-[0-9a-z]{4}$")
+PARTLY_REMOVED = ".partly-removed"
+"""What the folder of a run is called, after its id, from the moment its removal begins."""
+INFO_PATIENCE = 30.0
+"""Seconds to wait for another process that is changing run.json, which takes it milliseconds."""
+SMALL = 1 << 16
+"""Bytes that hold a small file, mostly."""
+BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading a small file raises if its content is not what it should be."""
+
+ID = re.compile(r"(\d{8}-\d{6})-(.+)-[0-9a-z]{4}")
+_REST = re.compile(rf"\.gone-{ID.pattern}|{ID.pattern}{re.escape(PARTLY_REMOVED)}")  # the former: of earlier versions
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -124,12 +135,31 @@ class RunDir:
     def __repr__(self) -> str:
         return f"RunDir({str(self.path)!r})"
 
+    @property
+    def partly_removed(self) -> bool:
+        """Whether this is what a removal that did not come to its end has left of a run."""
+        suspect = self.id.endswith(PARTLY_REMOVED) or self.id.startswith(".gone-")
+        return suspect and _REST.fullmatch(self.id) is not None
+
     def info(self) -> Info:
         """run.json; a missing or broken file gives what the name of the directory tells."""
-        return self._small("run.json", Info) or Info(id=self.id, name=self.id, created=_created_from_id(self.id))
+        return self._small("run.json", Info) or _info_from_id(self.id)
+
+    def look(self) -> tuple[Info, str]:
+        """The same, and what is wrong with the file, if it is there. Raises OSError for an unreadable directory."""
+        try:
+            return self._read("run.json", Info), ""
+        except OSError as error:
+            os.stat(f"{self._root}/.")
+            trouble = f"run.json: {error.strerror}" if error.errno != errno.ENOENT else ""
+        except BROKEN:
+            trouble = "run.json is damaged: no tags and no note are known"
+        return _info_from_id(self.id), trouble
 
     def state(self) -> State:
         """state.json; a missing or broken file gives a state without heartbeat."""
+        if self.partly_removed:
+            return State(state="lost", error=f"partly removed; `cafe rm {self.id}` removes the rest")
         return self._small("state.json", State) or State(state="starting")
 
     def results(self) -> Results | None:
@@ -137,12 +167,21 @@ class RunDir:
         return self._small("results.json", Results)
 
     def _small(self, name: str, kind: type[T]) -> T | None:
-        # Joining paths as text and reading without a buffer: a list of runs does this thousands of times.
         try:
-            with open(f"{self._root}/{name}", "rb", buffering=0) as file:
-                return msgspec.json.decode(file.readall(), type=kind)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._read(name, kind)
+        except (OSError, *BROKEN):
             return None
+
+    def _read(self, name: str, kind: type[T]) -> T:
+        # Paths joined as text, no file object: half the time, and a list of runs does this thousands of times.
+        file = os.open(f"{self._root}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = os.read(file, SMALL)
+            while len(content) % SMALL == 0 and (more := os.read(file, SMALL)):
+                content += more
+        finally:
+            os.close(file)
+        return msgspec.json.decode(content, type=kind)
 
     def signature(self) -> tuple[object, ...]:
         """Changes when state.json, results.json or run.json does."""
@@ -339,55 +378,6 @@ def _fill(folder: Path, info: Info, profile_toml: str, first: StateName) -> None
     space.reserve(folder / "control" / "reserve")
 
 
-def listing(runs: Path) -> list[RunDir]:
-    """All runs of a folder, newest first; a folder that does not exist has none. Foreign folders are left out."""
-    return [RunDir(runs / name) for name in _newest_first(runs)]
-
-
-def _newest_first(runs: Path) -> list[str]:
-    """Names of runs by the time in their ids; run.json is read only for those whose id does not decide."""
-    names = list(_names(runs))
-    stamps = {name: name[:15] if _ID.match(name) else _stamp(RunDir(runs / name).info().created) for name in names}
-    crowd = Counter(stamps.values())
-    created = {name: RunDir(runs / name).info().created if crowd[stamps[name]] > 1 else 0.0 for name in names}
-    return sorted(names, key=lambda name: (stamps[name], created[name], name), reverse=True)
-
-
-def _names(runs: Path) -> Iterator[str]:
-    try:
-        with os.scandir(runs) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or not entry.is_dir():
-                    continue
-                if _ID.match(entry.name) or os.path.exists(os.path.join(entry.path, "run.json")):
-                    yield entry.name
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UsageError(f"cannot read the runs folder {runs}: {error.strerror}") from None
-
-
-def find(runs: Path, reference: str) -> RunDir:
-    """The run that `reference` names: an id, a unique prefix of one, or `last`. Raises RunNotFound otherwise."""
-    names = _newest_first(runs)
-    if not names:
-        raise RunNotFound(f"no runs in {runs}", "Start one with `cafe run quickstart`, or point --runs elsewhere.")
-    if reference == "last":
-        return RunDir(runs / names[0])
-    matches = [name for name in names if name.startswith(reference)] if reference else []
-    if reference in matches or len(matches) == 1:
-        return RunDir(runs / (reference if reference in matches else matches[0]))
-    if matches:
-        shown = ", ".join(matches[:5]) + (", ..." if len(matches) > 5 else "")
-        raise RunNotFound(f"{len(matches)} runs begin with {reference!r}: {shown}", "Type a few more characters.")
-    raise RunNotFound(f"no run {reference!r} in {runs}", "`cafe ls` lists the runs.")
-
-
-def tagged(runs: Path, tag: str) -> list[RunDir]:
-    """The runs with a tag, oldest first. Raises UsageError."""
-    return [run for run in reversed(listing(runs)) if tag in run.info().tags]
-
-
 def _stamp(moment: float) -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.localtime(moment))
 
@@ -396,43 +386,107 @@ def annotate(run: RunDir, *, add: Sequence[str] = (), drop: Sequence[str] = (), 
     """Change the tags of a run, or its note, and return what run.json then says.
 
     Raises UsageError for a tag that is empty, longer than 40 characters, or has spaces, commas or control characters,
-    and for a directory without run.json; DiskError when it cannot be written.
+    and for a directory without a readable run.json; DiskError when it cannot be written.
     """
     for tag in add:
         if not re.fullmatch(r"[^\s,]{1,40}", tag) or not tag.isprintable():
             raise UsageError(f"not a tag: {tag!r}", "A tag has 1 to 40 characters, without spaces or commas.")
-    info = run._small("run.json", Info)
-    if info is None:
-        raise UsageError(f"{run.id} has no readable run.json; it cannot be tagged or noted")
-    info.tags = [tag for tag in dict.fromkeys([*info.tags, *add]) if tag not in drop]
-    info.note = info.note if note is None else note
-    write_atomically(run.info_file, msgspec.json.format(to_json(info)))
+    with changed_info(run) as info:
+        info.tags = [tag for tag in dict.fromkeys([*info.tags, *add]) if tag not in drop]
+        info.note = info.note if note is None else note
     return info
 
 
-def remove(run: RunDir) -> None:
-    """Delete a run that has ended. It leaves the list at once, even if its files take a while.
+@contextmanager
+def changed_info(run: RunDir) -> Iterator[Info]:
+    """run.json, to be changed within this context and then replaced; other processes that want to do so wait.
 
-    Raises UsageError while its engine may be alive, DiskError when the folder refuses.
+    Raises UsageError, and leaves the file alone, where it cannot be read or others take too long; DiskError when it
+    cannot be written.
+    """
+    with _info_lock(run):
+        try:
+            info = run._read("run.json", Info)
+        except (OSError, *BROKEN) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is damaged"
+            raise UsageError(
+                f"cannot read {run.info_file}: {why}; it was left as it is",
+                "Mend it by hand, or put a copy of it back: it holds tags, note, command and time of the run.",
+            ) from None
+        yield info
+        write_atomically(run.info_file, msgspec.json.format(to_json(info)))
+
+
+@contextmanager
+def _info_lock(run: RunDir) -> Iterator[None]:
+    """Within this context no other process changes run.json. The kernel lets go for a process that dies."""
+    from filelock import FileLock, Timeout  # 80 ms, which those who only read the run need not pay
+
+    with suppress(OSError):
+        run.control.mkdir(exist_ok=True)
+    lock = FileLock(run.control / "info.lock", timeout=INFO_PATIENCE, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"another process has been changing {run.info_file} for {INFO_PATIENCE:.0f} s", "Try again later."
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:  # on a file system without locks changes are as rare as people are quick
+            raise DiskError(f"cannot write {lock.lock_file}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove(run: RunDir) -> None:
+    """Delete a run that has ended; of a linked run, only the link.
+
+    Its folder gets another name first, see PARTLY_REMOVED. What a removal leaves that fails or is killed is listed
+    under that name and can be removed like a run. Raises UsageError while its engine may be alive, DiskError when the
+    folder refuses.
     """
     status = run.status()
     if not status.final:
         raise UsageError(f"{run.id} is {status.state}", "Stop it first: `cafe stop`.")
     if holder := run.holder():
         raise UsageError(f"{run.id} is {status.state}, but {holder}", "Stop it first: `cafe stop`.")
-    hidden = run.path.with_name(f".gone-{run.id}")
+    rest = run.path
     try:
-        run.path.rename(hidden)
-        shutil.rmtree(hidden)
+        if run.path.is_symlink():
+            run.path.unlink()
+            return
+        _check_removable(run.path)
+        if not run.partly_removed:
+            rest = run.path.with_name(run.id + PARTLY_REMOVED)
+            run.path.rename(rest)
+        shutil.rmtree(rest)
     except OSError as error:
-        raise DiskError(f"cannot delete {run.path}: {error.strerror}") from None
+        if not os.path.lexists(rest) and not os.path.lexists(run.path):
+            return  # somebody else was quicker
+        if os.path.lexists(run.path) and not run.partly_removed:
+            raise DiskError(f"cannot delete {run.path}: {error.strerror}; it was left as it is") from None
+        raise DiskError(
+            f"cannot delete all of {run.path}: {error.strerror}: {error.filename}",
+            f"The rest is listed as {rest.name}. Mend the cause, then: cafe rm {rest.name}",
+        ) from None
 
 
-def _created_from_id(run_id: str) -> float:
-    try:
-        return time.mktime(time.strptime(run_id[:15], "%Y%m%d-%H%M%S"))
-    except ValueError:
-        return 0.0
+def _check_removable(path: Path) -> None:
+    """Raises OSError where a folder of a run will not let its files go: before it is touched, not half way."""
+    for folder, _, _ in os.walk(path):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+
+
+def _info_from_id(run_id: str) -> Info:
+    """What the name of a directory says of a run: its name, and when it was made in the local time of that host."""
+    parts = ID.fullmatch(run_id.removeprefix(".gone-").removesuffix(PARTLY_REMOVED))
+    info = Info(id=run_id, name=parts[2] if parts else run_id, created=0.0)
+    with suppress(ValueError, OverflowError):
+        info.created = time.mktime(time.strptime(parts[1] if parts else run_id[:15], "%Y%m%d-%H%M%S"))
+    return info
 
 
 def _signature(path: str) -> tuple[int, int] | None:
