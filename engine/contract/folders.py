@@ -14,14 +14,19 @@ from engine.contract.errors import UsageError
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """As Pillow names those that only hold pixels; some that it knows beside them start programs."""
-GREY = ("1", "L", "LA")
+CONVERSION = 2
+"""Counts the ways in which pictures have become arrays; a cache that was made in an earlier one is made again.
+
+2: turned as their EXIF says, transparent pixels over white, 16 bits a channel cut to 8.
+"""
+GREY = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I")
 """Pillow's modes of pictures without colour."""
 
 
 class Listing(NamedTuple):
     """The pictures of a folder by class, in the order of the classes: their paths within it, sorted.
 
-    `stamp` tells their names, sizes and times of change.
+    `stamp` tells their names, sizes and times of change, and how they become arrays.
     """
 
     classes: tuple[str, ...]
@@ -48,7 +53,7 @@ def listing(root: Path) -> Listing:
     _check_classes(root, train, test, held_out)
     _check_filled(root, "train", train)
     _check_filled(root, held_out, test)
-    stamp = hashlib.sha256()
+    stamp = hashlib.sha256(f"conversion {CONVERSION}".encode())
     for pictures in (*train.values(), *test.values()):
         stamp.update(str(pictures).encode())
     classes = tuple(train)

@@ -81,6 +81,7 @@ def convert(data: Data, say: Say = print) -> None:
         cache.Origin(str(root), REMEDY),
         say=say,
         stamp=listed.stamp,
+        class_names=listed.classes,
     )
 
 
