@@ -21,6 +21,7 @@ from engine.contract import weights
 from engine.contract.errors import CheckpointError, Stopped
 from engine.contract.plan import StagePlan, columns, plan
 from engine.contract.profile import files as profiles
+from engine.contract.profile.catalogue import CHECKPOINT, DATA_FACTS
 from engine.contract.profile.schema import Evaluate, Game, Profile, Stage
 from engine.contract.run.fingerprint import Settings, changed
 from engine.contract.run.records import Message, RecordReader, StageChange, WarningNote
@@ -49,6 +50,10 @@ def _execute(profile: Profile, directory: RunDir, compute: Compute, recorder: Re
     if splits.streamed:
         recorder.write(Message(text=f"the images stay on the host and are streamed to {compute.device}"))
     context = Context(profile, directory, compute, splits)
+    if splits.shared and profile.data.name in DATA_FACTS:
+        recorder.write(Message(text=f"{splits.shared:,} of the published test images are in train too"))
+    for note in context.doubts(CHECKPOINT if profile.model.checkpoint else ""):
+        recorder.write(WarningNote(text=note))
     distributed.of_first(partial(refuse_others, context))
     done = distributed.of_first(partial(_look_back, directory))
     recorder.state("running")
