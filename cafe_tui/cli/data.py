@@ -15,7 +15,7 @@ def list_data(json: Json = False) -> None:
     ImageNet, folders and sets of the Hugging Face hub have a line for each size that is prepared.
     """
     from cafe_tui.format import printable
-    from engine.contract.datasets import is_here, prepared
+    from engine.contract.datasets import is_here, is_prepared, prepared
     from engine.contract.profile.catalogue import DATA_FACTS
     from engine.contract.profile.schema import Data
 
@@ -25,7 +25,7 @@ def list_data(json: Json = False) -> None:
         for name, facts in DATA_FACTS.items()
         if name not in {data.name for data, _ in mine}
     ]
-    rows += [{"name": data.name, **vars(facts), "here": True, "path": data.path} for data, facts in mine]
+    rows += [{"name": data.name, **vars(facts), "here": is_prepared(data), "path": data.path} for data, facts in mine]
     if json:
         print_json({"data": rows})
         return

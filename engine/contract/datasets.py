@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.contract.archives import PUBLISHED, data_folder, published_here
 from engine.contract.errors import UsageError
-from engine.contract.folders import counted, listing
+from engine.contract.folders import CONVERSION, counted, listing
 from engine.contract.profile.catalogue import DATA_FACTS, DATA_SETS, HUB, HUGGING_FACE, DataFacts
 from engine.contract.profile.schema import Data
 
@@ -41,6 +41,20 @@ def _image_size(data: Data) -> int | None:
 def is_cached(folder: Path) -> bool:
     """Whether the arrays are there, whole."""
     return (folder / "facts.json").is_file()
+
+
+def is_prepared(data: Data) -> bool:
+    """Whether the arrays are there, made as this release makes them of pictures.
+
+    Published archives hold pixels, or pictures without EXIF; a folder is looked at before each run.
+    """
+    folder = cache_folder(data)
+    if not is_cached(folder) or data.name in PUBLISHED or data.name == "folder":
+        return is_cached(folder)
+    try:
+        return int(json.loads((folder / "facts.json").read_text(encoding="utf-8")).get("conversion", 1)) >= CONVERSION
+    except (OSError, ValueError, TypeError, AttributeError):
+        return True  # damaged: a run, and its preparation, tell how
 
 
 def fitting(data: Data) -> list[str]:
@@ -108,7 +122,7 @@ def check_here(data: Data) -> None:
         if not is_cached(cache_folder(data)):
             listing(Path(str(data.path)))
             _check_writable(data)
-    elif not is_cached(cache_folder(data)):
+    elif not is_prepared(data):
         raise not_prepared(data)
 
 
@@ -152,8 +166,11 @@ def prepared() -> list[tuple[Data, DataFacts]]:
 def not_prepared(data: Data) -> UsageError:
     """What to say where a data set has to be prepared by hand, as that takes long."""
     options = f" --path {data.path or 'FOLDER'}" if DATA_SETS.get(data.name, HUB).had == "folder" else ""
+    how = f"is not prepared at {_image_size(data)} pixels in {data_folder()}"
+    if is_cached(cache_folder(data)):
+        how = f"was prepared by an earlier release, which turned no picture as its EXIF says ({cache_folder(data)})"
     return UsageError(
-        f"{data.name} is not prepared at {_image_size(data)} pixels in {data_folder()}",
+        f"{data.name} {how}",
         f"`cafe data prepare {data.name}{options} --size {_image_size(data)}` makes its arrays.",
     )
 
@@ -161,10 +178,10 @@ def not_prepared(data: Data) -> UsageError:
 def _prepared(data: Data) -> tuple[int, int, int, int]:
     """The COUNTED facts of a data set that `cafe data prepare` has made. Raises UsageError."""
     folder = cache_folder(data)
+    if not is_prepared(data):
+        raise not_prepared(data)
     try:
         found: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         return int(found["classes"]), int(found["channels"]), int(found["pool"]), int(found["test"])
-    except FileNotFoundError:
-        raise not_prepared(data) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder}: the cache cannot be read ({error})", "delete that folder") from None

@@ -7,9 +7,12 @@ import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.contract.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -21,6 +24,17 @@ CONVERSION = 2
 """
 GREY = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I")
 """Pillow's modes of pictures without colour."""
+
+
+def has_no_colour(picture: Image.Image) -> bool:
+    """Whether an opened picture is grey. Pillow calls one of 16 bits with transparency a colour picture."""
+    return picture.mode in GREY or stored_as(picture).startswith("LA;16")
+
+
+def stored_as(picture: Image.Image) -> str:
+    """How the file of an opened picture holds its pixels, as Pillow says before it loads them: RGB;16B for 16 bits."""
+    tiles = getattr(picture, "tile", ())
+    return str(tiles[0][3]) if tiles else ""
 
 
 class Listing(NamedTuple):
@@ -128,7 +142,7 @@ def counted(path: str) -> tuple[int, int, int, int]:
     for pictures in folder.train:
         try:
             with Image.open(Path(path) / pictures[0], formats=FORMATS) as picture:
-                if picture.mode not in GREY:
+                if not has_no_colour(picture):
                     channels = 3
                     break
         except Exception as error:  # Pillow raises many kinds for one meaning

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.contract.datasets import cache_folder, is_cached, not_prepared
+from engine.contract.datasets import cache_folder, is_prepared, not_prepared
 from engine.contract.errors import CafeError, UsageError
 from engine.contract.profile.catalogue import HUGGING_FACE, DataFacts
 from engine.contract.profile.schema import Data
@@ -26,7 +26,7 @@ TESTS = ("test", "validation", "valid", "val")
 
 def load(data: Data) -> Source:
     """From the cache that `prepare` made; the library is not needed. Raises UsageError."""
-    if not is_cached(cache_folder(data)):
+    if not is_prepared(data):
         raise not_prepared(data)
     return cache.load(cache_folder(data))
 
@@ -34,9 +34,9 @@ def load(data: Data) -> Source:
 def prepare(data: Data, say: Say) -> None:
     """Fetch the data set `hf:NAME` and make its cache, or verify it. Raises UsageError, DiskError."""
     folder = cache_folder(data)
-    if not is_cached(folder):
+    if not is_prepared(data):
         with cache.alone(folder, say):
-            if not is_cached(folder):
+            if not is_prepared(data):
                 _make(data, folder, say)
                 say(f"{data.name} is ready in {folder}")
                 return
