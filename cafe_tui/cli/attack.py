@@ -37,7 +37,7 @@ def attack(
         str | None, typer.Option(help="Radius, or several separated by commas: 4/255,8/255. [default: its own]")
     ] = None,
     norm: Annotated[Literal["linf", "l2"] | None, typer.Option(help="[default: its own]", show_default=False)] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many test images.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many test images, of all classes in turn.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples attacked at once.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the attacks.")] = 0,
     sets: Annotated[

@@ -49,6 +49,10 @@ def prepare(
     size: Annotated[
         int | None, typer.Option(help="Of folder, imagenet and hf:NAME: side of the images in pixels.")
     ] = None,
+    config: Annotated[str | None, typer.Option(metavar="NAME", help="Of hf:NAME: which of its configurations.")] = None,
+    image: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of hf:NAME: the column of pictures.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of hf:NAME: the column of classes.")] = None,
+    test: Annotated[str | None, typer.Option(metavar="PART", help="Of hf:NAME: the part to test on.")] = None,
 ) -> None:
     """Fetch a data set, check it, and convert it once. Says first how much it fetches and how much disk it needs.
 
@@ -62,13 +66,14 @@ def prepare(
     from engine.contract.profile.checking import check
     from engine.contract.profile.schema import Data
 
-    given = {key: value for key, value in (("name", name), ("path", path), ("size", size)) if value is not None}
+    options = {"name": name, "path": path, "size": size, "config": config, "image": image, "label": label, "test": test}
+    given = {key: value for key, value in options.items() if value is not None}
     problems: list[str] = []
     check(given, inspect.type_info(Data), "", problems)
     if problems:
         raise UsageError("\n".join(problems), "`cafe data ls` lists the data sets.")
-    options = [f"--{key}={value}" for key, value in given.items() if key != "name"]
-    raise typer.Exit(run_engine("data", name, *options))
+    words = [f"--{key}={value}" for key, value in given.items() if key != "name"]
+    raise typer.Exit(run_engine("data", name, *words))
 
 
 verbs = typer.Typer(help="Data sets: what there is, and getting it.", rich_markup_mode=None, no_args_is_help=True)

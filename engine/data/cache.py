@@ -13,7 +13,7 @@ import socket
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,7 +92,7 @@ def load(folder: Path) -> Source:
 
 
 def stamp(folder: Path) -> str:
-    """What `write` was given. Raises UsageError."""
+    """What `write` was given to keep as stamp. Raises UsageError."""
     return str(_open(folder)[0].get("stamp", ""))
 
 
@@ -146,10 +146,9 @@ def write(
     origin: Origin,
     *,
     say: Say = print,
-    stamp: str = "",
-    class_names: Sequence[str] = (),
+    kept: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make the cache of arrays, which must fit `facts`; `stamp` and the names of the classes are kept beside them.
+    """Make the cache of arrays, which must fit `facts`; what is to be `kept` beside them is: stamp, class_names.
 
     Says how many test images are in train too. Raises UsageError, DiskError.
     """
@@ -172,11 +171,10 @@ def write(
             "mean": mean,
             "std": std,
             "from": origin.name,
-            "stamp": stamp,
             "sha256": sums,
-            "class_names": list(class_names),
             "shared": both,
             "conversion": CONVERSION,
+            **(kept or {}),
         }
         (hidden / "facts.json").write_text(json.dumps(metadata), encoding="utf-8")
         with suppress(FileNotFoundError):  # one that is damaged, or of other pictures

@@ -80,8 +80,7 @@ def convert(data: Data, say: Say = print) -> None:
         wanted,
         cache.Origin(str(root), REMEDY),
         say=say,
-        stamp=listed.stamp,
-        class_names=listed.classes,
+        kept={"stamp": listed.stamp, "class_names": listed.classes},
     )
 
 
