@@ -22,9 +22,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends the preparation of a data set, in the same way."""
+HUB_KEYS = ("config", "image", "label", "test")
 INTERRUPTED = "cafe: interrupted; what was fetched is kept, nothing half made is; the same command goes on"
 
 
@@ -38,6 +40,8 @@ def main() -> int:
     prepare.add_argument("name", metavar="NAME")
     prepare.add_argument("--path", help="the folder of folder and imagenet")
     prepare.add_argument("--size", type=int, help="the side of the images of folder, imagenet and hf:NAME")
+    for key in HUB_KEYS:
+        prepare.add_argument(f"--{key}", help="of hf:NAME: what to take of it")
     speed = verbs.add_parser("speed", help="image passes a second for each profile of a JSON list on stdin, as another")
     speed.add_argument("folder", metavar="FOLDER", help="where a network of the user is looked for")
     foreign = verbs.add_parser("import", help="write a foreign checkpoint in our format")
@@ -51,7 +55,9 @@ def main() -> int:
     if arguments.verb == "speed":
         return _speed(arguments.folder)
     if arguments.verb == "data":
-        return _prepare(arguments.name, arguments.path, arguments.size)
+        return _prepare(
+            arguments.name, arguments.path, arguments.size, **{key: getattr(arguments, key) for key in HUB_KEYS}
+        )
     if arguments.verb == "import":
         return _import(arguments)
     return _run(arguments.directory)
@@ -81,13 +87,13 @@ def _speed(folder: str) -> int:
     return 0
 
 
-def _prepare(name: str, path: str | None, size: int | None) -> int:
+def _prepare(name: str, path: str | None, size: int | None, **choice: Any) -> int:
     with _listening(_leave):
         from engine.contract.datasets import complete, fitting
         from engine.contract.errors import CafeError, UsageError
         from engine.contract.profile.schema import Data
 
-    wanted = Data(name=name, path=path, size=size)
+    wanted = Data(name=name, path=path, size=size, **choice)
     try:
         if problems := complete(wanted) if name == "folder" else fitting(wanted):
             raise UsageError("\n".join(problem.replace("data.", "--", 1) for problem in problems))

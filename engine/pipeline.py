@@ -21,8 +21,9 @@ from engine.contract import weights
 from engine.contract.errors import CheckpointError, Stopped
 from engine.contract.plan import StagePlan, columns, plan
 from engine.contract.profile import files as profiles
+from engine.contract.profile.catalogue import CHECKPOINT, DATA_FACTS
 from engine.contract.profile.schema import Evaluate, Game, Profile, Stage
-from engine.contract.run.fingerprint import Settings, cell_settings, changed, settings
+from engine.contract.run.fingerprint import Settings, changed
 from engine.contract.run.records import Message, RecordReader, StageChange, WarningNote
 from engine.contract.run.results import Results
 from engine.contract.run.rundir import RunDir
@@ -49,6 +50,10 @@ def _execute(profile: Profile, directory: RunDir, compute: Compute, recorder: Re
     if splits.streamed:
         recorder.write(Message(text=f"the images stay on the host and are streamed to {compute.device}"))
     context = Context(profile, directory, compute, splits)
+    if splits.shared and profile.data.name in DATA_FACTS:
+        recorder.write(Message(text=f"{splits.shared:,} of the published test images are in train too"))
+    for note in context.doubts(CHECKPOINT if profile.model.checkpoint else ""):
+        recorder.write(WarningNote(text=note))
     distributed.of_first(partial(refuse_others, context))
     done = distributed.of_first(partial(_look_back, directory))
     recorder.state("running")
@@ -164,7 +169,7 @@ def _made_under(context: Context) -> Iterator[tuple[Path, Settings, Settings]]:
         name = str(stage.id)
         if isinstance(stage, Evaluate):
             for model, column in product(stage.models or (), columns(profile, stage)):
-                now = cell_settings(profile, name, model, column)
+                now = context.cell_settings(name, model, column)
                 finished, at_work = outcomes_file(run, name, model, column.name), partial_file(run, name)
                 for path in (finished, at_work):
                     if outcomes := load(path, model, column.name):
@@ -174,7 +179,7 @@ def _made_under(context: Context) -> Iterator[tuple[Path, Settings, Settings]]:
         for path in made:
             then = (weights.read_facts(path) or {}).get("settings", {})
             for file in (path, *run.checkpoints.glob(f"{name}.resume*")):
-                yield file, then, settings(profile, name)
+                yield file, then, context.settings(name)
 
 
 def lost(context: Context, stage: Stage) -> str:

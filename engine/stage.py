@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -21,13 +22,14 @@ from engine import distributed
 from engine.attacks.balls import Ball
 from engine.checkpoints import own as checkpoints
 from engine.contract.errors import CheckpointError, RunFailed
-from engine.contract.plan import batches
-from engine.contract.profile.catalogue import CHECKPOINT, MODELS, NO_WEIGHTS
+from engine.contract.plan import Column, batches
+from engine.contract.profile.catalogue import CHECKPOINT, DATA_FACTS, MODELS, NO_WEIGHTS
 from engine.contract.profile.schema import Game, Inoculate, Profile, Train
-from engine.contract.run.fingerprint import changed, settings
+from engine.contract.run.fingerprint import IMAGES, Settings, cell_settings, changed, image_settings, settings
 from engine.contract.run.records import CheckpointWritten, Record, Scalars, WarningNote, to_number
 from engine.contract.run.results import Results
 from engine.contract.run.rundir import RunDir
+from engine.contract.weights import read_facts
 from engine.data import Batch, Splits, augment, epoch_order
 from engine.device import Compute
 from engine.models import build, conv_by_matmul
@@ -142,8 +144,35 @@ class Context:
         readings = checkpoints.read_facts(self.weights_file(str(games[-1].id)))["readings"]
         return {name.removeprefix("final_"): value for name, value in readings.items()}
 
+    def settings(self, stage_id: str) -> Settings:
+        """What the numbers of a stage depend on: keys of the profile, and the images."""
+        return settings(self.profile, stage_id) | image_settings(self.data.sums)
+
+    def cell_settings(self, stage_id: str, model: str, column: Column) -> Settings:
+        """What a cell of a table depends on: keys of the profile, and the images."""
+        return cell_settings(self.profile, stage_id, model, column) | image_settings(self.data.sums)
+
+    def doubts(self, stage_id: str) -> list[str]:
+        """What a reader of a number must know of the data that the network of a stage was tested on."""
+        notes = [self._other_classes()] if stage_id == CHECKPOINT else []
+        if self.data.shared and self.profile.data.name not in DATA_FACTS:
+            notes.append(f"{self.data.shared:,} of the {len(self.data.test):,} test images are in train too")
+        return [note for note in notes if note]
+
+    def _other_classes(self) -> str:
+        """Whether [model] checkpoint was trained on classes of other names; empty where it does not know them."""
+        path, now = Path(str(self.profile.model.checkpoint)).expanduser(), self.data.class_names
+        then = (read_facts(path) or {}).get("class_names") if path.is_file() else None
+        if not then or not now or list(then) == list(now):
+            return ""
+        place, (old, new) = next((i, pair) for i, pair in enumerate(zip_longest(then, now)) if pair[0] != pair[1])
+        return (
+            f"the classes have other names than those the network was trained on: class {place} was {old} and is "
+            f"{new}; an answer may be counted for the wrong class"
+        )
+
     def facts(self, **more: Any) -> dict[str, Any]:
-        """Metadata of a checkpoint: what is needed to build its network again."""
+        """Metadata of a checkpoint: what is needed to build its network again, and to test it on its data set."""
         data, model = self.data.facts, self.profile.model
         return {
             "model": model.name,
@@ -156,17 +185,27 @@ class Context:
             "std": list(self.data.std),
             "norm": self.profile.threat.norm,
             "eps": self.profile.threat.eps,
+            "eps_l2": self.profile.threat.eps_l2,
+            "class_names": list(self.data.class_names),
+            "images": dict(self.data.sums),
             "run": self.run.id,
             **more,
         }
 
 
 def another_profile(files: Sequence[Path], difference: str) -> CheckpointError:
-    """The error of `files` that were written under a different profile."""
+    """The error of `files` that were written under a different profile, or on other images."""
+    names = ", ".join(f"{file.parent.name}/{file.name}" for file in files)
+    if difference.startswith(IMAGES):
+        return CheckpointError(
+            f"{files[0]}: made with other images: {difference}",
+            "Put back the images that the run was started with; `cafe run` makes a new run on these. To do these "
+            f"stages of this run anew, delete {names}.",
+        )
     return CheckpointError(
         f"{files[0]}: made under another profile: {difference}",
         "Put back the profile that the run was started with; `cafe run` makes a new run of another. To do these stages "
-        f"of this run anew, delete {', '.join(f'{file.parent.name}/{file.name}' for file in files)}.",
+        f"of this run anew, delete {names}.",
     )
 
 
@@ -380,7 +419,7 @@ class EpochStage(StageRun):
         checkpoints.save_resume(
             self.resume_file,
             {
-                "settings": settings(self.context.profile, self.id),
+                "settings": self.context.settings(self.id),
                 "done": self.done,
                 "ended": self.ended,
                 "meter": self.meter.state(),
@@ -403,7 +442,7 @@ class EpochStage(StageRun):
         saved, damaged = distributed.of_first(partial(checkpoints.load_resume, self.resume_file))
         if saved is not None:
             files = [self.resume_file, checkpoints.before(self.resume_file)]
-            if difference := changed(saved.get("settings", {}), settings(self.context.profile, self.id)):
+            if difference := changed(saved.get("settings", {}), self.context.settings(self.id)):
                 raise another_profile(files, difference)
             try:
                 self.restore(saved["state"])
@@ -422,7 +461,7 @@ class EpochStage(StageRun):
     def facts(self, label: str, **more: Any) -> dict[str, Any]:
         """Metadata of the stage's checkpoint; `finished` tells a later engine that there is nothing left to do."""
         finished = label == "last" and self.ended == self.epochs
-        made_under = settings(self.context.profile, self.id)
+        made_under = self.context.settings(self.id)
         return self.context.facts(
             stage=self.id, step=self.done, label=label, finished=finished, settings=made_under, **more
         )

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cafe_tui.cli.options import Devices, Plain, Runs
 from cafe_tui.locations import runs_folder
 
+if TYPE_CHECKING:
+    from engine.contract.profile.schema import Data
+
+OF_IMAGES = ("path", "size", "config", "label", "image", "test")
+"""Keys of [data] that a checkpoint of ours knows of an image folder, of ImageNet and of a set of the hub."""
 DEFAULTS = {"model": "small", "data": "digits", "eps": "8/255", "norm": "linf"}
 """What is used where neither an option nor the checkpoint says."""
 
@@ -32,7 +37,7 @@ def attack(
         str | None, typer.Option(help="Radius, or several separated by commas: 4/255,8/255. [default: its own]")
     ] = None,
     norm: Annotated[Literal["linf", "l2"] | None, typer.Option(help="[default: its own]", show_default=False)] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many test images.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many test images, of all classes in turn.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples attacked at once.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the attacks.")] = 0,
     sets: Annotated[
@@ -49,25 +54,30 @@ def attack(
 ) -> None:
     """Attack a trained network, show the table while it fills, and keep it as a run like any other.
 
-    Of a checkpoint of ours, network, data set and threat are known and need no option.
+    Of a checkpoint of ours, network, data set (with the folder and the size of its images) and threat are known and
+    need no option.
     """
     from functools import partial
 
     from cafe_tui.launch import local
     from engine.contract.profile import files as profiles
 
-    known = _facts(checkpoint) | _given(model=model, data=data, norm=norm)
+    facts = _facts(checkpoint)
+    known = DEFAULTS | facts | _given(model=model, data=data, norm=norm)
+    own = known["data"] == facts.get("data")
     tables: dict[str, Any] = {
         "name": "attack",
         "description": f"robust accuracy of {Path(checkpoint).name}",
         "seed": seed,
-        "data": {"name": known["data"]},
+        "data": {"name": known["data"]} | (_images(facts) if own else {}),
         "model": {"name": known["model"], "checkpoint": _absolute(checkpoint)},
         "threat": {"norm": known["norm"], "eps": known["eps"]},
         "stage": [{"kind": "evaluate", "attacks": _words(attacks)} | _given(limit=limit, batch_size=batch_size)],
     }
     if known.get("dropout"):
         tables["model"]["dropout"] = known["dropout"]
+    if own and known["norm"] == "linf":
+        tables["threat"] |= _given(eps_l2=_eps_l2(checkpoint, facts))
     tables["compute"] = _given(device=device, devices=devices)
     radii = [_radius(word) for word in _words(eps)] if eps else []
     if len(radii) == 1:
@@ -76,6 +86,8 @@ def attack(
         tables["stage"][0]["eps"] = radii
         tables["threat"]["eps"] = radii[0]
     loaded = profiles.from_given(tables, "cafe attack", sets or [])
+    if own and loaded.profile.data.name == facts["data"]:
+        _check_classes(facts, loaded.profile.data)
     start = partial(local.start, runs_folder(runs), loaded, tags=tag or [], command=["cafe", *sys.argv[1:]])
     if detach:
         print(start()[0].id)
@@ -86,18 +98,60 @@ def attack(
 
 
 def _facts(checkpoint: str) -> dict[str, Any]:
-    """What a checkpoint of ours says about itself, over what is assumed of any other."""
+    """What a checkpoint of ours says about itself; nothing for any other."""
     from engine.contract.errors import UsageError
     from engine.contract.profile.catalogue import NO_WEIGHTS
     from engine.contract.weights import read_facts
 
-    facts: dict[str, Any] = {}
-    if checkpoint != NO_WEIGHTS:
-        path = Path(checkpoint).expanduser()
-        if not path.is_file():
-            raise UsageError(f"checkpoint not found: {checkpoint}", "Those of a run lie in its folder checkpoints/.")
-        facts = read_facts(path) or {}
-    return DEFAULTS | {key: facts[key] for key in (*DEFAULTS, "dropout") if key in facts}
+    if checkpoint == NO_WEIGHTS:
+        return {}
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise UsageError(f"checkpoint not found: {checkpoint}", "Those of a run lie in its folder checkpoints/.")
+    return read_facts(path) or {}
+
+
+def _images(facts: dict[str, Any]) -> dict[str, Any]:
+    """[data] of a checkpoint whose images have a size of their own; where their folder is gone, also their counts."""
+    from engine.contract.datasets import COUNTED
+    from engine.contract.profile.catalogue import DATA_SETS, HUB
+
+    if DATA_SETS.get(str(facts["data"]), HUB).had not in ("folder", "hub"):
+        return {}
+    trained = facts.get("settings")
+    trained = trained if isinstance(trained, dict) else {}
+    section = _given(**{"size": facts.get("size")} | {key: trained.get(f"data.{key}") for key in OF_IMAGES})
+    if facts["data"] == "folder" and not Path(str(section.get("path"))).is_dir():
+        section |= _given(**{key: trained.get(f"data.{key}") for key in COUNTED})
+    return section
+
+
+def _eps_l2(checkpoint: str, facts: dict[str, Any]) -> object:
+    """The L2 radius beside that of Linf; of a checkpoint of an earlier release it stands in the profile of its run."""
+    from engine.contract.errors import CafeError
+    from engine.contract.profile.files import read_toml
+
+    if "eps_l2" in facts:
+        return facts["eps_l2"]
+    try:
+        threat = read_toml(Path(checkpoint).expanduser().absolute().parent.parent / "profile.toml").get("threat")
+    except CafeError:
+        return None
+    return threat.get("eps_l2") if isinstance(threat, dict) else None
+
+
+def _check_classes(facts: dict[str, Any], data: Data) -> None:
+    """Raise UsageError where the images have changed so much that the network does not fit them."""
+    from engine.contract.errors import UsageError
+
+    now = data.facts
+    for key, count in (("classes", now.classes), ("channels", now.channels)):
+        then = facts.get(key)
+        if isinstance(then, int) and then != count:
+            raise UsageError(
+                f"the network was trained on images of {then} {key}; {data.path or data.name} has {count} now",
+                "Put back the images that it was trained on, or name others with --data and --set data.path=FOLDER.",
+            )
 
 
 def _absolute(checkpoint: str) -> str:

@@ -15,7 +15,7 @@ def list_data(json: Json = False) -> None:
     ImageNet, folders and sets of the Hugging Face hub have a line for each size that is prepared.
     """
     from cafe_tui.format import printable
-    from engine.contract.datasets import is_here, prepared
+    from engine.contract.datasets import is_here, is_prepared, prepared
     from engine.contract.profile.catalogue import DATA_FACTS
     from engine.contract.profile.schema import Data
 
@@ -25,7 +25,7 @@ def list_data(json: Json = False) -> None:
         for name, facts in DATA_FACTS.items()
         if name not in {data.name for data, _ in mine}
     ]
-    rows += [{"name": data.name, **vars(facts), "here": True, "path": data.path} for data, facts in mine]
+    rows += [{"name": data.name, **vars(facts), "here": is_prepared(data), "path": data.path} for data, facts in mine]
     if json:
         print_json({"data": rows})
         return
@@ -49,6 +49,10 @@ def prepare(
     size: Annotated[
         int | None, typer.Option(help="Of folder, imagenet and hf:NAME: side of the images in pixels.")
     ] = None,
+    config: Annotated[str | None, typer.Option(metavar="NAME", help="Of hf:NAME: which of its configurations.")] = None,
+    image: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of hf:NAME: the column of pictures.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of hf:NAME: the column of classes.")] = None,
+    test: Annotated[str | None, typer.Option(metavar="PART", help="Of hf:NAME: the part to test on.")] = None,
 ) -> None:
     """Fetch a data set, check it, and convert it once. Says first how much it fetches and how much disk it needs.
 
@@ -62,13 +66,14 @@ def prepare(
     from engine.contract.profile.checking import check
     from engine.contract.profile.schema import Data
 
-    given = {key: value for key, value in (("name", name), ("path", path), ("size", size)) if value is not None}
+    options = {"name": name, "path": path, "size": size, "config": config, "image": image, "label": label, "test": test}
+    given = {key: value for key, value in options.items() if value is not None}
     problems: list[str] = []
     check(given, inspect.type_info(Data), "", problems)
     if problems:
         raise UsageError("\n".join(problems), "`cafe data ls` lists the data sets.")
-    options = [f"--{key}={value}" for key, value in given.items() if key != "name"]
-    raise typer.Exit(run_engine("data", name, *options))
+    words = [f"--{key}={value}" for key, value in given.items() if key != "name"]
+    raise typer.Exit(run_engine("data", name, *words))
 
 
 verbs = typer.Typer(help="Data sets: what there is, and getting it.", rich_markup_mode=None, no_args_is_help=True)

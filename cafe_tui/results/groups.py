@@ -57,7 +57,7 @@ class Group:
 
 
 def seed_groups(runs: Sequence[Compared]) -> list[Group]:
-    """The groups of runs whose resolved profiles differ only in seed, of two seeds at least.
+    """The groups of runs whose resolved profiles differ only in seed, of two seeds at least, on the same test images.
 
     A run that repeats a seed adds nothing to what is known of the spread, and would make it look smaller.
     """
@@ -65,18 +65,35 @@ def seed_groups(runs: Sequence[Compared]) -> list[Group]:
     for run in runs:
         if run.settings.problem:
             continue
-        members = next((group for group in alike if group[0].settings.experiment == run.settings.experiment), None)
+        members = next((group for group in alike if _repeats(run, group)), None)
         if members is None:
             alike.append([run])
         else:
             members.append(run)
     keys = _telling([members[0].settings.values for members in alike])
-    groups = []
+    groups: list[Group] = []
     for members in alike:
         kept = _one_a_seed(members)
         if len(kept) > 1:
-            groups.append(Group(_group_name(kept, keys), kept, tuple(run for run in members if run not in kept)))
+            name = _group_name(kept, keys)
+            if any(name == group.name for group in groups):
+                name = f"{name} (other test images)"
+            groups.append(Group(name, kept, tuple(run for run in members if run not in kept)))
     return groups
+
+
+def _repeats(run: Compared, group: Sequence[Compared]) -> bool:
+    """Whether a run repeats those of a group. Cells of earlier releases know no images and are taken as the same."""
+    if group[0].settings.experiment != run.settings.experiment:
+        return False
+    cells = run.table.cells.items()
+    pairs = [
+        (cell.images, other.table.cells[key].images)
+        for other in group
+        for key, cell in cells
+        if key in other.table.cells
+    ]
+    return not any(a and b and a != b for a, b in pairs)
 
 
 def _one_a_seed(runs: Sequence[Compared]) -> tuple[Compared, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,10 +28,15 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Of every example in order: whether it was classified right under an attack, and its label."""
+    """Of every example in order: whether it was classified right under an attack, its label, its place in the test set.
+
+    `images` is a checksum of the examples, empty in files of earlier releases.
+    """
 
     right: NDArray[np.bool_]
     labels: NDArray[np.int64]
+    index: NDArray[np.int64]
+    images: str = ""
 
 
 def read_outcomes(path: Path) -> Outcomes:
@@ -47,16 +53,19 @@ def read_outcomes(path: Path) -> Outcomes:
                 raise Unreadable(f"more than {fmt.size(MOST_BYTES)}")
         with np.load(path, allow_pickle=False) as saved:
             right, labels = saved["right"], saved["labels"]
+            index = saved["index"] if "index" in saved else np.arange(right.size)  # earlier releases took the first
+            facts = json.loads(str(saved["facts"])) if "facts" in saved else {}
     except Unreadable:
         raise
     except FileNotFoundError:
         raise Unreadable("not there any more") from None
     except Exception as error:  # a foreign file can make zipfile, zlib and numpy raise nearly anything
         raise Unreadable(f"not readable as outcomes ({type(error).__name__})") from None
-    vectors = right.ndim == 1 and right.size > 0 and right.shape == labels.shape
-    if not vectors or right.dtype != np.bool_ or labels.dtype.kind not in "iu":
+    vectors = right.ndim == 1 and right.size > 0 and right.shape == labels.shape == index.shape
+    numbers = labels.dtype.kind in "iu" and index.dtype.kind in "iu"
+    if not vectors or right.dtype != np.bool_ or not numbers or not isinstance(facts, dict):
         raise Unreadable("not the outcomes of an evaluation")
-    return Outcomes(right, labels)
+    return Outcomes(right, labels, index, str(facts.get("images", "")))
 
 
 Signature = tuple[int, int]
@@ -163,12 +172,19 @@ def judge(a: Evaluated, b: Evaluated, models: tuple[str, str], attack: str, file
 
 
 def _different_examples(a: Evaluated, b: Evaluated, one: Outcomes, two: Outcomes) -> str:
-    """Why two files are about different examples; empty if they are about the same. Test sets are in a fixed order."""
+    """Why two files are about different examples; empty if they are about the same.
+
+    Files of earlier releases know no images: there labels have to tell.
+    """
     data = [side.settings.values.get("data.name") for side in (a, b)]
     if data[0] != data[1]:
         return f"different data: {data[0]} and {data[1]}"
     if len(one.right) != len(two.right):
         return f"different examples: {len(one.right)} and {len(two.right)} of them"
+    if not (one.index == two.index).all():
+        return "different examples: other images of the test set, as releases before this one took the first of them"
+    if one.images and two.images and one.images != two.images:
+        return "different images: the test set was changed between the two"
     if not (one.labels == two.labels).all():
         return "different examples: their labels differ"
     return ""

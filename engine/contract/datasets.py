@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import Any
 
 from engine.contract.archives import PUBLISHED, data_folder, published_here
 from engine.contract.errors import UsageError
-from engine.contract.folders import counted, listing
+from engine.contract.folders import CONVERSION, counted, listing
 from engine.contract.profile.catalogue import DATA_FACTS, DATA_SETS, HUB, HUGGING_FACE, DataFacts
 from engine.contract.profile.schema import Data
 
+CHOICE = ("config", "image", "label", "test")
+"""Keys of [data] that choose among what a data set of the hub holds."""
 COUNTED = ("classes", "channels", "train_images", "test_images")
 """Keys of [data] that a folder or a prepared data set answers; a resolved profile has them, for whoever reads it."""
 
@@ -30,7 +33,14 @@ def cache_folder(data: Data) -> Path:
     if data.name == "folder":
         path = Path(str(data.path))
         return data_folder() / f"folder-{path.name}-{data.size}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
-    return data_folder() / f"{data.name.replace(':', '-').replace('/', '--')}-{_image_size(data)}"
+    name, chosen = data.name.replace(":", "-").replace("/", "--"), choice(data)
+    digest = f"-{hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:8]}" if chosen else ""
+    return data_folder() / f"{name}-{_image_size(data)}{digest}"
+
+
+def choice(data: Data) -> dict[str, str]:
+    """What is chosen of a data set of the hub, by the keys in CHOICE that are given."""
+    return {key: value for key in CHOICE if (value := getattr(data, key)) is not None}
 
 
 def _image_size(data: Data) -> int | None:
@@ -41,6 +51,20 @@ def _image_size(data: Data) -> int | None:
 def is_cached(folder: Path) -> bool:
     """Whether the arrays are there, whole."""
     return (folder / "facts.json").is_file()
+
+
+def is_prepared(data: Data) -> bool:
+    """Whether the arrays are there, made as this release makes them of pictures.
+
+    Published archives hold pixels, or pictures without EXIF; a folder is looked at before each run.
+    """
+    folder = cache_folder(data)
+    if not is_cached(folder) or data.name in PUBLISHED or data.name == "folder":
+        return is_cached(folder)
+    try:
+        return int(json.loads((folder / "facts.json").read_text(encoding="utf-8")).get("conversion", 1)) >= CONVERSION
+    except (OSError, ValueError, TypeError, AttributeError):
+        return True  # damaged: a run, and its preparation, tell how
 
 
 def fitting(data: Data) -> list[str]:
@@ -54,7 +78,7 @@ def _superfluous(data: Data) -> list[str]:
     """What does not go with a data set whose facts are known."""
     problems = []
     own = ("path", "size") if DATA_SETS[data.name].had == "folder" else ()
-    for key in ("path", "size", *COUNTED):
+    for key in ("path", "size", *CHOICE, *COUNTED):
         if getattr(data, key) is not None and key not in own:
             problems.append(f"data.{key}: found {getattr(data, key)!r}; {data.name} needs none, leave it out")
     if data.flip and not DATA_FACTS[data.name].flip:
@@ -69,6 +93,9 @@ def _missing(data: Data) -> list[str]:
         problems.append(f"data.size: missing; needed for {data.name}: the side of the images in pixels, such as 64")
     if data.name == "folder" and data.path is None:
         problems.append("data.path: missing; needed: the folder that holds train and test (or val)")
+    if data.name == "folder":
+        for key, value in choice(data).items():
+            problems.append(f"data.{key}: found {value!r}; folder needs none, leave it out")
     if data.name != "folder" and data.path is not None:
         problems.append(f"data.path: found {data.path!r}; {data.name} needs none, leave it out")
     return problems
@@ -108,7 +135,7 @@ def check_here(data: Data) -> None:
         if not is_cached(cache_folder(data)):
             listing(Path(str(data.path)))
             _check_writable(data)
-    elif not is_cached(cache_folder(data)):
+    elif not is_prepared(data):
         raise not_prepared(data)
 
 
@@ -145,15 +172,22 @@ def prepared() -> list[tuple[Data, DataFacts]]:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged: a run, and its preparation, tell how
         hub = origin.startswith(HUGGING_FACE)
-        found.append((Data(name=origin if hub else kind, path=None if hub else origin, size=known.size), known))
+        chosen = said.get("choice") if hub else None
+        chosen = {key: str(chosen[key]) for key in CHOICE if key in chosen} if isinstance(chosen, dict) else {}
+        name, path = (origin, None) if hub else (kind, origin)
+        found.append((Data(name=name, path=path, size=known.size, **chosen), known))
     return found
 
 
 def not_prepared(data: Data) -> UsageError:
     """What to say where a data set has to be prepared by hand, as that takes long."""
     options = f" --path {data.path or 'FOLDER'}" if DATA_SETS.get(data.name, HUB).had == "folder" else ""
+    options += "".join(f" --{key} {shlex.quote(value)}" for key, value in choice(data).items())
+    how = f"is not prepared at {_image_size(data)} pixels in {data_folder()}"
+    if is_cached(cache_folder(data)):
+        how = f"was prepared by an earlier release, which turned no picture as its EXIF says ({cache_folder(data)})"
     return UsageError(
-        f"{data.name} is not prepared at {_image_size(data)} pixels in {data_folder()}",
+        f"{data.name} {how}",
         f"`cafe data prepare {data.name}{options} --size {_image_size(data)}` makes its arrays.",
     )
 
@@ -161,10 +195,10 @@ def not_prepared(data: Data) -> UsageError:
 def _prepared(data: Data) -> tuple[int, int, int, int]:
     """The COUNTED facts of a data set that `cafe data prepare` has made. Raises UsageError."""
     folder = cache_folder(data)
+    if not is_prepared(data):
+        raise not_prepared(data)
     try:
         found: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         return int(found["classes"]), int(found["channels"]), int(found["pool"]), int(found["test"])
-    except FileNotFoundError:
-        raise not_prepared(data) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder}: the cache cannot be read ({error})", "delete that folder") from None

@@ -7,21 +7,40 @@ import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.contract.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """As Pillow names those that only hold pixels; some that it knows beside them start programs."""
-GREY = ("1", "L", "LA")
+CONVERSION = 2
+"""Counts the ways in which pictures have become arrays; a cache that was made in an earlier one is made again.
+
+2: turned as their EXIF says, transparent pixels over white, 16 bits a channel cut to 8.
+"""
+GREY = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I")
 """Pillow's modes of pictures without colour."""
+
+
+def has_no_colour(picture: Image.Image) -> bool:
+    """Whether an opened picture is grey. Pillow calls one of 16 bits with transparency a colour picture."""
+    return picture.mode in GREY or stored_as(picture).startswith("LA;16")
+
+
+def stored_as(picture: Image.Image) -> str:
+    """How the file of an opened picture holds its pixels, as Pillow says before it loads them: RGB;16B for 16 bits."""
+    tiles = getattr(picture, "tile", ())
+    return str(tiles[0][3]) if tiles else ""
 
 
 class Listing(NamedTuple):
     """The pictures of a folder by class, in the order of the classes: their paths within it, sorted.
 
-    `stamp` tells their names, sizes and times of change.
+    `stamp` tells their names, sizes and times of change, and how they become arrays.
     """
 
     classes: tuple[str, ...]
@@ -48,7 +67,7 @@ def listing(root: Path) -> Listing:
     _check_classes(root, train, test, held_out)
     _check_filled(root, "train", train)
     _check_filled(root, held_out, test)
-    stamp = hashlib.sha256()
+    stamp = hashlib.sha256(f"conversion {CONVERSION}".encode())
     for pictures in (*train.values(), *test.values()):
         stamp.update(str(pictures).encode())
     classes = tuple(train)
@@ -123,7 +142,7 @@ def counted(path: str) -> tuple[int, int, int, int]:
     for pictures in folder.train:
         try:
             with Image.open(Path(path) / pictures[0], formats=FORMATS) as picture:
-                if picture.mode not in GREY:
+                if not has_no_colour(picture):
                     channels = 3
                     break
         except Exception as error:  # Pillow raises many kinds for one meaning

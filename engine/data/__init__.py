@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from engine.data import archives, folders, hub
 from engine.data.archives import Recipe
 from engine.data.source import Source
 from engine.data.streaming import OnHost, streams
+from engine.data.subset import in_turn
 from engine.device import Compute
 from engine.registry import resolve
 
@@ -81,8 +82,22 @@ class Images:
         return Batch(compute.layout(x), self.labels[rows], self.index[rows])
 
     def first(self, count: int | None) -> Images:
-        """The first `count` examples; all of them for None."""
+        """The first `count` examples; all of them for None. They may be of one class: see `subset`."""
         return Images(self.images[:count], self.labels[:count], self.index[:count])
+
+    def subset(self, count: int | None) -> Images:
+        """`count` examples of all classes in turn, always the same ones; all of them, as they stand, for None."""
+        return self if count is None or count >= len(self) else self.at(self.in_turn()[:count])
+
+    def in_turn(self) -> Tensor:
+        """The order (N,) of which `subset` takes the beginning, see `subset.in_turn`."""
+        order = in_turn(self.labels.cpu().numpy(), self.index.cpu().numpy())
+        return torch.from_numpy(order).to(self.labels.device)
+
+    def at(self, rows: Tensor) -> Images:
+        """The examples at `rows` (N,) int64."""
+        images = self.images[rows.cpu().numpy()] if isinstance(self.images, OnHost) else self.images[rows]
+        return Images(images, self.labels[rows], self.index[rows])
 
     def share(self) -> Images:
         """This rank's part of the examples; all of them where there is one rank."""
@@ -106,6 +121,12 @@ class Splits:
     test: Images
     streamed: bool
     """Whether the images are on the host."""
+    class_names: tuple[str, ...] = ()
+    """Empty where they are not known."""
+    sums: Mapping[str, str] = field(default_factory=dict)
+    """By part, train and test: a checksum of its images, labels and their order."""
+    shared: int = 0
+    """Test images that are in train too."""
 
 
 def load(data: Data, *, seed: int, compute: Compute) -> Splits:
@@ -142,6 +163,9 @@ def load(data: Data, *, seed: int, compute: Compute) -> Splits:
         validation=part(source.train_images, source.train_labels, np.sort(order[:held_out])),
         test=part(source.test_images, source.test_labels, np.arange(len(source.test_labels))),
         streamed=streamed,
+        class_names=source.class_names,
+        sums=source.sums,
+        shared=source.shared,
     )
 
 

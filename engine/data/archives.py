@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -38,11 +38,13 @@ REMEDY = "Delete it and fetch it again."
 class Recipe:
     """How a data set is had: alternatives of files, of which one must be there whole, and what reads them.
 
-    `read` takes the paths of one alternative and returns the training and the test part.
+    `read` takes the paths of one alternative and returns the training and the test part. `class_names` are those that
+    its publishers use, empty where they are left to the archive.
     """
 
     alternatives: Alternatives
     read: Callable[[Sequence[Path]], tuple[Arrays, Arrays]]
+    class_names: tuple[str, ...] = ()
 
 
 def load(name: str, recipe: Recipe) -> Source:
@@ -53,7 +55,8 @@ def load(name: str, recipe: Recipe) -> Source:
         with cache.alone(folder):
             if not is_cached(folder):
                 _convert(name, recipe, paths, folder)
-    return cache.load(folder)
+    source = cache.load(folder)
+    return replace(source, class_names=recipe.class_names or source.class_names)
 
 
 def prepare(name: str, recipe: Recipe, say: Say = print) -> None:

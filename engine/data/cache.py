@@ -13,20 +13,21 @@ import socket
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 
 from engine.contract.errors import DiskError, UsageError
+from engine.contract.folders import CONVERSION
 from engine.contract.profile.catalogue import DataFacts
 from engine.data.pictures import BLOCK, BadPictures, Pictures
-from engine.data.source import Source
+from engine.data.source import Source, fingerprints, shared
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 SLACK = 64 << 20
@@ -84,11 +85,14 @@ def load(folder: Path) -> Source:
         np.array(test_labels),
         tuple(facts["mean"]),
         tuple(facts["std"]),
+        tuple(facts.get("class_names", ())),
+        tuple(facts.get("sha256", {}).get(part, "") for part in PARTS),
+        int(facts.get("shared", 0)),
     )
 
 
 def stamp(folder: Path) -> str:
-    """What `write` was given. Raises UsageError."""
+    """What `write` was given to keep as stamp. Raises UsageError."""
     return str(_open(folder)[0].get("stamp", ""))
 
 
@@ -142,9 +146,12 @@ def write(
     origin: Origin,
     *,
     say: Say = print,
-    stamp: str = "",
+    kept: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make the cache of arrays, which must fit `facts`; `stamp` is kept beside them. Raises UsageError, DiskError."""
+    """Make the cache of arrays, which must fit `facts`; what is to be `kept` beside them is: stamp, class_names.
+
+    Says how many test images are in train too. Raises UsageError, DiskError.
+    """
     room(folder, facts)
     for arrays, count in ((train, facts.pool), (test, facts.test)):
         _check_fit(arrays, count, facts, origin)
@@ -153,9 +160,22 @@ def write(
     try:
         hidden.mkdir(parents=True)
         levels = np.zeros((facts.channels, 256), dtype=np.int64)
-        sums = _save_parts(hidden, (*train, *test), levels, origin, say)
+        seen: dict[str, list[np.ndarray]] = {}
+        sums = _save_parts(hidden, (*train, *test), _Watched(levels, seen), origin, say)
         mean, std = _statistics(levels)
-        metadata = {**asdict(facts), "mean": mean, "std": std, "from": origin.name, "stamp": stamp, "sha256": sums}
+        both = shared(*(np.concatenate(seen[part]) for part in ("train_images", "test_images")))
+        if both:
+            say(f"{origin.name}: {both:,} of the {facts.test:,} test images are in train too, pixel for pixel")
+        metadata = {
+            **asdict(facts),
+            "mean": mean,
+            "std": std,
+            "from": origin.name,
+            "sha256": sums,
+            "shared": both,
+            "conversion": CONVERSION,
+            **(kept or {}),
+        }
         (hidden / "facts.json").write_text(json.dumps(metadata), encoding="utf-8")
         with suppress(FileNotFoundError):  # one that is damaged, or of other pictures
             folder.rename(replaced)
@@ -178,10 +198,25 @@ def _check_fit(arrays: Arrays, count: int, facts: DataFacts, origin: Origin) -> 
         raise UsageError(f"{origin.name}: {extent}; needed: 0 to {facts.classes - 1}")
 
 
+class _Watched(NamedTuple):
+    """What is seen of images on their way: counts (C,256) of the levels of those to train on; fingerprints by part."""
+
+    levels: np.ndarray
+    seen: dict[str, list[np.ndarray]]
+
+    def images(self, part: str, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The blocks of images of a part, which are counted in."""
+        for block in blocks:
+            self.seen.setdefault(part, []).append(fingerprints(block))
+            for channel, counts in enumerate(self.levels if part == "train_images" else ()):
+                counts += np.bincount(block[:, channel].ravel(), minlength=256)
+            yield block
+
+
 def _save_parts(
-    folder: Path, arrays: tuple[np.ndarray | Pictures, ...], levels: np.ndarray, origin: Origin, say: Say
+    folder: Path, arrays: tuple[np.ndarray | Pictures, ...], watched: _Watched, origin: Origin, say: Say
 ) -> dict[str, str]:
-    """Write PARTS and return their SHA-256; counts of the levels of training images are added to `levels` (C,256).
+    """Write PARTS and return their SHA-256.
 
     Raises UsageError that names the pictures, of all parts, that cannot be read.
     """
@@ -191,8 +226,8 @@ def _save_parts(
         blocks = _readable(_blocks(array), origin)
         if isinstance(array, Pictures) and len(array.names) >= SAY_FROM:
             blocks = _reported(blocks, len(array.names), say)
-        if part == "train_images":
-            blocks = _counted(blocks, levels)
+        if part.endswith("_images"):
+            blocks = watched.images(part, blocks)
         try:
             sums[part] = _save(folder / f"{part}.npy", array, blocks)
         except BadPictures as error:
@@ -288,14 +323,6 @@ def _reported(blocks: Iterator[np.ndarray], total: int, say: Say) -> Iterator[np
         before, done = done, done + len(block)
         if 10 * done // total > 10 * before // total:
             say(f"converted {done:,} of {total:,} images")
-
-
-def _counted(blocks: Iterator[np.ndarray], levels: np.ndarray) -> Iterator[np.ndarray]:
-    """The blocks; how often each channel has each of 256 levels is added to `levels` (C,256)."""
-    for block in blocks:
-        for channel, counts in enumerate(levels):
-            counts += np.bincount(block[:, channel].ravel(), minlength=256)
-        yield block
 
 
 def _statistics(levels: np.ndarray) -> tuple[list[float], list[float]]:

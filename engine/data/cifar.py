@@ -17,6 +17,8 @@ from engine.data.archives import Recipe, load, members
 from engine.data.cache import Arrays
 from engine.data.source import Source
 
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""Of CIFAR-10, as batches.meta names them."""
 _PIXELS = 3 * 32 * 32
 _TRAIN_10 = tuple(f"data_batch_{i}" for i in range(1, 6))
 
@@ -82,5 +84,7 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-CIFAR10 = Recipe(PUBLISHED["cifar10"], partial(read, train=_TRAIN_10, test=("test_batch",), label=0, key=b"labels"))
+CIFAR10 = Recipe(
+    PUBLISHED["cifar10"], partial(read, train=_TRAIN_10, test=("test_batch",), label=0, key=b"labels"), CLASSES
+)
 CIFAR100 = Recipe(PUBLISHED["cifar100"], partial(read, train=("train",), test=("test",), label=1, key=b"fine_labels"))

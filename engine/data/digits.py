@@ -7,7 +7,7 @@ import numpy as np
 from engine.contract.profile.catalogue import DATA_FACTS
 from engine.contract.profile.schema import Data
 from engine.data.shipped import table
-from engine.data.source import Source
+from engine.data.source import DIGITS, Source
 
 _SPLIT_SEED = 1797
 
@@ -25,5 +25,7 @@ def load(data: Data) -> Source:
     test, train = np.sort(order[:held]), np.sort(order[held:])
     pixels = images[train] / 255
     return Source(
-        images[train], labels[train], images[test], labels[test], (float(pixels.mean()),), (float(pixels.std()),)
+        *(images[train], labels[train], images[test], labels[test]),
+        *((float(pixels.mean()),), (float(pixels.std()),)),
+        class_names=DIGITS,
     )

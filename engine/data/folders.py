@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.contract.datasets import cache_folder, is_cached, not_prepared
+from engine.contract.datasets import cache_folder, is_prepared, not_prepared
 from engine.contract.errors import UsageError
 from engine.contract.folders import listing
 from engine.contract.profile.catalogue import DataFacts
@@ -30,7 +30,7 @@ def load(data: Data) -> Source:
             with cache.alone(folder):
                 if _is_stale(data, folder):
                     convert(data)
-    elif not is_cached(folder):
+    elif not is_prepared(data):
         raise not_prepared(data)
     return cache.load(folder)
 
@@ -61,7 +61,7 @@ def _is_stale(data: Data, folder: Path) -> bool:
 
     That of ImageNet, which takes long to list, is taken as it is.
     """
-    if not is_cached(folder):
+    if not is_prepared(data):
         return True
     path = Path(str(data.path))
     return data.name == "folder" and path.is_dir() and listing(path).stamp != cache.stamp(folder)
@@ -80,7 +80,7 @@ def convert(data: Data, say: Say = print) -> None:
         wanted,
         cache.Origin(str(root), REMEDY),
         say=say,
-        stamp=listed.stamp,
+        kept={"stamp": listed.stamp, "class_names": listed.classes},
     )
 
 

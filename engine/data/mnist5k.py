@@ -8,7 +8,7 @@ from engine.contract.datasets import check_here
 from engine.contract.profile.catalogue import DATA_FACTS
 from engine.contract.profile.schema import Data
 from engine.data.shipped import table
-from engine.data.source import Source
+from engine.data.source import DIGITS, Source
 
 _SPLIT_SEED = 5000
 
@@ -30,5 +30,7 @@ def load(data: Data) -> Source:
     train = np.setdiff1d(np.arange(len(labels)), test)
     pixels = images[train] / 255
     return Source(
-        images[train], labels[train], images[test], labels[test], (float(pixels.mean()),), (float(pixels.std()),)
+        *(images[train], labels[train], images[test], labels[test]),
+        *((float(pixels.mean()),), (float(pixels.std()),)),
+        class_names=DIGITS,
     )

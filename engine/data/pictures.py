@@ -10,11 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
-from engine.contract.folders import FORMATS, GREY
+from engine.contract.folders import FORMATS, GREY, has_no_colour, stored_as
 
 COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By the orientation of EXIF: what brings a picture upright."""
 BLOCK = 512
 """Images that are held in memory at once while a cache is written."""
 
@@ -67,18 +77,57 @@ class Pictures:
 
 
 def decode(data: bytes, channels: int, size: int) -> np.ndarray:
-    """A picture as (channels, size, size) uint8; a grey one in three channels is made of three equal ones."""
+    """A picture as (channels, size, size) uint8; a grey one in three channels is made of three equal ones.
+
+    It is turned as its EXIF says. Transparent pixels are seen before white, as far as they are transparent. Of 16 bits
+    a channel the upper 8 are kept.
+    """
     with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         if picture.mode not in (*GREY, *COLOUR):
-            raise ValueError(f"pixels of the kind {picture.mode}; needed are at most 8 bits a channel")
-        if channels == 1 and picture.mode not in GREY:
+            raise ValueError(f"pixels of the kind {picture.mode}; needed are at most 16 bits a channel")
+        if channels == 1 and not has_no_colour(picture):
             raise ValueError("a colour picture among grey ones")
-        converted = picture.convert("L" if channels == 1 else "RGB")
+        opaque = _before_white(picture)
+        turn = TURNS.get(_orientation(picture))
+        upright = opaque if turn is None else opaque.transpose(turn)
+        converted = upright.convert("L" if channels == 1 else "RGB")
     fitted = ImageOps.fit(converted, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(fitted).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def _before_white(picture: Image.Image) -> Image.Image:
+    """The picture without transparency, 8 bits a channel."""
+    deep = ";16" in stored_as(picture)
+    clear = picture.info.get("transparency")
+    if picture.mode.startswith("I"):
+        if picture.mode == "I" and picture.format not in ("PNG", "PPM"):
+            raise ValueError("pixels of the kind I; needed are at most 16 bits a channel")
+        values = np.asarray(picture)
+        high = (values >> 8).astype(np.uint8)
+        high[values == clear] = 255  # nothing is, where it is None
+        return Image.fromarray(high)
+    if picture.mode not in ("RGBA", "LA", "PA") and clear is None:
+        picture.load()
+        return picture
+    if deep and isinstance(clear, tuple):
+        picture.info["transparency"] = tuple(value >> 8 for value in clear)
+    white = Image.new("RGBA", picture.size, "white")
+    white.alpha_composite(picture.convert("RGBA"))
+    return white.convert("RGB")
+
+
+def _orientation(picture: Image.Image) -> int:
+    """What the EXIF of a loaded picture says, 1 to 8; 1, upright, where it has none or none that can be read.
+
+    A TIFF is turned by the library as it is loaded.
+    """
+    try:
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow raises many kinds for one meaning, and pixels do not depend on it
+        return 1
 
 
 def is_grey(data: bytes) -> bool:
     """Whether a picture has no colour."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-        return picture.mode in GREY
+        return has_no_colour(picture)

@@ -34,7 +34,7 @@ class OnHost:
         """As a tensor's."""
         return (len(self.places), *self.array.shape[1:])
 
-    def __getitem__(self, part: slice) -> OnHost:
+    def __getitem__(self, part: slice | np.ndarray) -> OnHost:
         return OnHost(self.array, self.places[part])
 
     def read(self, rows: np.ndarray, device: torch.device) -> Tensor:

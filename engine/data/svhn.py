@@ -11,7 +11,7 @@ from engine.contract.archives import PUBLISHED
 from engine.contract.profile.schema import Data
 from engine.data.archives import Recipe, load
 from engine.data.cache import Arrays
-from engine.data.source import Source
+from engine.data.source import DIGITS, Source
 
 
 def load_svhn(data: Data) -> Source:
@@ -38,4 +38,4 @@ def _matlab(path: Path) -> Arrays:
     return images, np.where(labels == 10, 0, labels)
 
 
-SVHN = Recipe(PUBLISHED["svhn"], read)
+SVHN = Recipe(PUBLISHED["svhn"], read, DIGITS)

@@ -22,10 +22,9 @@ from engine.attacks.tally import Tally
 from engine.contract.plan import Column, columns
 from engine.contract.profile.catalogue import CLEAN, ENSEMBLES, is_averaged, parts, plain
 from engine.contract.profile.schema import Evaluate
-from engine.contract.run.fingerprint import cell_settings
 from engine.contract.run.records import Part, Progress
 from engine.evaluation import checks
-from engine.evaluation.outcomes import Outcomes, load, outcomes_file, partial_file, save
+from engine.evaluation.outcomes import Outcomes, checksum, load, outcomes_file, partial_file, save
 from engine.evaluation.sharing import Reached, in_step, own_share, stoppable, united
 from engine.stage import Context, Event, Step
 
@@ -114,12 +113,15 @@ class CellRun:
             "eps": column.eps,
             "source": self.stage.source or "",
             "how": "fp32" if clean else self.tested.oracles(self._search(self.attacks[0])).searching.how,
+            "images": checksum(self.tested.examples.images, self.context.data),
             "warnings": warnings,
             "forwards": self._total if clean else 0,
         }
-        settings = cell_settings(self.context.profile, str(self.stage.id), self.tested.name, column)
+        settings = self.context.cell_settings(str(self.stage.id), self.tested.name, column)
         right = self.tested.examples.clean.right.copy()
-        return Outcomes.begin(self.tested.name, column.name, right, settings, facts)
+        outcomes = Outcomes.begin(self.tested.name, column.name, right, settings, facts)
+        outcomes.index = self.tested.examples.images.index.cpu().numpy()
+        return outcomes
 
     def _warnings(self) -> Generator[Event, None, list[str]]:
         """What a reader must know of this cell, whatever the attack comes to."""
@@ -127,6 +129,8 @@ class CellRun:
         notes = [ATTACKS[part].note(self.setting) for part in self.attacks]
         notes += tested.examined.warnings(attack)
         notes += checks.of_images(stage.limit, self._total)
+        notes += checks.of_classes(tested.examples.images.labels, self.setting.classes)
+        notes += self.context.doubts(tested.name)
         if attack == CLEAN:
             notes += checks.of_answers(tested.examples.clean.not_finite)
         if ensemble := ENSEMBLES.get(plain(attack)):

@@ -120,6 +120,12 @@ def of_images(asked: int | None, images: int) -> list[str]:
     return [f"{images} examples instead of {asked}: the data set has no more"]
 
 
+def of_classes(labels: Tensor, classes: int) -> list[str]:
+    """Whether there are examples of every class among those with `labels` (N,)."""
+    lacking = classes - len(labels.unique())
+    return [f"no image of {lacking:,} of the {classes:,} classes is among these {len(labels):,}"] if lacking else []
+
+
 def of_answers(not_finite: int) -> list[str]:
     """Whether answers of the network were no numbers."""
     return [f"{not_finite} answers of the network were not finite; they count as wrong"] if not_finite else []
@@ -207,14 +213,15 @@ def hopeless(setting: Setting, exact: Oracle, examples: Examples) -> Generator[N
     In such a ball an image of another class is allowed, so that a sound attack on a sound network breaks everything.
     Yields between any two steps.
     """
-    clean, count = examples.clean, min(LOOKED_AT, len(examples.images))
-    size = math.prod(examples.images.images.shape[1:])
+    clean, images = examples.clean, examples.images
+    rows = images.in_turn()[:LOOKED_AT]
+    size = math.prod(images.images.shape[1:])
     everything = Ball(setting.ball.norm, 1.0 if setting.ball.norm == "linf" else size**0.5)
     name = "apgd-ce" if setting.ball.norm == "linf" else f"apgd-ce{L2}"
     stage = structs.replace(setting.stage, apgd_steps=HOPELESS_STEPS, apgd_restarts=1)
     search = ATTACKS[name].search(replace(setting, ball=everything, stage=stage))
-    right = clean.right[:count]
-    few = replace(examples, images=examples.images.first(count), clean=Clean(right, clean.ranking[:count]))
+    right = clean.right[rows.cpu().numpy()]
+    few = replace(examples, images=images.at(rows), clean=Clean(right, clean.ranking[rows]))
     tally = Tally.before(right, search.attempts)
     for _ in LiveExamples(search, Oracles(exact, exact), few, tally).run():
         yield

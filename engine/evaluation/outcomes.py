@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zlib
@@ -19,6 +20,7 @@ from engine.contract.run.fingerprint import Settings
 from engine.contract.run.records import Cell, Counted
 from engine.contract.run.results import Paired, make_cell, paired
 from engine.contract.run.rundir import RunDir, write_atomically
+from engine.data import Images, Splits
 
 FACTS = tuple(name for name in Cell.__struct_fields__ if name not in Counted.__struct_fields__)
 """The fields of a cell that are written beside its outcomes; its count follows from these."""
@@ -30,13 +32,15 @@ class Outcomes:
 
     The count of `cell` is that of the examples that were right at first, until `record` makes it anew. `settings` is
     what it depends on, empty in a file of an earlier release; `tally` that of the attack in progress while the column
-    is not finished.
+    is not finished. `index` are the places (N,) of the examples in the test set; None in a file of an earlier release,
+    which took the first N.
     """
 
     right: np.ndarray
     cell: Cell
     settings: Settings
     tally: Tally | None = None
+    index: np.ndarray | None = None
 
     @classmethod
     def begin(
@@ -44,6 +48,11 @@ class Outcomes:
     ) -> Outcomes:
         """With what is known of a cell before its attacks, by the names in FACTS. Raises ValueError for no examples."""
         return cls(right, make_cell(model, attack, int(right.sum()), len(right), **facts), settings)
+
+    @property
+    def examples(self) -> np.ndarray:
+        """The places (N,) of the examples in the test set."""
+        return np.arange(len(self.right)) if self.index is None else self.index
 
     def record(self, notes: Sequence[str] = ()) -> Cell:
         """The record of the finished column, with what the other columns have to say about it."""
@@ -72,6 +81,8 @@ def save(path: Path, outcomes: Outcomes, labels: np.ndarray, *, finished: bool =
         "settings": np.array(json.dumps(outcomes.settings)),
         "column": np.array("" if finished else _unfinished(cell.model, cell.attack)),
     }
+    if outcomes.index is not None:
+        values["index"] = outcomes.index
     if tally is not None:
         values |= {"robust": tally.robust, "tried": tally.attempted, "fell": tally.broken, "counted": tally.counts}
         values["seconds"] = np.array(tally.seconds)
@@ -98,6 +109,7 @@ def load(path: Path, model: str, attack: str) -> Outcomes | None:
             settings, facts = json.loads(str(saved.get("settings", "{}"))), json.loads(str(saved["facts"]))
             outcomes = Outcomes.begin(model, attack, saved["right"], settings, {})
             known = {name: facts[name] for name in FACTS if name in facts}
+            outcomes.index = saved.get("index")
             outcomes.cell = msgspec.convert(msgspec.structs.asdict(outcomes.cell) | known, Cell)
             if "robust" in saved:
                 outcomes.tally = Tally(
@@ -110,6 +122,15 @@ def load(path: Path, model: str, attack: str) -> Outcomes | None:
             return outcomes
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error, msgspec.MsgspecError):
         return None  # RuntimeError: a zip file that claims to be encrypted, or compressed by a method that is none
+
+
+def checksum(images: Images, splits: Splits) -> str:
+    """What tells these test images from any others; empty where nothing is known of the test set."""
+    total, known = len(splits.test), splits.sums.get("test", "")
+    index = images.index.cpu().numpy()
+    if not known or np.array_equal(index, np.arange(total)):
+        return known
+    return hashlib.sha256(known.encode() + index.astype("<i8").tobytes()).hexdigest()[: len(known)]
 
 
 def _unfinished(model: str, attack: str) -> str:

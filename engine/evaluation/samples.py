@@ -36,7 +36,7 @@ INVERSION_STEPS = 10
 
 
 def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Generator[None, None, Record]:
-    """Write PNG files and samples.json for the first `stage.samples` test images; the record tells where.
+    """Write PNG files and samples.json for `stage.samples` test images of all classes; the record tells where.
 
     The network is the base of the latest game before this stage (else the first of the table), the attack the last
     one of the table. The perturbation is drawn PERTURBATION_GAIN times enlarged around grey. Hands over between steps
@@ -49,7 +49,7 @@ def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Genera
     assert stage.models is not None, "the profile was resolved"
     name = str(game.base) if game else stage.models[0]
     model = context.trained(name).requires_grad_(False).eval()
-    images = context.data.test.first(stage.samples)
+    images = context.data.test.subset(stage.samples)
     points = yield from _attacked(context, stage, model, images, compute)
     rows: list[dict[str, Any]] = []
     for batch in images.batches(stage.batch_size, compute):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from engine.contract.profile.catalogue import CLEAN
 from engine.contract.profile.schema import Evaluate
 from engine.contract.run.records import Cell, Record
 from engine.contract.run.results import Results, headline, table
+from engine.data import Images
 from engine.evaluation import checks
 from engine.evaluation.cell_run import CellRun, Tested, seed_draws
 from engine.evaluation.outcomes import Outcomes, compare, load, outcomes_file, partial_file, save
@@ -34,7 +36,7 @@ class Evaluation(StageRun):
     """
 
     def __init__(self, context: Context, stage: Evaluate) -> None:
-        self.images = context.data.test.first(stage.limit)
+        self.images = tested_images(context, stage)
         self.models = list(stage.models or [])
         self.columns = columns(context.profile, stage)
         super().__init__(context, str(stage.id), len(self.images) * len(self.models) * len(self.columns))
@@ -142,7 +144,8 @@ class Evaluation(StageRun):
         run, radius = self.context.run, (column.norm, column.eps)
         same = [(stage, c.name) for stage, c in self._direct_columns(name) if (c.norm, c.eps) == radius]
         outcomes = [load(outcomes_file(run, stage, name, attack), name, attack) for stage, attack in same]
-        return [each.right for each in outcomes if each and len(each.right) == len(self.images)]
+        index = self.images.index.cpu().numpy()
+        return [each.right for each in outcomes if each and np.array_equal(each.examples, index)]
 
     def _direct_columns(self, name: str) -> Iterator[tuple[str, Column]]:
         """The columns of gradient attacks on the network itself, with the stages that they belong to."""
@@ -169,3 +172,21 @@ class Evaluation(StageRun):
             differences=[*kept, *differences],
             headline=headline(cells, self.context.readings()),
         )
+
+
+def tested_images(context: Context, stage: Evaluate) -> Images:
+    """The test images of a stage; those of a stage that an earlier release began, which took the first ones."""
+    test = context.data.test
+    if stage.limit is None or not distributed.of_first(partial(_began_with_the_first, context, stage)):
+        return test.subset(stage.limit)
+    return test.first(stage.limit)
+
+
+def _began_with_the_first(context: Context, stage: Evaluate) -> bool:
+    run, name = context.run, str(stage.id)
+    for model, column in product(stage.models or (), columns(context.profile, stage)):
+        for path in (outcomes_file(run, name, model, column.name), partial_file(run, name)):
+            outcomes = load(path, model, column.name)
+            if outcomes and outcomes.index is None:
+                return True
+    return False

@@ -42,6 +42,7 @@ class GameRun(EpochStage):
         self.scaler = context.compute.scaler()
         own = distributed.share(context.data.train.index)
         self.bank = FeatureBank(own, stage.views, stage.bank) if stage.reuse_epochs > 1 else None
+        self.diagnosed = context.data.validation.subset(DIAGNOSED)
         self.held_out = FeatureBank(self._measured(context.data.validation.index), 1, stage.bank)
         self.drawn = -1  # the draw of the adversary whose features the bank holds
         self.readings: dict[str, float] = {}
@@ -61,7 +62,7 @@ class GameRun(EpochStage):
     def _measured(self, index: Tensor) -> Tensor:
         """Of the held-out images `index` (M,) those that this rank sees: its share, and all of the diagnosis."""
         rows = torch.arange(len(index), device=index.device)
-        return index[(rows < DIAGNOSED) | (rows % distributed.world() == distributed.rank())]
+        return index[torch.isin(index, self.diagnosed.index) | (rows % distributed.world() == distributed.rank())]
 
     def drawing(self, epoch: int) -> int:
         """The epoch whose augmentation and starts of the adversary are used in `epoch`: with a bank, one before it."""
@@ -193,7 +194,7 @@ class GameRun(EpochStage):
         """How near the game is to its saddle point, on held-out images."""
         stage, play = self.stage, saddle.Play(self.model.head, self.h, self.g)
         parts = []
-        for batch in self.context.data.validation.first(DIAGNOSED).batches(MEASURED, self.context.compute):
+        for batch in self.diagnosed.batches(MEASURED, self.context.compute):
             F_nat, F_adv = self._held_out_features(batch)
             parts.append(saddle.HeldOut(F_nat, F_adv - F_nat, batch.y))
         held_out = saddle.HeldOut(*map(torch.cat, zip(*parts, strict=True)))

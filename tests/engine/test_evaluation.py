@@ -76,13 +76,13 @@ def test_cells_count_what_the_outcomes_say(context: Context) -> None:
     for (model, attack), cell in cells.items():
         with np.load(outcomes_file(context.run, "evaluate", model, attack), allow_pickle=False) as saved:
             right = saved["right"]
-            assert saved["labels"].tolist() == context.data.test.labels[:120].tolist()
+            assert saved["labels"].tolist() == context.data.test.subset(120).labels.tolist()
         assert (cell.correct, cell.total) == (right.sum(), 120)
         assert cell.accuracy == pytest.approx(100 * right.mean())
         assert cell.low <= cell.accuracy <= cell.high
         assert cell.warnings == []
     model = context.trained("train").eval()
-    batch = next(context.data.test.first(120).batches(120, context.compute))
+    batch = next(context.data.test.subset(120).batches(120, context.compute))
     with torch.no_grad():
         clean = (model(batch.x).argmax(1) == batch.y).numpy()
     assert cells["train", "clean"].correct == clean.sum()
@@ -216,7 +216,7 @@ def test_a_network_of_nan_is_refused(context: Context) -> None:
         cells_of(context)
 
 
-def test_samples_are_pictures_of_the_first_test_images(context: Context) -> None:
+def test_samples_are_pictures_of_test_images_of_all_classes(context: Context) -> None:
     import json
 
     from PIL import Image
@@ -226,10 +226,12 @@ def test_samples_are_pictures_of_the_first_test_images(context: Context) -> None
     assert sheet["model"] == "train"
     assert sheet["attack"] == "pgd-l2"
     assert len(sheet["samples"]) == 8
+    shown = context.data.test.subset(8)
+    assert len(shown.labels.unique()) == 8
     for i, row in enumerate(sheet["samples"]):
-        assert row["label"] == int(context.data.test.labels[i])
+        assert (row["label"], row["index"]) == (int(shown.labels[i]), int(shown.index[i]))
         with Image.open(context.run.samples / row["files"]["clean"]) as picture:
-            assert np.array_equal(np.asarray(picture), context.data.test.images[i, 0].numpy())
+            assert np.array_equal(np.asarray(picture), shown.images[i, 0].numpy())
 
 
 def test_a_stop_within_the_samples_is_obeyed_and_made_good(context: Context) -> None:
@@ -511,7 +513,7 @@ def test_a_compiled_search_finds_the_same(context: Context) -> None:
 
 FACTS = (
     '{"seconds":1.5,"gradient_steps":30,"forwards":7,"norm":"linf","eps":0.1,"source":"other","how":"bf16",'
-    '"parts":[{"attack":"fgsm","correct":3,"gradient_steps":4,"forwards":5,"seconds":0.5}],"warnings":["weak"]}'
+    '"images":"1b2c","parts":[{"attack":"fgsm","correct":3,"gradient_steps":4,"forwards":5,"seconds":0.5}],"warnings":["weak"]}'
 )
 
 

@@ -262,7 +262,7 @@ class HubImage:
 
 
 class ClassLabel:
-    num_classes = 3
+    names = ("stop", "go", "turn")
 
 
 def picture(shape: tuple[int, ...] = (9, 12)) -> bytes:
@@ -282,10 +282,10 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Part]:
     library = ModuleType("datasets")
     library.__spec__ = type(sys.__spec__)("datasets", None)
 
-    def load_dataset(name: str) -> dict[str, Part]:
+    def load_dataset(name: str, config: str | None) -> dict[str, Part]:
         return parts
 
-    def load_dataset_builder(name: str) -> SimpleNamespace:
+    def load_dataset_builder(name: str, config: str | None) -> SimpleNamespace:
         if name != "lab/signs":
             raise FileNotFoundError(f"no {name}\non the hub")
         splits = {part: SimpleNamespace(num_examples=len(rows)) for part, rows in parts.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -11,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -22,6 +25,9 @@ from cafe_tui.launch import local
 from engine import __main__ as engine
 from engine import process
 from engine.checkpoints import own as checkpoints
+from engine.contract.folders import counted
+from engine.contract.profile import files as profiles
+from engine.contract.run import rundir
 from engine.contract.run.rundir import RunDir
 from engine.contract.weights import read_facts
 from engine.models import build
@@ -209,3 +215,62 @@ def test_outcomes_are_the_same_in_one_process_and_in_two(folder: Path, here: Her
             kill(each)
     for other in found:
         assert [cell["correct"] for cell in other] == [cell["correct"] for cell in alone]
+
+
+# --- a network that was trained on pictures of a folder --------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkpoint of a run on a folder of 9x9 pictures of three classes, each of one brightness."""
+    monkeypatch.setenv("CAFE_DATA", str(folder / "cache"))
+    counted.cache_clear()
+    for part, count in (("train", 20), ("test", 4)):
+        for level, name in enumerate(("cat", "dog", "eel")):
+            (folder / "pets" / part / name).mkdir(parents=True)
+            for i in range(count):
+                shade = np.full((9, 9, 3), 20 + 100 * level + i + 30 * (part == "test"), np.uint8)
+                Image.fromarray(shade).save(folder / "pets" / part / name / f"{i}.png")
+    profile = profiles.from_tables(
+        {
+            "name": "pets",
+            "data": {"name": "folder", "path": str(folder / "pets"), "size": 9},
+            "threat": {"eps": 0.02, "eps_l2": 0.4},
+            "compute": {"threads": 1, "device": "cpu"},
+            "stage": [{"kind": "train", "defence": "standard", "epochs": 3, "batch_size": 8, "select": "last"}],
+        }
+    )
+    run = rundir.create(folder / "trained", "pets", profiles.dumps(profile))
+    assert process.run(run) == 0
+    return run.checkpoints / "train.safetensors"
+
+
+def test_a_checkpoint_of_a_folder_needs_no_option(trained: Path, here: Here, folder: Path) -> None:
+    wanted = ("--attacks", "clean,fgsm-l2", "--set", "compute.threads=1", "--json")
+    clean, l2 = cells(here("attack", str(trained), *wanted))
+    assert (clean["total"], l2["eps"]) == (12, 0.4)
+    assert clean["warnings"] == []
+    (folder / "pets").rename(folder / "moved")
+    again, _ = cells(here("attack", str(trained), *wanted))
+    assert (again["correct"], again["images"]) == (clean["correct"], clean["images"]), "from the arrays of the run"
+
+
+def test_classes_of_other_names_are_told_and_more_of_them_refused(trained: Path, here: Here, folder: Path) -> None:
+    wanted = ("--attacks", "clean", "--set", "compute.threads=1")
+    before = cells(here("attack", str(trained), *wanted, "--json"))[0]
+    for part in ("train", "test"):
+        (folder / "pets" / part / "cat").rename(folder / "pets" / part / "zebra")
+    counted.cache_clear()
+    after = cells(here("attack", str(trained), *wanted, "--json"))[0]
+    assert after["images"] != before["images"]
+    assert "class 0 was cat and is dog" in " ".join(after["warnings"])  # type: ignore[arg-type]
+    sides = sorted(path.name for path in (folder / "runs").iterdir() if path.name[0] != ".")
+    answer = here("compare", *sides)
+    assert answer.returncode == 2
+    assert "different images" in answer.stderr
+    for part in ("train", "test"):
+        shutil.copytree(folder / "pets" / part / "dog", folder / "pets" / part / "fox")
+    counted.cache_clear()
+    answer = here("attack", str(trained), *wanted)
+    assert answer.returncode == 2
+    assert "trained on images of 3 classes" in answer.stderr

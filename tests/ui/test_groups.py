@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cafe_tui.results.grids import table_grid
-from cafe_tui.results.groups import seed_groups
+from cafe_tui.results.groups import Compared, seed_groups
 from tests.ui.compared import compared, texts
 
 
@@ -59,3 +59,15 @@ def test_a_mean_of_fewer_runs_than_its_group_says_of_how_many() -> None:
     assert texts(table_grid(runs))[-1][2:] == ["97.8 ± 0.0", "67.7 ± 1.4 (n=2)"]
     single = [runs[0], compared("aaa1", 1, {("train", "clean"): 440})]
     assert texts(table_grid(single))[-1][3] == "66.7 (n=1)"
+
+
+def test_runs_on_other_test_images_are_another_group() -> None:
+    def on(images: str, end: str, seed: int) -> Compared:
+        run = compared(end, seed, {("train", "pgd"): 300})
+        run.table.cells["train", "pgd"].images = images
+        return run
+
+    runs = [on("a", "r1", 0), on("b", "r2", 0), on("a", "r3", 1), on("", "r4", 2), on("b", "r5", 1)]
+    groups = seed_groups(runs)
+    assert [[run.name for run in group.runs] for group in groups] == [["r1", "r3", "r4"], ["r2", "r5"]]
+    assert [group.name for group in groups] == ["quickstart", "quickstart (other test images)"]

@@ -406,7 +406,7 @@ DATA_SETS: dict[str, DataSet] = {
     ),
 }
 HUB = DataSet(
-    "a set of the Hugging Face hub with one column of pictures and one of classes, and `size`",
+    "a set of the Hugging Face hub: `size`, and `config`, `image`, `label`, `test` where it leaves a choice",
     "`pip install 'cafe-tui[hf]'`, `cafe data prepare hf:NAME --size 32`; runs do not need the library",
     None,
     "engine.data.hub:load",

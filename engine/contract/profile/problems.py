@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from engine.contract.datasets import COUNTED
+from engine.contract.datasets import CHOICE, COUNTED
 
 _DEPENDS_ON = {
     "threat.eps": ("threat.norm",),
     "threat.eps_l2": ("threat.norm",),
     "model.name": ("data.name",),
-    **{f"data.{key}": ("data.name",) for key in ("path", "size", "flip", *COUNTED)},
+    **{f"data.{key}": ("data.name",) for key in ("path", "size", "flip", *CHOICE, *COUNTED)},
     "gamma": ("threat.norm", "threat.eps"),
     "resolution": ("data.name", "data.size", "model.name"),
 }

@@ -154,6 +154,14 @@ class Data(_Section, dict=True):
         Side | None,
         doc("of folder, imagenet and hf: side of the images in pixels, to which the shorter side is brought"),
     ] = None
+    config: Annotated[str | None, doc("of hf: the configuration, where the set has several")] = None
+    image: Annotated[str | None, doc("of hf: the column of pictures, where there are several")] = None
+    label: Annotated[
+        str | None, doc("of hf: the column of classes, where there are several; classes, whole numbers or words")
+    ] = None
+    test: Annotated[
+        str | None, doc("of hf: the part to test on; default the first with labels of test, validation, valid, val")
+    ] = None
     flip: Annotated[
         bool | None,
         doc("mirror half of the training images; default where that is known to keep the class, never for digits"),
@@ -417,7 +425,9 @@ class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
     compile: Annotated[bool, doc("search with the network compiled by torch, as CUDA graphs on a GPU")] = False
     checks: Annotated[bool, doc("look for signs that the numbers cannot be trusted, such as masked gradients")] = True
     batch_size: Annotated[Count, doc("compute shape: examples attacked at once, always so many")] = 128
-    limit: Annotated[Count | None, doc("only the first so many test images; default all")] = None
+    limit: Annotated[
+        Count | None, doc("only so many test images, of all classes in turn and always the same; default all")
+    ] = None
     samples: Annotated[Annotated[int, Meta(ge=0)], doc("test images to keep as pictures")] = 8
 
 

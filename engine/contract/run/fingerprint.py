@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -21,6 +22,9 @@ _FREE = {
 _OTHERS = ("start", "helper", "base", "game", "source")
 """Keys that name an earlier stage."""
 
+IMAGES = "checksum of the "
+"""How the keys begin that tell the images of a run, which are no keys of its profile."""
+
 Settings = dict[str, Any]
 """Values as in a file, by key path such as stage.train.lr."""
 
@@ -33,6 +37,11 @@ def settings(profile: Profile, stage_id: str) -> Settings:
 def cell_settings(profile: Profile, stage_id: str, model: str, column: Column) -> Settings:
     """Those of one cell of a table."""
     return _settings(profile, [stage_id, model]) | {f"the radius of {column.name}": column.eps}
+
+
+def image_settings(sums: Mapping[str, str]) -> Settings:
+    """The images of a run, from their checksums by part."""
+    return {f"{IMAGES}{part} images": value for part, value in sums.items()}
 
 
 def _settings(profile: Profile, wanted: list[str]) -> Settings:

@@ -83,6 +83,8 @@ class Cell(Counted, tag="cell"):
 
     `gradient_steps` counts gradients of single examples, `forwards` answers to single examples without a gradient.
     `source` is the network that the attack was crafted on, if another; `how` says number format and speed levers.
+    `images` is a checksum of the examples, their labels and their order: only cells that agree in it are about the
+    same ones. Cells of earlier releases have none.
     """
 
     seconds: float = 0.0
@@ -92,6 +94,7 @@ class Cell(Counted, tag="cell"):
     eps: float = 0.0
     source: str = ""
     how: str = ""
+    images: str = ""
     parts: list[Part] = []
     warnings: list[str] = []
 
