@@ -25,6 +25,7 @@ from engine.contract.profile.schema import Evaluate
 from engine.contract.run.fingerprint import cell_settings
 from engine.contract.run.records import Part, Progress
 from engine.evaluation import checks
+from engine.evaluation.examining import Examined, asks_gradients
 from engine.evaluation.outcomes import Outcomes, load, outcomes_file, partial_file, save
 from engine.evaluation.sharing import Reached, in_step, own_share, stoppable, united
 from engine.stage import Context, Event, Step
@@ -46,8 +47,14 @@ class Tested:
     fast: Oracle
     precise: Oracle
     examples: Examples
-    examined: checks.Examined
+    examined: Examined
+    no_gradient: str
+    """Why no attack that asks for gradients can be made; empty if all can."""
     transfer: bool
+
+    def cannot(self, attack: str) -> bool:
+        """Whether an attack cannot be made on this network."""
+        return bool(self.no_gradient) and asks_gradients(attack)
 
     def oracles(self, search: Search) -> Oracles:
         """The networks that an attack asks."""
@@ -113,7 +120,7 @@ class CellRun:
             "norm": column.norm,
             "eps": column.eps,
             "source": self.stage.source or "",
-            "how": "fp32" if clean else self.tested.oracles(self._search(self.attacks[0])).searching.how,
+            "how": self.tested.exact.how if clean else self.tested.oracles(self._search(self.attacks[0])).searching.how,
             "warnings": warnings,
             "forwards": self._total if clean else 0,
         }
@@ -127,11 +134,14 @@ class CellRun:
         notes = [ATTACKS[part].note(self.setting) for part in self.attacks]
         notes += tested.examined.warnings(attack)
         notes += checks.of_images(stage.limit, self._total)
+        notes += checks.of_small_images(attack, int(tested.examples.images.images.shape[-1]))
+        if tested.no_gradient:
+            notes.append(f"{tested.no_gradient}: no attack that needs one was made")
         if attack == CLEAN:
             notes += checks.of_answers(tested.examples.clean.not_finite)
         if ensemble := ENSEMBLES.get(plain(attack)):
             notes += checks.of_budgets(self.setting, ensemble.standard)
-        if stage.checks and not tested.transfer and self._first_of_its_norm():
+        if stage.checks and not tested.transfer and not tested.no_gradient and self._first_of_its_norm():
             check = checks.hopeless(self.setting, tested.exact, tested.examples)
             notes.append((yield from stoppable(check, self.step(0.0))))
         return list(dict.fromkeys(note for note in notes if note))
