@@ -191,7 +191,7 @@ class CellRun:
                 seconds=tally.seconds,
             )
         )
-        cell.warnings = list(dict.fromkeys([*cell.warnings, *checks.of_search(tally)]))
+        cell.warnings = list(dict.fromkeys([*cell.warnings, *checks.of_search(tally, self.column.attack)]))
         if len(self.attacks) > 1:
             yield self._progress(outcomes, place, Reached(self._total, robust, 1.0))
 

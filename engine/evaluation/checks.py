@@ -136,15 +136,15 @@ def of_budgets(setting: Setting, standard: Mapping[str, int]) -> list[str]:
     return [f"not the standard AutoAttack: {budgets}"] if changed else []
 
 
-def of_search(tally: Tally) -> list[str]:
-    """What the search itself noticed."""
+def of_search(tally: Tally, attack: str) -> list[str]:
+    """What the search of an attack, by the name of its column, noticed itself."""
     notes = of_answers(tally.count("not_finite"))
     if outside := tally.count("outside"):
         notes.append(f"{outside} points left the ball or the box and were not counted")
     if mute := tally.count("mute"):
         notes.append(
             f"the first gradient was zero or not finite in {mute} of {tally.attempts} attempts: "
-            "gradients may be masked, look at square"
+            f"gradients may be masked, look at square{attack.removeprefix(plain(attack))}"
         )
     return notes
 
@@ -161,7 +161,7 @@ def of_parts(done: Sequence[Part], examples: int) -> list[str]:
         if not ROWS[plain(part.attack)].gradients:
             more = before.correct - part.correct
             if no_accident(more, examples):
-                notes.append(_masked(plain(part.attack), more, examples, "the gradient parts had left"))
+                notes.append(_masked(part.attack, more, examples, "the gradient parts had left"))
     return notes
 
 
@@ -178,21 +178,21 @@ def of_table(right: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     notes: dict[str, list[str]] = {}
     for suffix in ("", L2):
         columns = {plain(name): values for name, values in right.items() if name.endswith(L2) == bool(suffix)}
-        if note := _pgd_against_fgsm(columns):
+        if note := _pgd_against_fgsm(columns, suffix):
             notes.setdefault(f"pgd{suffix}", []).append(note)
-        for name, note in [*_without_gradients(columns), *_ensembles_beaten(columns)]:
+        for name, note in [*_without_gradients(columns), *_ensembles_beaten(columns, suffix)]:
             notes.setdefault(f"{name}{suffix}", []).append(note)
     return notes
 
 
-def _pgd_against_fgsm(columns: Mapping[str, np.ndarray]) -> str:
+def _pgd_against_fgsm(columns: Mapping[str, np.ndarray], suffix: str) -> str:
     if "fgsm" not in columns or "pgd" not in columns:
         return ""
     pgd, fgsm = columns["pgd"], columns["fgsm"]
     if not no_accident(int(pgd.sum()) - int(fgsm.sum()), len(pgd)):
         return ""
     return (
-        f"weaker than fgsm ({100.0 * float(pgd.mean()):.1f} against {100.0 * float(fgsm.mean()):.1f}): "
+        f"weaker than fgsm{suffix} ({100.0 * float(pgd.mean()):.1f} against {100.0 * float(fgsm.mean()):.1f}): "
         "more steps should find more; look for masked gradients"
     )
 
@@ -209,7 +209,7 @@ def _without_gradients(columns: Mapping[str, np.ndarray]) -> Iterator[tuple[str,
             yield name, f"breaks {points:.1f} points that no gradient attack did: gradients may be masked"
 
 
-def _ensembles_beaten(columns: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str]]:
+def _ensembles_beaten(columns: Mapping[str, np.ndarray], suffix: str) -> Iterator[tuple[str, str]]:
     """Ensembles of gradient attacks alone, such as `rand`, that left what an attack without gradients breaks."""
     blind = [name for name in columns if name in ATTACKS and not ATTACKS[name].uses_gradients]
     for name in columns:
@@ -218,7 +218,7 @@ def _ensembles_beaten(columns: Mapping[str, np.ndarray]) -> Iterator[tuple[str, 
         for other in blind:
             more = int((columns[name] & ~columns[other]).sum())
             if no_accident(more, len(columns[name])):
-                yield name, _masked(other, more, len(columns[name]), "this attack had left")
+                yield name, _masked(other + suffix, more, len(columns[name]), "this attack had left")
 
 
 def of_transfer(crafted: np.ndarray, direct: Sequence[np.ndarray], source: str) -> list[str]:

@@ -41,7 +41,7 @@ class Examined:
             if is_averaged(attack):
                 consequence = "so is this number, which another batch size, stop or count of processes changes"
             else:
-                consequence = "use the attack `rand`"
+                consequence = f"use the attack `rand{attack.removeprefix(plain(attack))}`"
             notes.append(f"{random}: {consequence}")
         if self.training:
             notes.append("parts of the network stay in train mode: BatchNorm and dropout make attacks look weak")
