@@ -140,6 +140,8 @@ def share_done(progress: Progress) -> float:
 
 def means_of(table: Table) -> str:
     """How the attacks of a table searched, in a sentence; empty where no engine told."""
+    from engine.contract.run.records import OWN_FORMAT  # where there is a table, it has been read with this
+
     hows: dict[str, dict[str, None]] = {}
     for cell in table.cells.values():
         if cell.how and cell.attack != "clean":
@@ -147,7 +149,10 @@ def means_of(table: Table) -> str:
     sources = dict.fromkeys(cell.source for cell in table.cells.values() if cell.source)
     crafted = f"crafted on {', '.join(sources)}; " if sources else ""
     ways = hows if len(hows) < 2 else (f"{how} ({', '.join(attacks)})" for how, attacks in hows.items())
-    return printable(f"{crafted}searched in {'; '.join(ways)}; every break confirmed in fp32") if hows else ""
+    own = any(how.startswith(OWN_FORMAT) for how in hows)
+    searched = "" if own else "searched in "
+    confirmed = "by the network as it is" if own else "in fp32"
+    return printable(f"{crafted}{searched}{'; '.join(ways)}; every break confirmed {confirmed}") if hows else ""
 
 
 def waterfall(total: int, clean: int | None, parts: Sequence[Part], running: str = "", share: float = 0.0) -> str:

@@ -27,8 +27,9 @@ from engine.contract.profile.checking import describe
 
 HEADER = """# Profile keys
 
-Made from `engine/contract/schema.py` by `make schema`. Every key may be given in a profile, in the `[set]` table of a
-profile that inherits, or on the command line as `--set KEY=VALUE`. `cafe profile NAME` shows all, with their values.
+Made from `engine/contract/profile/schema.py` by `make schema`. Every key may be given in a profile, in the `[set]`
+table of a profile that inherits, or on the command line as `--set KEY=VALUE`. `cafe profile NAME` shows all, with their
+values. What the presets hold, and where `paper-code` differs from the published code, is [below](#presets).
 
 A table `[sweep]` makes a profile stand for several runs. Its keys are key paths, each with a list of values, and every
 combination of them is a run. Tables `[[sweep.case]]` hold values that go together; every combination is run in every
@@ -48,6 +49,50 @@ seed = [0, 1, 2]
 "threat.eps" = 0.2
 ```
 """
+PRESETS = """## Presets
+
+| | `standard` | `paper-code` | `paper` |
+|:--|:--|:--|:--|
+| from | us | the published code, read at its newest version | the same, with what the text of the paper is quoted with |
+| eps of CIFAR-10, CIFAR-100, SVHN | 8/255 | 0.03 | 8/255 |
+| step of PGD-10 in training | 2.3/10 eps = .0072 | 2.3/10 eps = .0069 | 2.3/10 eps = .0072 |
+| adversarial training: epochs, rate | 30, 0.1 | 30, 0.1 | 120, 0.1 |
+| a defence, with and without CAFE: epochs, rate | 4, .001 | 4, .001 | 120, 0.1 |
+| momentum of SGD | 0.9 | 0.9 to 0.8 and back against the rate | as `paper-code` |
+| augmentation | SVHN is not mirrored; the border is black | SVHN is mirrored; the border has the mean colour | as `paper-code` |
+| dropout of wide networks | 0 | 0.3 | 0.3 |
+| game: features of one draw | used in 5 epochs | drawn anew in each epoch | as `paper-code` |
+| game: AMSGrad | on | off for Tiny-ImageNet and ImageNet | as `paper-code` |
+| game: statistics of h | of g(Z) | of g(Z) and Z | as `paper-code` |
+| inoculation: Z | in eval mode | in train mode | as `paper-code` |
+| inoculation under awp and help | Z and inversion at the weights | at the perturbed weights | as `paper-code` |
+| CW | from the clean image | from a random point | as `paper-code` |
+| "AP" and "DLR" | APGD of 100 steps, one start | 30 steps; one start, and two for DLR | as `paper-code` |
+| "AA" | AutoAttack in full, `aa` | APGD-CE and APGD-DLR, `aa-paper` | as `paper-code` |
+
+Tiny-ImageNet has 4/255 and ImageNet 2/255 in all three, with the epochs and rates of the code.
+
+`paper` is second-hand. Its eps, step, rate and 120 epochs are what a reader quotes from the paper in a question at the
+repository of the code (ByungKwanLee/Causal-Adversarial-Instruments, issue 1) where the code has other defaults; which
+stages the 120 epochs are for is our reading. The profiles of `profiles/paper` have `preset = "paper-code"`.
+
+Where `paper-code` still differs from the published code, and why:
+
+| published code | here | why |
+|:--|:--|:--|
+| the best checkpoint is chosen on the test images | on held-out training images | a number would be selected on what it measures; `data.validation` says how many |
+| the first step has a rate of 0 | every step has a rate above 0 | that step is wasted |
+| a partial last batch is dropped | it is used, but for a single image | every image counts |
+| networks and attacks compute in fp16 | in `compute.precision`, attack arithmetic always in fp32 | points on the grid of fp16 leave the ball |
+| each GPU sees every image | images are shared among devices | `batch_size` would depend on the number of devices |
+| KL from probabilities | from log-softmax | no 0/0 |
+| h and g: He initialisation reaches the linear layer alone | it reaches all layers | the code means to, but its loop does not enter the blocks |
+| CW masks the true class by 0 and stops at a margin of 0 | by -inf, and an example ends where it is broken | wrong where all other logits are negative |
+| APGD counts the first step as an increase | it is compared with the start | see `engine/attacks/apgd.py` |
+| the mixed adversary reads a game, and judges a training, with one step | with PGD | one step sees no gradient masking |
+| ImageNet is cropped at random and resized | shifted by up to an eighth, at a rising `resolution` | images are kept at one size |
+| clean and adversarial features of an inoculation come from the passes of the loss | they have passes of their own | the passes are made twice; BatchNorm statistics see them twice |
+"""  # noqa: E501
 SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("(top)", schema.Profile),
     ("[data]", schema.Data),
@@ -70,6 +115,7 @@ def reference() -> str:
         parts += ["| key | allowed | default | meaning |", "|:--|:--|:--|:--|"]
         parts += [_row(field) for field in info.fields if not _is_section(field.type)]
         parts.append("")
+    parts.append(PRESETS)
     return "\n".join(parts)
 
 
@@ -111,14 +157,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _attacks() -> str:
     defaults = schema.Evaluate()
-    rows = [
-        (_both(name), attack.about, ", ".join(f"`{key}` = {getattr(defaults, key)}" for key in attack.keys))
-        for name, attack in ATTACKS.items()
-    ]
+    rows = [(_both(name), attack.about, _budget(defaults, attack.keys)) for name, attack in ATTACKS.items()]
     for name, ensemble in ENSEMBLES.items():
         budget = f"those of its parts, `eot` = {defaults.eot}" if ensemble.averaged else "those of its parts"
         rows.append((_both(name), f"{ensemble.about}: {', '.join(ensemble.parts)} in turn on what is left", budget))
     return table(("attack", "what it is", "budget by default"), rows)
+
+
+def _budget(defaults: schema.Evaluate, keys: Sequence[str]) -> str:
+    """Keys with their values; those that follow others are left out."""
+    values = ((key, getattr(defaults, key)) for key in keys)
+    shown = ((key, str(value).lower() if isinstance(value, bool) else value) for key, value in values)
+    return ", ".join(f"`{key}` = {value}" for key, value in shown if value is not None)
 
 
 def _both(name: str) -> str:

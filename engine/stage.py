@@ -311,7 +311,9 @@ class EpochStage(StageRun):
             for rows, batch in zip(global_batches, shares, strict=True):
                 self.global_batch = len(rows)
                 if self.context.profile.data.augment:
-                    batch = augment(batch, flip=data.facts.flip, seed=seed, epoch=self.drawing(epoch))
+                    border = data.mean if self.context.profile.data.border == "mean" else None
+                    flip, drawing = data.facts.flip, self.drawing(epoch)
+                    batch = augment(batch, flip=flip, seed=seed, epoch=drawing, border=border)
                 logging = (self.done % self.steps_per_epoch + 1) % self.log_every == 0
                 # dropout draws from torch's generator, anew in every step and on every rank
                 torch.manual_seed(seed + self.done + DROPOUT_STRIDE * distributed.rank())

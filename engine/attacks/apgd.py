@@ -157,7 +157,8 @@ def apgd_ce(s: Setting) -> Search:
 
 def apgd_dlr(s: Setting) -> Search:
     """Up the difference of logits ratio."""
-    return Apgd(s.ball, s.seed, s.stage.apgd_steps, s.stage.apgd_restarts, s.stops, loss=dlr)
+    restarts = s.stage.apgd_dlr_restarts or s.stage.apgd_restarts
+    return Apgd(s.ball, s.seed, s.stage.apgd_steps, restarts, s.stops, loss=dlr)
 
 
 def apgd_t(s: Setting) -> Search:

@@ -16,12 +16,24 @@ import torch
 from torch import Tensor, nn
 
 from engine.attacks.balls import Ball
+from engine.contract.errors import UsageError
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images (N,C,H,W) to what is to be maximised (N,), and the logits (N,K) it was computed from."""
 
 FP16_SCALE = 1024.0
 """Multiplies the objective before differentiating: in fp16 small gradients would vanish; direction is unchanged."""
+
+
+class NoGradient(UsageError):
+    """A network whose answer has no gradient with respect to its images."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the network's answer has no gradient with respect to the image",
+            "Its forward uses torch.no_grad, detach, argmax or numpy, or rounds to integers; the attacks `clean` and "
+            "`square` need no gradient.",
+        )
 
 
 @contextmanager
@@ -49,11 +61,15 @@ class Slope(NamedTuple):
 
 
 def input_gradient(objective: Objective, x: Tensor) -> Slope:
-    """The objective at x and its gradient with respect to the images alone."""
+    """The objective at x and its gradient with respect to the images alone. Raises NoGradient where there is none."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         value, logits = objective(x)
-        (gradient,) = torch.autograd.grad(value, x, torch.full_like(value, FP16_SCALE))
+        if not value.requires_grad:
+            raise NoGradient
+        (gradient,) = torch.autograd.grad(value, x, torch.full_like(value, FP16_SCALE), allow_unused=True)
+    if gradient is None:
+        raise NoGradient
     return Slope(gradient, value.detach(), logits.detach())
 
 

@@ -10,12 +10,16 @@ from typing import cast
 import torch
 from msgspec import structs
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from engine.attacks.loop import Slope, input_gradient
 from engine.contract.profile.schema import Evaluate
+from engine.contract.run.records import OWN_FORMAT
 from engine.data import Batch
 from engine.device import FORMATS, Compute, emulates, has
 from engine.models.folding import folded
+
+OTHER_FORMATS = {"float64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 LogitLoss = Callable[[Tensor], Tensor]
 """Logits (N,K) to what is to be maximised (N,)."""
@@ -32,16 +36,26 @@ class Effort:
 class Oracle:
     """A network in eval mode with frozen weights, and how to ask it; `how` describes that in words.
 
-    `live` is how many rows of the next questions are examples (the others fill up the compute shape); `effort` counts
-    those. With `repeats` above 1 an answer is the mean of so many, for networks whose answers are random.
+    `own_format` is the number format in which the network computes whatever is asked for, empty for fp32. `live` is
+    how many rows of the next questions are examples (the others fill up the compute shape); `effort` counts those. With
+    `repeats` above 1 an answer is the mean of so many, for networks whose answers are random.
     """
 
     def __init__(
-        self, network: Callable[[Tensor], Tensor], compute: Compute, *, how: str = "", repeats: int = 1
+        self,
+        network: Callable[[Tensor], Tensor],
+        compute: Compute,
+        *,
+        how: str = "",
+        repeats: int = 1,
+        own_format: str = "",
+        copies: bool = True,
     ) -> None:
         self._network = network
         self._compute = compute
         self.how = how
+        self.own_format = own_format
+        self._copies = copies
         self.repeats = repeats
         self.live = 0
         self.effort = Effort()
@@ -53,7 +67,9 @@ class Oracle:
 
     def repeated(self, repeats: int) -> Oracle:
         """The same network, whose every answer is the mean of `repeats`."""
-        return Oracle(self._network, self._compute, how=f"{self.how}, mean of {repeats} answers", repeats=repeats)
+        how = f"{self.how}, mean of {repeats} answers"
+        own, copies = self.own_format, self._copies
+        return Oracle(self._network, self._compute, how=how, repeats=repeats, own_format=own, copies=copies)
 
     def logits(self, x: Tensor) -> Tensor:
         """The answer to images x (N,C,H,W) fp32: logits (N,K) fp32."""
@@ -84,9 +100,13 @@ class Oracle:
         return Slope(slope.gradient.clone(), slope.value, slope.logits.clone())
 
     def _ask(self, x: Tensor) -> Tensor:
-        """The answer, to be copied: a compiled network is a CUDA graph, which overwrites it with the next answer."""
+        """The answer, to be copied: a compiled network is a CUDA graph, which overwrites it with the next answer.
+
+        The network may change the images: it is given a copy, but torch wants to compile for the images themselves.
+        """
+        x = self._compute.layout(x)
         with self._compute.autocast():
-            return self._network(self._compute.layout(x)).float()
+            return self._network(x.clone() if self._copies else x).float()
 
 
 def filled(value: Tensor, slots: int) -> Tensor:
@@ -116,22 +136,46 @@ class Oracles:
         return replace(self, searching=self.searching.repeated(repeats), exact=self.exact.repeated(repeats))
 
 
-def exact_oracle(model: nn.Module, compute: Compute, repeats: int = 1) -> Oracle:
-    """The network as it is, in fp32: the one that decides what counts."""
-    return Oracle(model, replace(compute, dtype=torch.float32), how="fp32", repeats=repeats)
+def own_format(model: nn.Module, x: Tensor) -> str:
+    """The number formats other than fp32 in which a network computes its answer to x (N,C,H,W); empty without any.
+
+    They are those of its weights and of what its modules return, inside and outside.
+    """
+    dtypes = {weight.dtype for weight in model.parameters()}
+
+    def look(_: nn.Module, __: object, returned: object) -> None:
+        if isinstance(returned, Tensor):
+            dtypes.add(returned.dtype)
+
+    hook = register_module_forward_hook(look)
+    try:
+        with torch.no_grad():
+            model(x.clone())
+    finally:
+        hook.remove()
+    return " and ".join(name for name, dtype in OTHER_FORMATS.items() if dtype in dtypes)
+
+
+def exact_oracle(model: nn.Module, compute: Compute, repeats: int = 1, sample: Tensor | None = None) -> Oracle:
+    """The network as it is, in fp32 (or in its own format, seen in its answer to `sample`): it decides what counts."""
+    own = "" if sample is None else own_format(model, sample)
+    how = f"{OWN_FORMAT}{own}" if own else "fp32"
+    return Oracle(model, replace(compute, dtype=torch.float32), how=how, repeats=repeats, own_format=own)
 
 
 def searching_oracle(model: nn.Module, stage: Evaluate, compute: Compute, sample: Batch, repeats: int = 1) -> Oracle:
     """The same network as fast as the stage allows: folded, in a smaller number format, in a better layout, compiled.
 
     The folded network is used only if it answers to `sample` as the original does. The model must be in eval mode with
-    frozen weights.
+    frozen weights. A network that computes in a format of its own is asked in that.
     """
-    dtype = number_format(stage, compute)
+    own = own_format(model, sample.x)
+    dtype = torch.float32 if own else number_format(stage, compute)
     search = replace(compute, dtype=dtype)
     chosen = stage.channels_last
     laid_out = compute.channels_last if chosen is None else chosen
-    network, how = model, [next(name for name, kind in FORMATS.items() if kind == dtype)]
+    network = model
+    how = [f"{OWN_FORMAT}{own}" if own else next(name for name, kind in FORMATS.items() if kind == dtype)]
     last = search.prefers_channels_last if chosen is None else chosen
     if stage.fold and (fused := folded(model, sample.x, channels_last=last)) is not None:
         network, laid_out = fused, last
@@ -145,7 +189,7 @@ def searching_oracle(model: nn.Module, stage: Evaluate, compute: Compute, sample
     if stage.compile:
         ask = cast(Callable[[Tensor], Tensor], torch.compile(network, mode="reduce-overhead", dynamic=False))
         how.append("compiled")
-    return Oracle(ask, search, how=", ".join(how), repeats=repeats)
+    return Oracle(ask, search, how=", ".join(how), repeats=repeats, own_format=own, copies=not stage.compile)
 
 
 def searching_oracles(model: nn.Module, stage: Evaluate, compute: Compute, sample: Batch) -> tuple[Oracle, Oracle]:

@@ -24,7 +24,8 @@ def pgd(s: Setting) -> Search:
 
 
 def cw(s: Setting) -> Search:
-    """Steps up the margin that make 3 eps together, from the clean image."""
+    """Steps up the margin that make 3 eps together, from the clean image or from a random point."""
     steps = s.stage.cw_steps
     size = 3 * s.ball.eps / steps
-    return SignedSteps(s.ball, s.seed, steps, stops=s.stops, step_size=size, loss=margin, random_start=False)
+    start = s.stage.cw_random_start
+    return SignedSteps(s.ball, s.seed, steps, stops=s.stops, step_size=size, loss=margin, random_start=start)

@@ -81,8 +81,6 @@ def _superfluous(data: Data) -> list[str]:
     for key in ("path", "size", *CHOICE, *COUNTED):
         if getattr(data, key) is not None and key not in own:
             problems.append(f"data.{key}: found {getattr(data, key)!r}; {data.name} needs none, leave it out")
-    if data.flip and not DATA_FACTS[data.name].flip:
-        problems.append(f"data.flip: found true; allowed for {data.name}: false, a mirrored digit is none")
     return problems
 
 

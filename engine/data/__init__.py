@@ -194,16 +194,21 @@ def epoch_order(count: int, seed: int, epoch: int, purpose: str, device: torch.d
     return torch.from_numpy(generator.permutation(count)).to(device)
 
 
-def augment(batch: Batch, *, flip: bool, seed: int, epoch: int) -> Batch:
-    """Shift each image by up to size/8 pixels (zeros come in) and, with `flip`, mirror half of them.
+def augment(batch: Batch, *, flip: bool, seed: int, epoch: int, border: Sequence[float] | None = None) -> Batch:
+    """Shift each image by up to size/8 pixels and, with `flip`, mirror half of them.
 
-    The draw depends on (seed, data index, epoch) alone.
+    `border` is the colour that comes in, a value in [0,1] for each channel, rounded down to a whole 1/255; black for
+    None. The draw depends on (seed, data index, epoch) alone.
     """
     n, channels, height, width = batch.x.shape
     reach = height // 8
     chance = keyed_random.uniform(keyed_random.keys(seed, batch.index, "augment", epoch), (3,))
     shift = (chance[:, :2] * (2 * reach + 1)).long()
     padded = torch.nn.functional.pad(batch.x, (reach,) * 4)
+    if border is not None:
+        colour = torch.tensor([int(255 * value) / 255 for value in border], device=batch.x.device).view(1, -1, 1, 1)
+        inside = torch.nn.functional.pad(torch.ones_like(batch.x[:1, :1]), (reach,) * 4) > 0
+        padded = torch.where(inside, padded, colour)
     rows = shift[:, :1] + torch.arange(height, device=batch.x.device)
     columns = shift[:, 1:] + torch.arange(width, device=batch.x.device)
     if flip:

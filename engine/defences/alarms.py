@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from engine.contract.profile.catalogue import DEFENCES
+from engine.contract.profile.schema import Adversary
+
 FALL, ERRORS = 5.0, 3.0
 """Points below its best that held-out robust accuracy may be, twice in a row, before robust overfitting is said (Rice
 et al. 2020): at least so many, and so many standard errors of the difference of two accuracies of as many images."""
@@ -24,10 +27,24 @@ class Epoch(NamedTuple):
     loss: float = 0.0
 
 
-def alarms(history: Sequence[Epoch], images: int, majority: float, *, over: bool = False) -> dict[str, str]:
+def another_attack(adversary: Adversary, defence: str) -> str:
+    """What to try where a network withstands the attack inside its training alone: that attack and another one."""
+    if DEFENCES[defence].adversary is not None:
+        return f"{defence} trains with {adversary.attack} alone; try the defence adv with pgd, or a smaller step_size"
+    if adversary.attack == "fgsm":
+        return "try pgd instead of fgsm, or a smaller step_size"
+    if adversary.attack == "mixed":
+        return "try pgd instead of mixed, or a larger pgd_share"
+    return f"pgd of {adversary.steps} steps was used; try more steps with a smaller step_size, or a lower learning rate"
+
+
+def alarms(
+    history: Sequence[Epoch], images: int, majority: float, *, over: bool = False, remedy: str = ""
+) -> dict[str, str]:
     """Kind -> sentence for everything that can be said after the last of these epochs; `over` if there is no other.
 
-    Of the held-out `images`, `majority` percent are of the most frequent class.
+    Of the held-out `images`, `majority` percent are of the most frequent class. `remedy` names the attack of the
+    training and what to try instead.
     """
     if not math.isfinite(history[-1].loss):
         return {
@@ -41,8 +58,8 @@ def alarms(history: Sequence[Epoch], images: int, majority: float, *, over: bool
         epoch = robust.index(best) + 1
         if best >= HAD and robust[-1] < LOST * best:
             signs["catastrophic"] = (
-                f"catastrophic overfitting: held-out robust accuracy fell from {best:.1f}% to {robust[-1]:.1f}%; "
-                "try pgd instead of fgsm, or a smaller step"
+                f"catastrophic overfitting: held-out robust accuracy fell from {best:.1f}% to {robust[-1]:.1f}%"
+                + (f"; {remedy}" if remedy else "")
             )
         elif max(robust[-2:]) < best - max(FALL, ERRORS * math.sqrt(2 * best * (100 - best) / images)):
             signs["overfitting"] = (

@@ -20,7 +20,7 @@ from engine.contract.profile.schema import Adversary, Inoculate, Train
 from engine.contract.run.records import CheckpointWritten, WarningNote
 from engine.data import Batch
 from engine.defences import LOSSES
-from engine.defences.alarms import Epoch, alarms
+from engine.defences.alarms import Epoch, alarms, another_attack
 from engine.defences.awp import perturbed, worst_direction
 from engine.defences.inoculation import Inoculation, Inverted
 from engine.defences.losses import HELPER_REACH, helper_term
@@ -86,10 +86,18 @@ class Training(EpochStage):
         self.history: list[Epoch] = []
         self.warned: set[str] = set()
 
-    def _rate(self, step: int) -> float:
+    def _height(self, step: int) -> float:
+        """Share (0-1) of the highest learning rate at a step."""
         assert self.stage.warmup_epochs is not None, "the profile was resolved"
-        rise = self.stage.warmup_epochs * self.steps_per_epoch
-        return self.stage.lr * triangular(step, self.total_steps, rise)
+        return triangular(step, self.total_steps, self.stage.warmup_epochs * self.steps_per_epoch)
+
+    def _rate(self, step: int) -> float:
+        return self.stage.lr * self._height(step)
+
+    def _momentum(self, step: int) -> float:
+        """Constant, or falling to `momentum_low` where the rate is highest."""
+        high, low = self.stage.momentum, self.stage.momentum_low
+        return high if low is None else high - (high - low) * self._height(step)
 
     def rates(self) -> dict[str, float]:
         """The learning rate of the step just done."""
@@ -99,17 +107,30 @@ class Training(EpochStage):
         """Attack, loss, update; the accuracy shown is that on the attacked images."""
         batch = self._resized(batch, epoch)
         x_adv = self._attack(self.model, batch, self.stage.adversary, epoch) if self.attacks else batch.x
-        inverted = self.inoculation.invert(self.model, batch, x_adv, epoch) if self.inoculation else None
+        perturbed_too = isinstance(self.stage, Inoculate) and self.stage.perturbed_inversion
+        inverted, distance = (None, {}) if perturbed_too else self._inverted(batch, x_adv, epoch, logging)
         self.model.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(self.done)
+            group["lr"], group["momentum"] = self._rate(self.done), self._momentum(self.done)
         with self._worst_weights(x_adv, batch.y):
-            shown = self._losses(batch, x_adv, inverted, logging)
+            if perturbed_too:
+                inverted, distance = self._inverted(batch, x_adv, epoch, logging)
+                self.model.train()
+            shown = self._losses(batch, x_adv, inverted) | distance
             self.descend(shown["loss"], self.optimizer, self.scaler)
         self.scaler.update()
         if self.mean is not None and self.stage.ema is not None:
             follow(self.mean, self.model, self.stage.ema, self.done)
         return shown
+
+    def _inverted(
+        self, batch: Batch, x_adv: Tensor, epoch: int, logging: bool
+    ) -> tuple[Inverted | None, dict[str, Tensor]]:
+        """The causal inversion, and how well it succeeded at the weights and statistics at which it was made."""
+        if self.inoculation is None:
+            return None, {}
+        inverted = self.inoculation.invert(self.model, batch, x_adv, epoch)
+        return inverted, {"kl_inversion": self.inoculation.distance(self.model, inverted)} if logging else {}
 
     def _resized(self, batch: Batch, epoch: int) -> Batch:
         """The batch, at the resolution of the epoch if the stage ramps it."""
@@ -118,7 +139,7 @@ class Training(EpochStage):
             return batch
         return resized(batch, side(epoch, stage.resolution, stage.ramp))
 
-    def _losses(self, batch: Batch, x_adv: Tensor, inverted: Inverted | None, logging: bool) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, x_adv: Tensor, inverted: Inverted | None) -> dict[str, Tensor]:
         """Values (N,) to be shown, among them the `loss` to go down: that of the defence, and what CAFE adds to it."""
         with self.context.compute.autocast():
             z_nat = self.model(batch.x) if self.defence.clean_logits else None
@@ -130,10 +151,7 @@ class Training(EpochStage):
         if self.inoculation is None or inverted is None:
             return shown
         term = self.inoculation.term(self.model, inverted, z_adv)
-        shown |= {"loss": loss + self.inoculation.weight * term, "defence_loss": loss, "inoculation_loss": term}
-        if logging:
-            shown["kl_inversion"] = self.inoculation.distance(self.model, inverted)
-        return shown
+        return shown | {"loss": loss + self.inoculation.weight * term, "defence_loss": loss, "inoculation_loss": term}
 
     @property
     def result(self) -> nn.Module:
@@ -175,7 +193,8 @@ class Training(EpochStage):
             yield self.save_weights("best")
         self.history.append(seen)
         held_out, over = len(self.context.data.validation), epoch + 1 == self.epochs
-        for kind, text in alarms(self.history, held_out, self.majority, over=over).items():
+        remedy = another_attack(self.stage.adversary, self.stage.defence)
+        for kind, text in alarms(self.history, held_out, self.majority, over=over, remedy=remedy).items():
             if kind not in self.warned:
                 self.warned.add(kind)
                 yield WarningNote(stage=self.id, text=text)

@@ -24,6 +24,7 @@ from engine.contract.profile.catalogue import CLEAN, ENSEMBLES, is_averaged, par
 from engine.contract.profile.schema import Evaluate
 from engine.contract.run.records import Part, Progress
 from engine.evaluation import checks
+from engine.evaluation.examining import Examined, asks_gradients
 from engine.evaluation.outcomes import Outcomes, checksum, load, outcomes_file, partial_file, save
 from engine.evaluation.sharing import Reached, in_step, own_share, stoppable, united
 from engine.stage import Context, Event, Step
@@ -45,8 +46,14 @@ class Tested:
     fast: Oracle
     precise: Oracle
     examples: Examples
-    examined: checks.Examined
+    examined: Examined
+    no_gradient: str
+    """Why no attack that asks for gradients can be made; empty if all can."""
     transfer: bool
+
+    def cannot(self, attack: str) -> bool:
+        """Whether an attack cannot be made on this network."""
+        return bool(self.no_gradient) and asks_gradients(attack)
 
     def oracles(self, search: Search) -> Oracles:
         """The networks that an attack asks."""
@@ -112,7 +119,7 @@ class CellRun:
             "norm": column.norm,
             "eps": column.eps,
             "source": self.stage.source or "",
-            "how": "fp32" if clean else self.tested.oracles(self._search(self.attacks[0])).searching.how,
+            "how": self.tested.exact.how if clean else self.tested.oracles(self._search(self.attacks[0])).searching.how,
             "images": checksum(self.tested.examples.images, self.context.data),
             "warnings": warnings,
             "forwards": self._total if clean else 0,
@@ -131,11 +138,14 @@ class CellRun:
         notes += checks.of_images(stage.limit, self._total)
         notes += checks.of_classes(tested.examples.images.labels, self.setting.classes)
         notes += self.context.doubts(tested.name)
+        notes += checks.of_small_images(attack, int(tested.examples.images.images.shape[-1]))
+        if tested.no_gradient:
+            notes.append(f"{tested.no_gradient}: no attack that needs one was made")
         if attack == CLEAN:
             notes += checks.of_answers(tested.examples.clean.not_finite)
         if ensemble := ENSEMBLES.get(plain(attack)):
             notes += checks.of_budgets(self.setting, ensemble.standard)
-        if stage.checks and not tested.transfer and self._first_of_its_norm():
+        if stage.checks and not tested.transfer and not tested.no_gradient and self._first_of_its_norm():
             check = checks.hopeless(self.setting, tested.exact, tested.examples)
             notes.append((yield from stoppable(check, self.step(0.0))))
         return list(dict.fromkeys(note for note in notes if note))
@@ -185,7 +195,7 @@ class CellRun:
                 seconds=tally.seconds,
             )
         )
-        cell.warnings = list(dict.fromkeys([*cell.warnings, *checks.of_search(tally)]))
+        cell.warnings = list(dict.fromkeys([*cell.warnings, *checks.of_search(tally, self.column.attack)]))
         if len(self.attacks) > 1:
             yield self._progress(outcomes, place, Reached(self._total, robust, 1.0))
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from engine.attacks import ATTACKS
 from engine.attacks.balls import Ball
 from engine.attacks.inversion import Inversion, causal_logits
+from engine.attacks.queries import exact_oracle
 from engine.attacks.setting import Setting
 from engine.attacks.strike import striking
 from engine.contract.plan import columns
@@ -27,6 +28,7 @@ from engine.contract.run.records import Message, Record, SampleSheet
 from engine.contract.run.rundir import write_atomically
 from engine.data import Batch, Images
 from engine.device import Compute
+from engine.evaluation.examining import asks_gradients, without_gradient
 from engine.models.base import Classifier
 from engine.stage import Context
 
@@ -50,6 +52,8 @@ def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Genera
     name = str(game.base) if game else stage.models[0]
     model = context.trained(name).requires_grad_(False).eval()
     images = context.data.test.subset(stage.samples)
+    if asks_gradients(parts(attacks[-1])[0]) and (reason := _no_gradient(model, images, compute)):
+        return Message(stage=str(stage.id), text=f"no samples: {reason}")
     points = yield from _attacked(context, stage, model, images, compute)
     rows: list[dict[str, Any]] = []
     for batch in images.batches(stage.batch_size, compute):
@@ -75,6 +79,11 @@ def write_samples(context: Context, stage: Evaluate, compute: Compute) -> Genera
     path = context.run.samples / "samples.json"
     write_atomically(path, msgspec.json.format(msgspec.json.encode(sheet)))
     return SampleSheet(stage=str(stage.id), path=str(path.relative_to(context.run.path)))
+
+
+def _no_gradient(model: Classifier, images: Images, compute: Compute) -> str:
+    sample = next(images.batches(len(images), compute))
+    return without_gradient(exact_oracle(model, compute), sample.x)
 
 
 def _attacked(

@@ -13,15 +13,17 @@ import torch
 from engine import distributed
 from engine.attacks import ATTACKS
 from engine.attacks.clean import answering_clean
+from engine.attacks.loop import NoGradient
 from engine.attacks.queries import exact_oracle, searching_oracles
 from engine.contract.plan import Column, columns, evaluation_cost
 from engine.contract.profile.catalogue import CLEAN
 from engine.contract.profile.schema import Evaluate
-from engine.contract.run.records import Cell, Record
+from engine.contract.run.records import Cell, Record, WarningNote
 from engine.contract.run.results import Results, headline, table
 from engine.data import Images
 from engine.evaluation import checks
 from engine.evaluation.cell_run import CellRun, Tested, seed_draws
+from engine.evaluation.examining import Examined, examine, without_gradient
 from engine.evaluation.outcomes import Outcomes, compare, load, outcomes_file, partial_file, save
 from engine.evaluation.samples import write_samples
 from engine.evaluation.sharing import stoppable
@@ -64,19 +66,33 @@ class Evaluation(StageRun):
                 outcomes = distributed.of_first(partial(self._finished, name, column))
                 if outcomes is None:
                     tested = tested or (yield from self._tested(name))
-                    outcomes = yield from self._measured(tested, column)
-                self.done = (len(cells) + 1) * len(self.images)
+                    if not tested.cannot(column.attack):
+                        outcomes = yield from self._measured(tested, column)
+                self.done += len(self.images)
                 self._finished_cost += self._costs[column.name]
-                cells.append(outcomes.record())
-                yield cells[-1]
+                if outcomes is not None:
+                    cells.append(outcomes.record())
+                    yield cells[-1]
                 yield self._step(column, 0.0)
+            yield from self._not_made(tested)
             for again in self._doubted(name):  # known only when the row is full
                 cells = [again if (cell.model, cell.attack) == (name, again.attack) else cell for cell in cells]
                 yield again
+        if not cells:
+            raise NoGradient
         samples = yield from stoppable(self._samples(), self._step(self.columns[0], 0.0))
         if samples:
             yield samples
             yield self._results(cells)
+
+    def _not_made(self, tested: Tested | None) -> Iterator[WarningNote]:
+        """Why columns of a network are empty."""
+        if tested is None:
+            return
+        missing = [column.name for column in self.columns if tested.cannot(column.attack)]
+        if missing:
+            text = f"{tested.name}: {tested.no_gradient}, so {', '.join(missing)} could not be made"
+            yield WarningNote(stage=self.id, text=text)
 
     def _measured(self, tested: Tested, column: Column) -> Generator[Event, None, Outcomes]:
         """The outcomes of a cell, once they are on disk."""
@@ -111,14 +127,19 @@ class Evaluation(StageRun):
         model = context.trained(name).requires_grad_(False).eval()
         seed_draws(context.profile.seed, name)
         checks.refuse(model, self.images, context.data.facts.classes, self.compute)
-        exact = exact_oracle(model, self.compute)
+        sample = next(self.images.batches(min(slots, 16), plain))
+        exact = exact_oracle(model, self.compute, sample=sample.x)
         answering = answering_clean(exact, self.images, plain, slots, stage.targets + 1)
         examples = yield from stoppable(answering, self._step(self.columns[0], 0.0))
-        examined = checks.examine(model, exact, examples) if stage.checks else checks.Examined()
+        examined = Examined()
+        if stage.checks:
+            examined = yield from stoppable(examine(model, exact, examples), self._step(self.columns[0], 0.0))
         crafted = model if stage.source is None else context.trained(stage.source).requires_grad_(False).eval()
-        sample = next(self.images.batches(min(slots, 16), plain))
         fast, precise = searching_oracles(crafted, stage, self.compute, sample)
-        return Tested(name, exact, fast, precise, examples, examined, transfer=stage.source is not None)
+        blind = without_gradient(precise, sample.x)
+        if blind and stage.source is not None:
+            blind = f"of {stage.source}, {blind}"
+        return Tested(name, exact, fast, precise, examples, examined, blind, transfer=stage.source is not None)
 
     def _doubted(self, name: str) -> Iterator[Cell]:
         """Cells of a full row that get warnings from the other cells."""
@@ -128,7 +149,9 @@ class Evaluation(StageRun):
             by_attack = {column.attack: outcomes.right for column, outcomes in same.items()}
             notes = checks.of_table(by_attack) if self.stage.checks else {}
             for column, outcomes in same.items():
-                warnings = [*notes.get(column.attack, []), *self._beaten(name, column, outcomes.right)]
+                of_parts = checks.of_parts(outcomes.cell.parts, len(outcomes.right)) if self.stage.checks else []
+                beaten = self._beaten(name, column, outcomes.right)
+                warnings = [*of_parts, *notes.get(column.attack, []), *beaten]
                 if warnings:
                     yield outcomes.record(warnings)
 
@@ -159,10 +182,12 @@ class Evaluation(StageRun):
     def _results(self, cells: list[Cell]) -> Results:
         """The results of earlier evaluations of the run, with the cells of this one added."""
         run, base = self.context.run, self.models[0]
+        made = {(cell.model, cell.attack) for cell in cells}
         differences = [
             compare(c.name, base, other, *(outcomes_file(run, self.id, model, c.name) for model in (base, other)))
             for c in self.columns
             for other in self.models[1:]
+            if {(base, c.name), (other, c.name)} <= made
         ]
         earlier = run.results() or Results()
         compared = {(row.attack, row.a, row.b) for row in differences}

@@ -139,6 +139,7 @@ class GameRun(EpochStage):
             treatment = self.g(Z)  # T' = g(Z), the worst-case counterfactual                         (N,C,H,W)
             omega_g = omega(self.model.head, F_nat, treatment)  # Omega(g(Z)): log softmax of CF      (N,K), fp32
             omega_h = omega(self.model.head, F_nat, self.h(treatment))  # Omega(h(g(Z))): of CC       (N,K), fp32
+        self._show(Z)
         # Outside autocast, in fp32. psi is the product of two log-likelihoods of the true class, both at most 0: it is
         # large where neither CF nor CC answers right. The regulariser keeps g(Z) near Z, so that g cannot win by going
         # beyond what an attack does to the features.
@@ -156,9 +157,16 @@ class GameRun(EpochStage):
                 treatment = self.g(Z)  # anew, as g has moved: h answers the g it will be judged by   (N,C,H,W)
                 omega_g = omega(self.model.head, F_nat, treatment)  # Omega(g(Z)): a weight for each example  (N,K)
             omega_h = omega(self.model.head, F_nat, self.h(treatment))  # Omega(h(g(Z))), which h raises      (N,K)
+        self._show(Z)
         loss = moment(omega_h, omega_g, y)  # psi alone: the regulariser does not depend on h         (N,)
         self._update(self.optimizer_h, loss)
         return {"hypothesis_loss": loss}
+
+    def _show(self, Z: Tensor) -> None:
+        """Let the BatchNorm statistics of h see Z (N,C,H,W) as well as g(Z), where the stage says so."""
+        if self.stage.statistics == "both":
+            with torch.no_grad(), self.context.compute.autocast():
+                self.h(Z)
 
     def _update(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         """One step of a player down the mean of its losses (N,) over the images of all ranks."""

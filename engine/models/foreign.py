@@ -30,6 +30,14 @@ class Foreign(nn.Module):
         return logits
 
 
+class Copy(nn.Module):
+    """Images of its own for a network that may change them: ours are used again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,C,H,W) as it is."""
+        return x.clone()
+
+
 def build_foreign(name: str, inputs: Inputs, seed: int, folder: str) -> nn.Module:
     """The network of `timm:NAME`, which gets images normalised by the data's statistics, or of `MODULE:FUNCTION`.
 
@@ -41,7 +49,7 @@ def build_foreign(name: str, inputs: Inputs, seed: int, folder: str) -> nn.Modul
         torch.default_generator.manual_seed(seed)
         if name.startswith("timm:"):
             return Foreign(_timm(name.removeprefix("timm:"), inputs), Normalise(inputs.mean, inputs.std))
-        return Foreign(_made_by_user(name, inputs, folder), nn.Identity())
+        return Foreign(_made_by_user(name, inputs, folder), Copy())
 
 
 def _timm(name: str, inputs: Inputs) -> nn.Module:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 
 from engine.contract.errors import ProfileError
 from engine.contract.profile import files as profiles
+from engine.contract.profile.catalogue import DATA_FACTS
 from engine.contract.profile.schema import Evaluate, Game, Inoculate, Train
 from engine.contract.profile.tables import to_tables
+from engine.contract.run.fingerprint import changed, settings
 from tests.contract.written import METHOD, load, problem
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -86,7 +89,7 @@ PRESET = {
 
 def test_a_preset_fills_what_the_profile_leaves_open_and_says_so() -> None:
     """The constants are those of method.md for Tiny-ImageNet and WideResNet."""
-    given = {**PRESET, "preset": "paper-code"}
+    given = deepcopy(PRESET) | {"preset": "paper-code"}
     loaded = profiles.from_given(given, "it", ["stage.inoculate.epochs=7"])
     adv, game, inoculate, table, whole = to_tables(loaded.profile)["stage"]
     assert loaded.profile.threat.eps == 4 / 255
@@ -104,6 +107,79 @@ def test_a_preset_fills_what_the_profile_leaves_open_and_says_so() -> None:
     assert origins["stage.2.epochs"] == "--set"
     assert profiles.from_tables(to_tables(loaded.profile)) == loaded.profile
     assert given["stage"][3] == {"kind": "evaluate"}, "what was given is left as it was"
+
+
+@pytest.mark.parametrize(
+    ("data", "amsgrad", "flip"),
+    [("cifar10", True, True), ("cifar100", True, True), ("svhn", True, True), ("tiny-imagenet", False, True)],
+)
+def test_paper_code_is_what_the_published_code_does(data: str, amsgrad: bool, flip: bool) -> None:
+    given = deepcopy(PRESET) | {"preset": "paper-code", "data": {"name": data}}
+    profile = profiles.from_tables(given)
+    assert profile.data.facts.flip is flip
+    assert profile.data.border == "mean"
+    adv, game, inoculate, table, whole = to_tables(profile)["stage"]
+    assert game["amsgrad"] is amsgrad
+    assert game["statistics"] == "both"
+    assert (adv["momentum"], adv["momentum_low"]) == (inoculate["momentum"], inoculate["momentum_low"]) == (0.9, 0.8)
+    assert inoculate["perturbed_inversion"]
+    assert (table["apgd_restarts"], table["apgd_dlr_restarts"]) == (1, 2)
+    assert table["cw_random_start"]
+    assert "apgd_dlr_restarts" not in whole, "AA there has one start of either"
+
+
+@pytest.mark.parametrize("preset", [None, "standard"])
+def test_nothing_of_the_published_code_is_in_other_profiles(preset: str | None) -> None:
+    given = {key: value for key, value in (deepcopy(PRESET) | {"preset": preset}).items() if value is not None}
+    stages = [*given["stage"][:2], {"kind": "inoculate", "gamma": 0.1}, {"kind": "evaluate"}]  # type: ignore[index]
+    profile = profiles.from_tables(given | {"stage": stages, "data": {"name": "svhn"}})
+    assert (profile.data.border, profile.data.facts.flip) == ("black", False)
+    adv, game, inoculate, table = to_tables(profile)["stage"]
+    assert "momentum_low" not in adv | inoculate
+    assert (game["statistics"], game["amsgrad"]) == ("treatment", True)
+    assert not inoculate["perturbed_inversion"]
+    assert not table["cw_random_start"]
+    assert "apgd_dlr_restarts" not in table
+    with pytest.raises(ProfileError, match="a mirrored digit is none"):
+        profiles.from_tables(given | {"stage": stages, "data": {"name": "svhn", "flip": True}})
+
+
+def test_the_preset_paper_holds_what_its_text_is_quoted_with() -> None:
+    profile = profiles.from_tables(
+        deepcopy(PRESET) | {"preset": "paper", "data": {"name": "cifar10"}, "model": {"name": "vgg16"}}
+    )
+    assert profile.threat.eps == 8 / 255
+    adv, _, inoculate, *_ = to_tables(profile)["stage"]
+    for stage, lr in ((adv, 0.2), (inoculate, 0.1)):
+        assert (stage["epochs"], stage["lr"]) == (120, lr)
+        assert stage["adversary"]["step_size"] * profile.threat.eps == pytest.approx(0.0072, abs=5e-5)
+    assert inoculate["warmup_epochs"] == 60, "the code lets the rate rise for half of the epochs"
+    assert inoculate["features"] == "train"
+    tiny = profiles.from_tables(deepcopy(PRESET) | {"preset": "paper"})
+    assert tiny.threat.eps == 4 / 255
+    assert to_tables(tiny)["stage"][2]["epochs"] == 4, "nothing is quoted of Tiny-ImageNet"
+
+
+@pytest.mark.parametrize("data", ["cifar10", "svhn", "tiny-imagenet"])
+def test_a_run_of_an_earlier_release_goes_on_as_it_began(data: str) -> None:
+    """Its profile names its preset and all keys that there were: presets fill none of those that came later."""
+    given = deepcopy(PRESET) | {"preset": "paper-code", "data": {"name": data}}
+    then = to_tables(profiles.from_tables(given))
+    for table, keys in [(then["data"], ("border", "flip")), *((stage, LATER) for stage in then["stage"])]:
+        for key in keys:
+            table.pop(key, None)
+    now = profiles.from_tables(then)
+    assert now.data.border == "black"
+    assert now.data.facts.flip is DATA_FACTS[data].flip
+    for stage, old in zip(to_tables(now)["stage"], then["stage"], strict=True):
+        assert {key: value for key, value in stage.items() if key not in LATER} == old
+        assert {key: stage[key] for key in LATER if key in stage} == {key: OFF[key] for key in LATER if key in stage}
+    old = {key: value for key, value in settings(now, "adv").items() if not key.endswith(("border", "momentum_low"))}
+    assert changed(old, settings(now, "adv")) == "", "a checkpoint of that release fits"
+
+
+LATER = ("momentum_low", "perturbed_inversion", "statistics", "apgd_dlr_restarts", "cw_random_start")
+OFF = {"perturbed_inversion": False, "statistics": "treatment", "cw_random_start": False}
 
 
 def test_a_preset_is_inherited_and_follows_the_data_of_the_child(tmp_path: Path) -> None:

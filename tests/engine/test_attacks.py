@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
@@ -23,10 +24,13 @@ from engine.attacks.losses import cross_entropy, kl_divergence
 from engine.attacks.pgd import SignedSteps, TrainingAttack, against_labels
 from engine.attacks.queries import Oracle, exact_oracle
 from engine.attacks.scheduler import LiveExamples
+from engine.attacks.search import Search
 from engine.attacks.setting import Setting
 from engine.attacks.signed import LOSSES
 from engine.attacks.square import share_of
 from engine.attacks.strike import strike
+from engine.contract.plan import evaluation_cost
+from engine.contract.profile.files import from_tables
 from engine.contract.profile.schema import Adversary, Evaluate
 from engine.data import Batch, Images
 from engine.device import Compute
@@ -61,6 +65,22 @@ def attack(
     setting = Setting(Ball("l2" if name.endswith("-l2") else "linf", eps), stage or Evaluate(), 0, classes)
     with attacked(model):
         return strike(ATTACKS[name].search(setting), model, images, CPU, slots)
+
+
+def test_keys_of_one_attack_leave_the_others_as_they_are() -> None:
+    def search(name: str, **keys: object) -> Search:
+        stage = structs.replace(Evaluate(apgd_restarts=3), **keys)
+        return ATTACKS[name].search(Setting(Ball("linf", 0.1), stage, 0, 10))
+
+    assert [search(name).attempts for name in ("apgd-ce", "apgd-dlr")] == [3, 3]
+    assert [search(name, apgd_dlr_restarts=2).attempts for name in ("apgd-ce", "apgd-dlr")] == [3, 2]
+    assert not search("cw").random_start  # type: ignore[attr-defined]
+    assert search("cw", cw_random_start=True).random_start  # type: ignore[attr-defined]
+    profile = from_tables({"name": "x", "stage": [{"kind": "train"}, {"kind": "evaluate", "attacks": ["apgd-dlr"]}]})
+    stage = profile.stage[1]
+    assert isinstance(stage, Evaluate)
+    once = evaluation_cost(profile, stage, "apgd-dlr")
+    assert evaluation_cost(profile, structs.replace(stage, apgd_dlr_restarts=2), "apgd-dlr") == 2 * once - 1
 
 
 GRADIENT = ["fgsm", "pgd", "cw", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t"]

@@ -86,6 +86,20 @@ def test_augmentation_shifts_by_at_most_an_eighth_and_belongs_to_the_example() -
     assert not torch.equal(augment(batch, flip=False, seed=0, epoch=1).x, moved)
 
 
+def test_the_border_may_have_the_mean_colour() -> None:
+    """A whole number of 255, as the published code fills it; what is inside stays as it is without it."""
+    x = torch.rand(50, 3, 16, 16)
+    batch = Batch(x, torch.zeros(50, dtype=torch.long), torch.arange(50))
+    colour = (0.4914, 0.4822, 0.4465)
+    black, filled = (augment(batch, flip=True, seed=0, epoch=0, border=border).x for border in (None, colour))
+    inside = black > 0
+    assert torch.equal(filled[inside], black[inside])
+    for channel, value in enumerate((125, 122, 113)):
+        outside = filled[:, channel][~inside[:, channel]]
+        assert len(outside)
+        assert torch.equal(outside, torch.full_like(outside, value / 255))
+
+
 def test_flip_mirrors_about_half_and_only_when_allowed() -> None:
     x = torch.zeros(400, 1, 4, 4)  # too small to be shifted
     x[:, 0, :, 0] = 1

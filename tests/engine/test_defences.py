@@ -14,9 +14,10 @@ from engine import process
 from engine.checkpoints import own as checkpoints
 from engine.contract.errors import ProfileError
 from engine.contract.profile.files import from_tables
+from engine.contract.profile.schema import Adversary, Inoculate
 from engine.contract.run.records import RecordReader, Scalars, WarningNote
 from engine.contract.run.rundir import RunDir
-from engine.defences.alarms import Epoch, alarms
+from engine.defences.alarms import Epoch, alarms, another_attack
 from engine.defences.awp import perturbed, worst_direction
 from engine.defences.train import Training
 from engine.device import Compute
@@ -134,6 +135,41 @@ def test_a_step_of_inoculated_standard_training_is_that_of_the_method(
         assert torch.allclose(ours, parameter - training._rate(0) * parameter.grad, atol=1e-6)
 
 
+@pytest.mark.parametrize("perturbed_too", [False, True])
+def test_kl_inversion_is_logged_at_the_weights_at_which_the_inversion_was_made(
+    perturbed_too: bool,
+    quick_run: Callable[..., RunDir],
+    context_of: Callable[[RunDir], Context],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under awp the loss is taken at other weights than those of the inversion, unless the profile says otherwise."""
+    overrides = ("stage.train.epochs=1", "stage.game.epochs=1", "stage.inoculate.defence=awp")
+    context = context_of(quick_run(*overrides, f"stage.inoculate.perturbed_inversion={str(perturbed_too).lower()}"))
+    for stage in context.profile.stage[:2]:
+        for _ in make(context, stage).run():
+            pass
+    training = make(context, context.profile.stage[2])
+    assert isinstance(training, Training)
+    assert isinstance(training.stage, Inoculate)
+    assert training.inoculation is not None
+    seen: dict[str, torch.Tensor] = {}
+    for name in ("invert", "distance", "term"):
+        ask = getattr(training.inoculation, name)
+
+        def watched(model: nn.Module, *given: object, name: str = name, ask: Callable[..., object] = ask) -> object:
+            seen[name] = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+            return ask(model, *given)
+
+        monkeypatch.setattr(training.inoculation, name, watched)
+    batch = context.data.train.take(torch.arange(64), context.compute)
+    before = torch.cat([weight.detach().flatten() for weight in training.model.parameters()])
+    shown = training.step(batch, 0, logging=True)
+    assert shown["kl_inversion"].shape == (64,)
+    assert torch.equal(seen["distance"], seen["invert"])
+    assert torch.equal(seen["invert"], seen["term"]) is perturbed_too
+    assert torch.equal(seen["invert"], before) is not perturbed_too
+
+
 def test_defaults_follow_the_defence() -> None:
     def stage(defence: str, **keys: object) -> object:
         first = {"kind": "train", "id": "plain", "defence": "standard"}
@@ -160,6 +196,22 @@ def test_alarms_say_what_they_see_and_nothing_of_a_sound_training() -> None:
     assert told([Epoch(90.0, None)] * 5) == []
     assert told([*SOUND, Epoch(95.0, 1.0)]) == ["catastrophic"]
     assert told([*SOUND, Epoch(95.0, 1.0, float("nan"))]) == ["diverged"]
+
+
+@pytest.mark.parametrize(
+    ("adversary", "defence", "words"),
+    [
+        (Adversary(attack="fgsm"), "adv", "try pgd instead of fgsm"),
+        (Adversary(attack="mixed"), "trades", "try pgd instead of mixed, or a larger pgd_share"),
+        (Adversary(attack="pgd", steps=7), "adv", "pgd of 7 steps was used"),
+        (Adversary(attack="fgsm"), "fast", "fast trains with fgsm alone; try the defence adv"),
+    ],
+)
+def test_an_alarm_names_the_attack_of_the_training(adversary: Adversary, defence: str, words: str) -> None:
+    remedy = another_attack(adversary, defence)
+    text = alarms([*SOUND, Epoch(95.0, 1.0)], 5000, 10.0, remedy=remedy)["catastrophic"]
+    assert words in text
+    assert ("fgsm" in text) is (adversary.attack == "fgsm")
 
 
 def test_robust_overfitting_takes_two_epochs_and_more_than_the_noise_of_the_images() -> None:
@@ -227,7 +279,8 @@ def test_a_network_that_withstands_single_steps_alone_is_told(
         trainings.append(make(context, stage))
         events = list(trainings[-1].run())
     notes = [event.text for event in events if isinstance(event, WarningNote)]
-    assert any("catastrophic overfitting" in note for note in notes)
+    (note,) = (note for note in notes if "catastrophic overfitting" in note)
+    assert note.endswith("fast trains with fgsm alone; try the defence adv with pgd, or a smaller step_size")
     curves = [event.numbers() for event in events if isinstance(event, Scalars)]
     robust = [values["val_robust_accuracy"] for values in curves if "val_robust_accuracy" in values]
     assert [values["accuracy"] for values in curves if "accuracy" in values][-1] > 80

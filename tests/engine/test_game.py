@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -108,6 +109,29 @@ def test_a_step_of_one_player_leaves_the_weights_of_the_other_and_of_the_classif
     assert all(torch.equal(value, classifier[key]) for key, value in game.model.state_dict().items())
     zero_sum = game.stage.lambda_ * shown["regulariser"] - shown["psi"]
     assert torch.allclose(shown["test_function_loss"], zero_sum)
+
+
+def test_the_statistics_of_h_are_of_the_treatment_or_of_the_instrument_too(game: GameRun) -> None:
+    """Z in its turn, after g(Z), in each of the two steps; the weights are those of a game without it."""
+    batch = game.context.data.train.take(torch.arange(64), game.context.compute)
+    F_nat, F_adv = game.features(batch, 0)
+    Z = F_adv - F_nat
+    asked: list[torch.Tensor] = []
+    game.h.register_forward_pre_hook(lambda _, given: asked.append(given[0].detach().clone()))
+    twin = copy.deepcopy({"h": game.h.state_dict(), "g": game.g.state_dict()})
+    weights = []
+    for statistics in ("treatment", "both"):
+        game.h.load_state_dict(twin["h"])
+        game.g.load_state_dict(twin["g"])
+        game.optimizer_h, game.optimizer_g = (game._optimizer(network) for network in (game.h, game.g))
+        game.stage.statistics = statistics  # type: ignore[assignment]
+        asked.clear()
+        game.step(batch, 0, logging=False)
+        assert [torch.allclose(x, Z) for x in asked] == {"treatment": [False] * 2, "both": [False, True] * 2}[
+            statistics
+        ]
+        weights.append([parameter.detach().clone() for parameter in game.h.parameters()])
+    assert all(map(torch.equal, *weights))
 
 
 def test_a_whole_game_leaves_the_classifier_untouched_and_tells_everything(game: GameRun) -> None:

@@ -70,6 +70,22 @@ def test_the_schedule_at_known_steps() -> None:
     assert triangular(0, 4, 0) == pytest.approx(3.5 / 4)
 
 
+def test_momentum_falls_where_the_rate_rises(
+    quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
+) -> None:
+    """.9 at a rate of 0, .8 at its highest, as torch's CyclicLR has it; without a lower one it stays."""
+    context = context_of(quick_run("stage.train.defence=standard", "stage.train.momentum_low=0.8"))
+    training = Training(context, context.profile.stage[0])  # type: ignore[arg-type]
+    batch = context.data.train.take(torch.arange(64), context.compute)
+    for _ in range(training.total_steps):
+        training.step(batch, 0, logging=False)
+        (group,) = training.optimizer.param_groups
+        assert group["momentum"] == pytest.approx(0.9 - 0.1 * group["lr"] / training.stage.lr)
+        training.done += 1
+    plain = Training(context, structs.replace(context.profile.stage[0], momentum_low=None))  # type: ignore[arg-type]
+    assert {plain._momentum(step) for step in range(plain.total_steps)} == {0.9}
+
+
 def test_one_step_is_one_step_of_sgd_on_the_loss(
     quick_run: Callable[..., RunDir], context_of: Callable[[RunDir], Context]
 ) -> None:

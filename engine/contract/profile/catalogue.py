@@ -93,8 +93,8 @@ ATTACKS: dict[str, Attack] = {
     "cw": Attack(
         "projected steps up the logit margin (Carlini and Wagner 2017)",
         "engine.attacks.signed:cw",
-        lambda steps: steps,
-        ("cw_steps",),
+        lambda steps, start: steps,
+        ("cw_steps", "cw_random_start"),
         norms=("linf",),
         transferable=True,
     ),
@@ -108,8 +108,8 @@ ATTACKS: dict[str, Attack] = {
     "apgd-dlr": Attack(
         "Auto-PGD up the difference of logits ratio",
         "engine.attacks.apgd:apgd_dlr",
-        lambda steps, restarts: (steps + 1) * restarts,
-        ("apgd_steps", "apgd_restarts"),
+        lambda steps, restarts, own: (steps + 1) * (own or restarts),
+        ("apgd_steps", "apgd_restarts", "apgd_dlr_restarts"),
         transferable=True,
         note=lambda classes, *_: _of_dlr(classes),
     ),

@@ -1,15 +1,19 @@
 """Named settings: defaults by data set and network, which a profile's own keys override.
 
-`standard` holds sound settings, `paper-code` what the code of the CAFE authors does, its shortcuts included.
+`standard` holds sound settings, `paper-code` what the code of the CAFE authors does, its shortcuts included, and
+`paper` that with what the text of the paper is quoted with. docs/profile.md says how they differ.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from engine.contract.profile.catalogue import DEFENCES
 
-Preset = Literal["standard", "paper-code"]
+Preset = Literal["standard", "paper-code", "paper"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+AS_PUBLISHED: tuple[Preset, ...] = ("paper-code", "paper")
+"""Those that follow the published code."""
 Tables = dict[str, Any]
 
 _SMALL_IMAGES = ("cifar10", "cifar100", "svhn")
@@ -21,13 +25,34 @@ _GAMMA: dict[str, dict[str, float | str]] = {
     "tiny-imagenet": {"vgg": "1/255", "resnet": "0.5/255", "wrn": "0.5/255"},
 }
 """Radius of the causal inversion."""
+_LOW_MOMENTUM = 0.8
+"""At the highest rate, where the paper's code lets the momentum cycle against it."""
+_SIGNS = {
+    "data": {"augment", "residency", "validation"},
+    "train": {"adversary", "id", "momentum", "select"},
+    "inoculate": {"adversary", "id", "momentum", "select"},
+    "game": {"adversary", "bank", "id", "lambda"},
+    "evaluate": {"checks", "fold", "id", "samples"},
+}
+"""By section or kind of stage, keys that all stand in the profile of a run, where nothing but an empty key is open."""
+_LATER = {
+    "border",
+    "flip",
+    "momentum_low",
+    "perturbed_inversion",
+    "statistics",
+    "apgd_dlr_restarts",
+    "cw_random_start",
+}
+"""Keys that presets have filled since 0.1.0: a run of that release is without them, and goes on as it began."""
 _ATTACKS = ["clean", "fgsm", "pgd", "cw", "apgd-ce", "apgd-dlr"]
 
 
 def fill(tables: Tables, origins: dict[str, str]) -> None:
     """Add to the tables of a profile, in place, what its preset says and they do not; `origins` tells which keys."""
-    preset = tables.get("preset")
-    if preset not in ("standard", "paper-code"):
+    given = tables.get("preset")
+    preset = next((preset for preset in PRESETS if preset == given), None)
+    if preset is None:
         return  # none, or a mistake that is told elsewhere
     sections = {key: tables.setdefault(key, {}) for key in ("data", "model", "threat")}
     stages = tables.get("stage")
@@ -37,11 +62,21 @@ def fill(tables: Tables, origins: dict[str, str]) -> None:
     origin = f"preset {preset}"
     if sections["threat"].get("norm", "linf") == "linf":
         _default(sections["threat"], _eps(preset, data), "threat.", origins, origin)
-    if preset == "paper-code" and model.startswith("wrn"):
-        _default(sections["model"], {"dropout": 0.3}, "model.", origins, origin)
+    if preset in AS_PUBLISHED:
+        if model.startswith("wrn"):
+            _default(sections["model"], {"dropout": 0.3}, "model.", origins, origin)
+        _default(sections["data"], _not_later(_augmentation(data), sections["data"], "data"), "data.", origins, origin)
     for i, stage in enumerate(stages):
         if isinstance(stage, dict):
-            _default(stage, _of_stage(stage, preset, sections["data"], model), f"stage.{i}.", origins, origin)
+            defaults = _not_later(_of_stage(stage, preset, sections["data"], model), stage, str(stage.get("kind")))
+            _default(stage, defaults, f"stage.{i}.", origins, origin)
+
+
+def _not_later(defaults: Tables, table: Tables, kind: str) -> Tables:
+    """The defaults for a table, without the later ones where it stands in the profile of a run."""
+    if not _SIGNS.get(kind, {"?"}) <= table.keys():
+        return defaults
+    return {key: value for key, value in defaults.items() if key not in _LATER}
 
 
 def _default(table: Tables, defaults: Tables, prefix: str, origins: dict[str, str], origin: str) -> None:
@@ -60,7 +95,14 @@ def _eps(preset: Preset, data: str) -> Tables:
         return {"eps": _EPS[data]}
     if preset == "paper-code":
         return {"eps": 0.03}
+    if preset == "paper":
+        return {"eps": "8/255"}
     return {"eps": "8/255"} if data in _SMALL_IMAGES else {}
+
+
+def _augmentation(data: str) -> Tables:
+    """The code mirrors every data set that it knows, house numbers too, and fills borders with the mean colour."""
+    return {"border": "mean"} | ({"flip": True} if data in (*_SMALL_IMAGES, *_EPS) else {})
 
 
 def _of_stage(stage: Tables, preset: Preset, section: Tables, model: str) -> Tables:
@@ -77,11 +119,22 @@ def _of_stage(stage: Tables, preset: Preset, section: Tables, model: str) -> Tab
         plain = defence is not None and not defence.attacks
         short = data == "tiny-imagenet" and not plain
         schedule: Tables = {"epochs": 4, "warmup_epochs": 2} if short else {"epochs": 30, "warmup_epochs": 5}
+        schedule |= _quoted(preset, data) if not plain else {}
+        schedule |= _momentum(preset)
         attacked = {} if plain else {"adversary": _adversary(data, "mixed")}
         rising = data == "imagenet" and not plain and "size" not in section
         ramp = {"resolution": [160, 192], "ramp": [18, 25]} if rising else {}
-        return {**schedule, "batch_size": 128, "lr": 0.1, **attacked, **ramp}
+        return {"batch_size": 128, "lr": 0.1, **schedule, **attacked, **ramp}
     return {}
+
+
+def _quoted(preset: Preset, data: str) -> Tables:
+    """What the paper's text is said to train for; of Tiny-ImageNet and ImageNet nothing is quoted."""
+    return {"epochs": 120, "lr": 0.1} if preset == "paper" and data not in _EPS else {}
+
+
+def _momentum(preset: Preset) -> Tables:
+    return {} if preset == "standard" else {"momentum_low": _LOW_MOMENTUM}
 
 
 def _adversary(data: str, of_tiny: str) -> Tables:
@@ -91,22 +144,27 @@ def _adversary(data: str, of_tiny: str) -> Tables:
 def _game(preset: Preset, data: str, model: str) -> Tables:
     adam: Tables = {"lr": 1e-4, "weight_decay": 1e-5, "amsgrad": True}
     if data in _EPS:
-        adam |= {"weight_decay": 1e-4, "betas": [0.5, 0.999]}
+        adam |= {"weight_decay": 1e-4, "betas": [0.5, 0.999], "amsgrad": preset == "standard"}
     # On Tiny-ImageNet the paper's code plays with PGD-10, but with the mixed adversary on wide networks.
     adversary = _adversary(data, "mixed" if model.startswith("wrn") else "pgd")
-    reused = {"reuse_epochs": 1} if preset == "paper-code" else {}
+    reused = {} if preset == "standard" else {"reuse_epochs": 1, "statistics": "both"}
     return {"epochs": 10, "batch_size": 128, **adam, **reused, "adversary": adversary}
 
 
 def _further(kind: str, preset: Preset, data: str, model: str) -> Tables:
     """A defence, with or without inoculation, from the adversarially trained network on."""
     found: Tables = {"epochs": 4, "warmup_epochs": 2, "batch_size": 64, "lr": 1e-3}
+    if quoted := _quoted(preset, data):
+        found |= quoted | {"warmup_epochs": quoted["epochs"] / 2}
+    found |= _momentum(preset)
     found["adversary"] = _adversary(data, "fgsm")
     if kind == "inoculate":
         gamma = _GAMMA.get(data, {}).get(next((f for f in ("vgg", "resnet", "wrn") if f in model), ""))
         found["inversion_steps"] = 3 if data == "tiny-imagenet" else 10
         found |= {"gamma": gamma} if gamma is not None else {}
-        found["features"] = "train" if preset == "paper-code" else "eval"
+        found |= (
+            {"features": "eval"} if preset not in AS_PUBLISHED else {"features": "train", "perturbed_inversion": True}
+        )
     return found
 
 
@@ -115,4 +173,5 @@ def _evaluate(stage: Tables, preset: Preset) -> Tables:
     if preset == "standard":
         return {"attacks": [*_ATTACKS, "aa"]}
     whole = isinstance(attacks, list) and "aa-paper" in attacks  # 100 steps there, and 30 in columns of their own
-    return {"attacks": _ATTACKS, "apgd_steps": 100 if whole else 30}
+    budgets: Tables = {"apgd_steps": 100} if whole else {"apgd_steps": 30, "apgd_dlr_restarts": 2}
+    return {"attacks": _ATTACKS, "cw_random_start": True, **budgets}

@@ -11,6 +11,7 @@ from engine.contract import datasets
 from engine.contract.profile import schema
 from engine.contract.profile.catalogue import (
     CHECKPOINT,
+    DATA_FACTS,
     DEFENCES,
     L2,
     NO_WEIGHTS,
@@ -21,6 +22,7 @@ from engine.contract.profile.catalogue import (
     plain,
     smallest_image,
 )
+from engine.contract.profile.presets import AS_PUBLISHED
 from engine.contract.profile.schema import (
     FGSM_STEP,
     Adversary,
@@ -92,6 +94,7 @@ def resolve(profile: Profile) -> list[str]:
         if given not in (None, NO_WEIGHTS):  # the engine works in the folder of the run
             setattr(profile.model, key, str(Path(given).expanduser().absolute()))
     problems += _check_devices(profile)
+    problems += _check_flip(profile)
     problems += datasets.complete(profile.data) or _resolve_threat(profile)
     for i, stage in enumerate(profile.stage):
         problems += _resolve_stage(stage, _Place(profile, f"stage.{i}", profile.stage[:i]))
@@ -132,6 +135,16 @@ def _check_devices(profile: Profile) -> list[str]:
             f"{found}; allowed: at most {stage}.batch_size = {least} processes, each with an image of the batch"
         )
     return problems
+
+
+def _check_flip(profile: Profile) -> list[str]:
+    """Digits that would be mirrored; the paper's code does that to SVHN, and its presets follow it."""
+    data = profile.data
+    if not data.flip or data.name not in DATA_FACTS or DATA_FACTS[data.name].flip:
+        return []
+    if data.name == "svhn" and profile.preset in AS_PUBLISHED:
+        return []
+    return [f"data.flip: found true; allowed for {data.name}: false, a mirrored digit is none"]
 
 
 def _resolve_threat(profile: Profile) -> list[str]:

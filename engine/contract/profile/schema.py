@@ -164,9 +164,18 @@ class Data(_Section, dict=True):
     ] = None
     flip: Annotated[
         bool | None,
-        doc("mirror half of the training images; default where that is known to keep the class, never for digits"),
+        doc(
+            "mirror half of the training images; default where that is known to keep the class, never for digits "
+            "(but for svhn in the presets of the paper's code)"
+        ),
     ] = None
     augment: Annotated[bool, doc("shift (and, where classes allow it, mirror) training images at random")] = True
+    border: Annotated[
+        Literal["black", "mean"],
+        doc(
+            "what comes in at the border of shifted training images: black, or their mean colour as in the paper's code"
+        ),
+    ] = "black"
     validation: Annotated[Share, doc("share of the training images held out to select checkpoints")] = 0.1
     residency: Annotated[
         Literal["auto", "device", "stream"],
@@ -281,6 +290,13 @@ class _Training(_Stage):
     lr: Annotated[Positive, doc("highest learning rate of the triangular schedule")] = 0.1
     warmup_epochs: Annotated[NotNegative | None, doc("epochs in which the learning rate rises from 0")] = None
     momentum: Annotated[Momentum, doc("momentum of SGD")] = 0.9
+    momentum_low: Annotated[
+        Momentum | None,
+        doc(
+            "momentum at the highest learning rate, to which it falls and from which it rises again against the rate, "
+            "as in the paper's code (0.8); default it stays as it is"
+        ),
+    ] = None
     weight_decay: Annotated[NotNegative, doc("L2 penalty of SGD")] = 2e-4
     beta: Annotated[NotNegative | None, doc(f"weight of the KL term; default {_betas()}")] = None
     awp_gamma: Annotated[
@@ -342,6 +358,13 @@ class Game(_Stage, tag_field="kind", tag="game"):
         BankPlace,
         doc("where reused features lie: device, host memory, or disk (a temporary file); auto: the first with room"),
     ] = "auto"
+    statistics: Annotated[
+        Literal["treatment", "both"],
+        doc(
+            "what the BatchNorm statistics of h, with which it is read, are of: g(Z) alone, or g(Z) and Z in equal "
+            "parts as in the paper's code"
+        ),
+    ] = "treatment"
     regret_steps: Annotated[
         Annotated[int, Meta(ge=0)],
         doc("steps in which a copy of g is trained on after each epoch, to tell how far it is from its best answer"),
@@ -368,6 +391,13 @@ class Inoculate(_Training, tag_field="kind", tag="inoculate"):
         ),
     ] = "eval"
     inversion_steps: Annotated[Count, doc("signed steps of the causal inversion")] = 10
+    perturbed_inversion: Annotated[
+        bool,
+        doc(
+            f"of {_having('awp')}: Z and the inversion are taken at the perturbed weights, as in the paper's code; "
+            "otherwise at the weights themselves"
+        ),
+    ] = False
 
 
 class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
@@ -395,8 +425,14 @@ class Evaluate(_Stage, tag_field="kind", tag="evaluate"):
         doc(f"what {_with('pgd_loss')} maximises: cross-entropy, logit margin, DLR, or KL from the clean answer"),
     ] = "ce"
     cw_steps: Annotated[Count, doc(f"gradient steps of {_with('cw_steps')}")] = 100
+    cw_random_start: Annotated[
+        bool, doc(f"{_with('cw_random_start')} starts at a random point of the ball, not at the clean image")
+    ] = False
     apgd_steps: Annotated[Count, doc(f"steps of {_with('apgd_steps')}")] = 100
     apgd_restarts: Annotated[Count, doc(f"random starts of {_with('apgd_restarts')}")] = 1
+    apgd_dlr_restarts: Annotated[
+        Count | None, doc(f"random starts of {_with('apgd_dlr_restarts')}; default apgd_restarts")
+    ] = None
     targets: Annotated[
         Count, doc(f"classes that {_with('targets')} aim at, the likeliest first; at most all others")
     ] = 9
@@ -451,7 +487,7 @@ class Profile(_Section, kw_only=True):
         Preset | None,
         doc(
             "named settings, which the profile's own keys override: standard, sound ones for each data set and "
-            "network, or paper-code, those of the code of the paper"
+            "network; paper-code, those of the code of the paper; or paper, those with what its text is quoted with"
         ),
     ] = None
     description: Annotated[str, doc("what the experiment is for, in one sentence")] = ""

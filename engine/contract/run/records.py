@@ -78,6 +78,10 @@ class Counted(Record):
     high: float
 
 
+OWN_FORMAT = "the network computes in "
+"""With which `how` begins for a network that has another number format than fp32, whatever it is asked in."""
+
+
 class Cell(Counted, tag="cell"):
     """A finished cell of a robust-accuracy table: the count, and the facts about how it was measured.
 
