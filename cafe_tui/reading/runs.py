@@ -12,6 +12,7 @@ from typing import Any
 from cafe_tui.reading.eta import RESUMED_SECONDS, seconds_to_go
 from cafe_tui.reading.sparkline import trend
 from engine.contract.run import rundir
+from engine.contract.run.results import Results
 from engine.contract.run.rundir import Info, RunDir, State
 
 READING_SECONDS = 0.05
@@ -29,6 +30,7 @@ class RunRow:
     """A run in a list of runs; `created` in unix seconds, `progress` 0-1.
 
     `eta` is the seconds to go, None while unknown; `trend` the newest values of the headline metric, if it was read.
+    `interval` is the paired 95% interval of the headline's difference in points, None where the run has none.
     """
 
     id: str
@@ -45,6 +47,7 @@ class RunRow:
     profile: str = ""
     eta: float | None = None
     trend: tuple[float, ...] = ()
+    interval: tuple[float, float] | None = None
 
     @cached_property
     def words(self) -> str:
@@ -86,7 +89,15 @@ def row_of(run: RunDir, now: float | None = None) -> RunRow:
         headline=dict(results.headline) if results else {},
         profile=_profile_of(info),
         eta=_eta(info, state, time.time() if now is None else now) if not status.final else None,
+        interval=_interval(results) if results else None,
     )
+
+
+def _interval(results: Results) -> tuple[float, float] | None:
+    """That of the paired difference which the headline names."""
+    head = results.headline
+    named = (head.get("attack"), head.get("base"), head.get("model"))
+    return next(((each.low, each.high) for each in results.differences if (each.attack, each.a, each.b) == named), None)
 
 
 def profile_reference(info: Info) -> str:

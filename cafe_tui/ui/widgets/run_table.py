@@ -90,7 +90,7 @@ def _robust(row: RunRow, _: float) -> Piece:
 
 
 def _difference(row: RunRow, _: float) -> Piece:
-    return difference_piece(_number(row, "difference"))
+    return difference_piece(_number(row, "difference"), row.interval)
 
 
 def _to_go(row: RunRow, _: float) -> Piece:
