@@ -47,3 +47,12 @@ def test_the_interval_is_that_of_the_difference_in_the_headline(tmp_path: Path) 
     without = msgspec.structs.replace(found, differences=[each for each in found.differences if each.attack != attack])
     write_atomically(run.results_file, msgspec.json.encode(without))
     assert row_of(run).interval is None
+
+
+async def test_the_scroll_bar_of_a_long_list_covers_no_digit() -> None:
+    given = GivenRows(*(row(number) for number in range(60)))
+    async with app_with(given).run_test(size=(120, 20)) as pilot:
+        await until(pilot, lambda: table(pilot).show_vertical_scrollbar)
+        shown = table(pilot)
+        assert "+1.5" in shown.text().splitlines()[1]
+        assert len(shown.text().splitlines()[1].rstrip()) <= shown.scrollable_content_region.width
