@@ -23,6 +23,14 @@ from io import FileIO, TextIOWrapper
 READER_LEFT = 141
 """Exit code when nobody reads our output any more, as that of a program which SIGPIPE ends."""
 
+PLAIN_VERBS = """These print plain lines here:
+  cafe ls            all runs
+  cafe run PROFILE   start a run; cafe profiles lists the profiles
+  cafe watch RUN     follow a run; cafe show RUN and cafe logs RUN look back
+  cafe table RUN     robust accuracies; cafe compare RUN RUN pairs two runs
+  cafe stop RUN      stop with a checkpoint; cafe resume RUN continues
+  cafe --help        every command"""
+
 
 def main() -> None:
     """Run the command line; every failure is one message on stderr and the exit code of the contract."""
@@ -81,13 +89,15 @@ def _silence() -> None:
 
 
 def _main() -> None:
-    from engine.contract.errors import CafeError
+    from engine.contract.errors import CafeError, UsageError
 
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the locale cannot write must not end the command
     try:
         shown = sys.stdin.isatty() and sys.stdout.isatty()
         if sys.argv[1:] in ([], ["--slow"]) and (shown or "TEXTUAL_DRIVER" in os.environ):  # a browser is no terminal
+            if shown and os.environ.get("TERM") in ("dumb", "unknown"):  # it would show a screenful of escapes
+                raise UsageError(f"the terminal UI cannot be shown here (TERM={os.environ['TERM']})", PLAIN_VERBS)
             sys.exit(_home(slow="--slow" in sys.argv))
         from cafe_tui.cli import app
 

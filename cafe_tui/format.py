@@ -114,6 +114,11 @@ def interval(low: float, high: float) -> str:
     return f"[{low:.1f}, {high:.1f}]"
 
 
+def interval_role(low: float, high: float) -> str:
+    """The role of a difference with this 95% interval: good or bad only where the interval leaves out zero."""
+    return "good" if low > 0 else "bad" if high < 0 else ""
+
+
 def signed(points: float | None) -> str:
     """A difference in points: +3.1; a dash while unknown."""
     return "-" if points is None or math.isnan(points) else f"{points:+.1f}"

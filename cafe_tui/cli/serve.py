@@ -18,20 +18,23 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     runs: Runs = None,
 ) -> None:
-    """Serve the terminal UI to a browser, on this machine only unless another address is given."""
+    """Serve the terminal UI to a browser, on this machine only unless another address is given.
+
+    The address that is printed has a key in it, a new one each time. Whoever has it acts as you.
+    """
     from engine.contract.errors import UsageError
 
     try:
-        from cafe_tui.ui.serving import UiServer
+        from cafe_tui.ui.serving import UiServer, is_loopback
     except ImportError:
         raise UsageError("serving needs textual-serve", "pip install 'cafe-tui[serve]' brings it.") from None
-    if not _loopback(host):
+    if not is_loopback(host):
         print(
-            f"warning: whoever reaches {host}:{port} can start, stop and delete runs here, and nobody is asked who "
-            "they are; 127.0.0.1 and ssh -L are safer",
+            f"warning: {host}:{port} can be reached from other machines, without encryption: whoever reads along on "
+            "the way has the key, and can start, stop and delete runs; 127.0.0.1 and ssh -L are safer",
             file=sys.stderr,
         )
-    # textual-serve has a shell start the UI, in our environment: no name passes through its command.
+    # The UIs inherit our environment: no name passes through a command.
     os.environ |= environment() | {"CAFE_RUNS": str(runs_folder(runs).absolute())}
     try:
         UiServer(host, port).run()
@@ -39,12 +42,3 @@ def serve(
         raise UsageError(
             f"cannot listen on {host}:{port}: {error.strerror or error}", "Choose another --port."
         ) from None
-
-
-def _loopback(host: str) -> bool:
-    from ipaddress import ip_address
-
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -12,6 +12,7 @@ from typing import Any
 from cafe_tui.reading.eta import RESUMED_SECONDS, seconds_to_go
 from cafe_tui.reading.sparkline import trend
 from engine.contract.run import listing, rundir
+from engine.contract.run.results import Results
 from engine.contract.run.rundir import Info, RunDir, State
 
 READING_SECONDS = 0.05
@@ -30,6 +31,7 @@ class RunRow:
 
     `eta` is the seconds to go, None while unknown; `trend` the newest values of the headline metric, if it was read.
     `trouble` is what is wrong with its run.json.
+    `interval` is the paired 95% interval of the headline's difference in points, None where the run has none.
     """
 
     id: str
@@ -47,6 +49,7 @@ class RunRow:
     eta: float | None = None
     trend: tuple[float, ...] = ()
     trouble: str = ""
+    interval: tuple[float, float] | None = None
 
     @cached_property
     def words(self) -> str:
@@ -89,6 +92,7 @@ def row_of(run: RunDir, now: float | None = None) -> RunRow:
         profile=_profile_of(info),
         eta=_eta(info, state, time.time() if now is None else now) if not status.final else None,
         trouble=trouble,
+        interval=_interval(results) if results else None,
     )
 
 
@@ -119,6 +123,13 @@ def _in_order(rows: Iterable[RunRow]) -> list[RunRow]:
 
 def _damages(rows: Iterable[RunRow]) -> dict[str, str]:
     return {row.id: row.trouble for row in rows if row.trouble}
+
+
+def _interval(results: Results) -> tuple[float, float] | None:
+    """That of the paired difference which the headline names."""
+    head = results.headline
+    named = (head.get("attack"), head.get("base"), head.get("model"))
+    return next(((each.low, each.high) for each in results.differences if (each.attack, each.a, each.b) == named), None)
 
 
 def profile_reference(info: Info) -> str:

@@ -150,7 +150,7 @@ def paired_grid(runs: Sequence[Evaluated], verdicts: Sequence[Verdict], names: M
 
 
 def _verdict_row(verdict: Verdict, result: Paired, names: Mapping[str, str]) -> Row:
-    clear = "good" if result.low > 0 else "bad" if result.high < 0 else ""
+    clear = fmt.interval_role(result.low, result.high)
     difference = Entry(fmt.signed(result.difference), fmt.interval(result.low, result.high), role=clear)
     p = fmt.p_value(result.p).removeprefix("p ").removeprefix("= ")
     model = verdict.b if verdict.a == verdict.b else f"{verdict.b} - {verdict.a}"

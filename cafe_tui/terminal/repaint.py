@@ -35,6 +35,8 @@ TOKENS: Final = re.compile(
 )
 STYLED: Final = ("style", "styled", "reset")
 """The last group of a token that sets a style."""
+PLACING: Final = ("text", "styled", "reset", "move", "return", "line")
+"""The last groups of tokens after which the cursor is where the program knows it."""
 HARMLESS: Final = re.compile(r"\x1b\[(\?[\d;]+([hl]|\$p)|[<>=?][\d;]*u|c|\d+n|\d*t|\d+ q)|\x1b\]|\x1b_Ga=d|\x07")
 """Sequences that change no cell: modes, queries, titles, the clipboard, the end of a picture that is out of sight."""
 SCREENS: Final = re.compile(r"\x1b\[\?(47|1047|1049)[hl]")
@@ -60,6 +62,7 @@ class Repaint:
         self._touched: dict[int, tuple[int, int]] = {}  # of each row, the columns in which it may have changed
         self._with_wide: set[int] = set()  # rows that have had wide characters
         self._row = self._column = 0
+        self._placed = False  # the cursor, by the program: until then it is where the terminal has it
         self._style = ""
         self._sync = False
         self._hidden = False  # the cursor, which may then be anywhere
@@ -95,7 +98,7 @@ class Repaint:
         known = bool(self._out) or self._at is not None
         if self._out:
             self._undress()
-        if known and not self._hidden and (self._row, self._column) != self._at:
+        if known and self._placed and not self._hidden and (self._row, self._column) != self._at:
             self._move(self._row, self._column)
         text = "".join(self._out)
         if text and self._sync:
@@ -107,6 +110,7 @@ class Repaint:
 
     def _obey(self, token: re.Match[str]) -> None:
         kind = token.lastgroup
+        self._placed = self._placed or kind in PLACING
         if kind in STYLED:
             self._obey_style(*token.group("style", "styled", "reset"))
         elif kind == "text":
@@ -137,11 +141,13 @@ class Repaint:
     def _pass(self, sequence: str) -> None:
         self._paint()
         self._undress()
-        harmless = HARMLESS.match(sequence) and not SCREENS.match(sequence)
-        if not harmless and (self._row, self._column) != self._at:
+        screens = SCREENS.match(sequence)
+        harmless = HARMLESS.match(sequence) and not screens
+        if not harmless and self._placed and (self._row, self._column) != self._at:
             self._move(self._row, self._column)
-        if SCREENS.match(sequence):  # beyond it, pictures are out of reach
+        if screens:  # beyond it, pictures are out of reach
             self._out += map(farewell, sorted(self._known))
+            self._placed = False  # on the other screen it is where that was left, as a shell left its own
         self._out.append(sequence)
         self._hidden = CURSOR.get(sequence, self._hidden)
         if not harmless:

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -77,6 +78,8 @@ MOVES: Final = (
     "app.quit",
 )
 """Beginnings of actions that nobody looks for in a list of commands, or that are in it anyway."""
+HANGUP_SECONDS: Final = 5.0
+"""After the terminal was closed, the UI has this long to end in order."""
 SIXTEEN_COLOURS: Final = "ansi-dark"
 GARBAGE: Final = (10_000, 20, 10)
 """After how many new objects, and younger collections, garbage is looked for: with the usual 700 and 10, a collection
@@ -104,6 +107,7 @@ class CafeApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("ctrl+c", "copy_or_quit", "Copy the selection, or quit", show=False),
+        Binding("ctrl+z", "suspend_process", "Suspend; fg in the shell comes back", show=False),
     ]
 
     def __init__(
@@ -144,10 +148,26 @@ class CafeApp(App[None]):
 
         return SparingDriver
 
+    def on_load(self) -> None:
+        """Before the terminal is taken over: whatever ends the UI gives it back."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            with suppress(RuntimeError):  # only the main thread may handle signals
+                asyncio.get_running_loop().add_signal_handler(number, self._leave, number)
+
+    def _leave(self, number: signal.Signals) -> None:
+        self.exit(None, 128 + number)
+        if number == signal.SIGHUP:  # mostly the terminal is gone, and nothing that is written to it returns
+            give_up = threading.Timer(HANGUP_SECONDS, os._exit, (128 + number,))
+            give_up.daemon = True
+            give_up.start()
+
     def on_mount(self) -> None:
         self.call_after_refresh(_collect_garbage)
-        with suppress(RuntimeError):  # only the main thread may handle signals
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit, None, 128 + signal.SIGTERM)
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A page in a browser has no shell to go back to."""
+        return action != "suspend_process" or (self._driver is not None and self._driver.can_suspend)
 
     def on_resize(self) -> None:
         """A terminal that changes its size may move what it shows, in ways of its own."""

@@ -71,6 +71,18 @@ def test_what_is_shown_already_is_not_sent_again() -> None:
     assert repaint.take() == ""
 
 
+def test_the_cursor_of_the_shell_stays_where_it_is() -> None:
+    repaint = Repaint()
+    repaint.feed("\x1b[?1049h\x1b[?25l")
+    assert repaint.take() == "\x1b[?1049h\x1b[?25l"
+    repaint.feed("\x1b[2;3Habc")
+    repaint.take()
+    repaint.feed("\x1b[?1049l\x1b[?25h\x1b[?1004l")
+    assert repaint.take().endswith("\x1b[?1049l\x1b[?25h\x1b[?1004l")
+    repaint.feed("\x1b[?1049h\x1b[?25l")  # after a suspension
+    assert repaint.take() == "\x1b[?1049h\x1b[?25l"
+
+
 def test_after_a_loss_everything_that_is_fed_is_sent() -> None:
     repaint = Repaint()
     repaint.feed("\x1b[1;1Habc")

@@ -12,7 +12,9 @@ from pathlib import Path
 import pexpect
 import pyte
 import pytest
+from typer.main import get_command
 
+from cafe_tui.cli import app
 from tests.patience import PATIENCE
 from tests.recorded import record_run
 
@@ -148,3 +150,15 @@ def _is_grey(colour: str) -> bool:
     if len(colour) != 6:
         return colour in ("default", "black", "white")
     return colour[:2] == colour[2:4] == colour[4:]
+
+
+def test_a_dumb_terminal_gets_the_plain_verbs_and_no_escapes(tmp_path: Path, terminals: list[Terminal]) -> None:
+    record_run(tmp_path)
+    terminals.append(terminal := Terminal(tmp_path, TERM="dumb"))
+    assert terminal.end() == 2
+    assert b"\x1b" not in terminal.raw
+    said = terminal.raw.decode()
+    assert said.startswith("cafe: the terminal UI cannot be shown here (TERM=dumb)")
+    verbs = {words.split()[0] for words in said.split("cafe ")[1:]}
+    assert {"ls", "run", "watch", "show", "stop", "resume", "--help"} <= verbs
+    assert verbs - {"--help"} <= set(get_command(app).commands), "all of them exist"  # type: ignore[attr-defined]

@@ -1,4 +1,7 @@
-"""What can be done to the runs of the list: stop, resume, delete, tag, note. Each asks first where it must."""
+"""What can be done to the runs of the list: stop, resume, delete, tag, note. Each asks first where it must.
+
+Every dialog lists the runs that it touches with their states, so what is not on screen is never touched unseen.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,38 @@ class Verb:
     act: Callable[[RunDir], str]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Runs of the folder `runs` that something is to be done to; `hidden` others are marked, but not shown."""
+
+    runs: Path
+    rows: Sequence[RunRow]
+    hidden: int = 0
+
+    @property
+    def left_alone(self) -> list[str]:
+        """What a dialog says of the marked runs that it does not touch; nothing where there are none."""
+        if not self.hidden:
+            return []
+        if self.hidden == 1:
+            return ["1 marked run is not shown and stays as it is."]
+        return [f"{self.hidden} marked runs are not shown and stay as they are."]
+
+    def directories(self) -> list[RunDir]:
+        """Those of the runs, in the order of the list."""
+        return [RunDir(self.runs / row.id) for row in self.rows]
+
+
 def _names(rows: Sequence[RunRow]) -> str:
     return fmt.printable(rows[0].id) if len(rows) == 1 else f"{len(rows)} runs"
+
+
+def _these(rows: Sequence[RunRow]) -> str:
+    return "this run" if len(rows) == 1 else f"these {len(rows)} runs"
+
+
+def _listed(rows: Sequence[RunRow]) -> list[tuple[str, str]]:
+    return [(row.id, row.state) for row in rows]
 
 
 def _act(app: App[None], runs: Sequence[RunDir], act: Callable[[RunDir], str]) -> None:
@@ -54,18 +87,23 @@ def _act(app: App[None], runs: Sequence[RunDir], act: Callable[[RunDir], str]) -
     app.run_worker(work, thread=True, group="manage")
 
 
-def act_on(app: App[None], runs: Path, rows: Sequence[RunRow], verb: Verb) -> None:
-    """Ask about those of the rows that the verb suits, and then do it to their runs in the folder `runs`."""
-    suited = [row for row in rows if verb.suits(row)]
+def act_on(app: App[None], choice: Choice, verb: Verb) -> None:
+    """Ask about those of the runs that the verb suits, all of them listed, and then do it to them."""
+    suited = [row for row in choice.rows if verb.suits(row)]
     if not suited:
-        app.notify(f"{_names(rows)}: {verb.none_suited}", markup=False)
+        app.notify(f"{_names(choice.rows)}: {verb.none_suited}", markup=False)
         return
+    others = len(choice.rows) - len(suited)
+    unsuited = [f"{others} more marked, left alone: {verb.none_suited}."] if others else []
+    touched = Choice(choice.runs, suited)
 
     def answered(yes: bool | None) -> None:
         if yes:
-            _act(app, [RunDir(runs / row.id) for row in suited], verb.act)
+            _act(app, touched.directories(), verb.act)
 
-    app.push_screen(Confirm(f"{verb.name} {_names(suited)}?", verb.consequence, verb.name, verb.refusal), answered)
+    question = f"{verb.name} {_these(suited)}?"
+    consequence = "\n".join([verb.consequence, *unsuited, *choice.left_alone])
+    app.push_screen(Confirm(question, consequence, verb.name, verb.refusal, _listed(suited)), answered)
 
 
 def _stop(run: RunDir) -> str:
@@ -111,7 +149,7 @@ DELETE: Final = Verb(
 )
 
 
-def tag(app: App[None], runs: Path, rows: Sequence[RunRow]) -> None:
+def tag(app: App[None], choice: Choice) -> None:
     """Ask for tags: words are added, words after a minus are taken away."""
 
     def act(run: RunDir, *, add: list[str], drop: list[str]) -> str:
@@ -122,14 +160,15 @@ def tag(app: App[None], runs: Path, rows: Sequence[RunRow]) -> None:
         if words:
             drop = [word[1:] for word in words if word.startswith("-")]
             add = [word for word in words if not word.startswith("-")]
-            _act(app, [RunDir(runs / row.id) for row in rows], partial(act, add=add, drop=drop))
+            _act(app, choice.directories(), partial(act, add=add, drop=drop))
 
-    has = sorted({tag for row in rows for tag in row.tags})
+    has = sorted({tag for row in choice.rows for tag in row.tags})
     hint = "Words to add; -word takes one away." + (f" There: {fmt.printable(' '.join(has))}" if has else "")
-    app.push_screen(Prompt(f"Tag {_names(rows)}", hint), answered)
+    hint = "\n".join([hint, *choice.left_alone])
+    app.push_screen(Prompt(f"Tag {_these(choice.rows)}", hint, runs=_listed(choice.rows)), answered)
 
 
-def note(app: App[None], runs: Path, rows: Sequence[RunRow]) -> None:
+def note(app: App[None], choice: Choice) -> None:
     """Ask for a note; it replaces the one there is."""
 
     def act(run: RunDir, *, text: str) -> str:
@@ -138,17 +177,18 @@ def note(app: App[None], runs: Path, rows: Sequence[RunRow]) -> None:
 
     def answered(text: str | None) -> None:
         if text is not None:
-            _act(app, [RunDir(runs / row.id) for row in rows], partial(act, text=text))
+            _act(app, choice.directories(), partial(act, text=text))
 
-    before = RunDir(runs / rows[0].id).info().note if len(rows) == 1 else ""
-    app.push_screen(Prompt(f"Note on {_names(rows)}", "Enter keeps it, escape leaves it.", before), answered)
+    before = choice.directories()[0].info().note if len(choice.rows) == 1 else ""
+    hint = "\n".join(["Enter keeps it, escape leaves it.", *choice.left_alone])
+    app.push_screen(Prompt(f"Note on {_these(choice.rows)}", hint, before, _listed(choice.rows)), answered)
 
 
-VERBS: Final[Mapping[str, Callable[[App[None], Path, Sequence[RunRow]], None]]] = {
+VERBS: Final[Mapping[str, Callable[[App[None], Choice], None]]] = {
     "stop": partial(act_on, verb=STOP),
     "resume": partial(act_on, verb=RESUME),
     "delete": partial(act_on, verb=DELETE),
     "tag": tag,
     "note": note,
 }
-"""By the word in the bindings of the list: each asks, and then does something to some runs of a folder."""
+"""By the word in the bindings of the list: each asks, and then does something to the chosen runs."""

@@ -290,4 +290,4 @@ class RunScreen(OpeningScreen, PollingScreen):
         from cafe_tui.reading.runs import row_of
         from cafe_tui.ui.screens import manage
 
-        manage.act_on(self.app, self._run.path.parent, [row_of(self._run)], manage.STOP)
+        manage.act_on(self.app, manage.Choice(self._run.path.parent, [row_of(self._run)]), manage.STOP)

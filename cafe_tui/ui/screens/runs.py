@@ -100,6 +100,7 @@ class RunsScreen(OpeningScreen, PollingScreen):
         Binding("O", "reverse", "Sort the other way round", key_display="O", show=False),
         Binding("p", "group", "Group by profile", show=False),
         Binding("space", "mark", "Mark"),
+        Binding("asterisk", "mark_shown", "Mark all that are shown", key_display="*", show=False),
         Binding("c", "show('compare')", "Compare"),
         Binding("s", "manage('stop')", "Stop"),
         Binding("r", "manage('resume')", "Resume"),
@@ -108,6 +109,7 @@ class RunsScreen(OpeningScreen, PollingScreen):
         Binding("d", "manage('delete')", "Delete"),
         Binding("S", "show('system')", "System", key_display="S"),
         Binding("escape", "clear_filter", "Clear filter"),
+        Binding("escape", "clear_marks", "Clear marks"),
     ]
 
     def __init__(
@@ -126,6 +128,9 @@ class RunsScreen(OpeningScreen, PollingScreen):
         if preferences.order not in ORDERS:
             preferences.order = "age"
         self._marked: frozenset[str] = frozenset()
+        self._shown: Sequence[RunRow] = ()  # all in the list, also what has to be scrolled to
+        self._any_marked = False  # when the bar of keys was last told
+        self._comparing = False
         self._read_rows: Sequence[RunRow] = ()  # the reader thread's
         self._posted: RunsChanged | None = None
         self._preloaded = False
@@ -196,9 +201,13 @@ class RunsScreen(OpeningScreen, PollingScreen):
         listed: Sequence[RunRow | Group] = (
             grouped(rows, self._preferences.folded) if self._preferences.grouped else rows
         )
+        self._shown = [row for row in listed if not isinstance(row, Group)]
         table = self.query_one(RunTable)
         table.show(listed, self._clock(), self._marked, sorting if sorting != ("age", False) else ("", False))
         self._say("#title", self._title(len(rows)))
+        if bool(self._marked) != self._any_marked:
+            self._any_marked = bool(self._marked)
+            self.refresh_bindings()
         if not rows:
             self._say("#empty", self._why_empty())
         self.set_class(not rows and self._complete, "-empty")
@@ -225,6 +234,8 @@ class RunsScreen(OpeningScreen, PollingScreen):
         extras += [f"by {self._preferences.order}"] * (self._preferences.order != "age")
         extras += ["backwards"] * self._preferences.backwards
         extras += [f"{len(self._marked)} marked"] * bool(self._marked)
+        hidden = len(self._marked) - len(self._marked_and_shown()) if self._marked else 0
+        extras += [f"{hidden} of them not shown"] * bool(hidden)
         return fmt.printable(", ".join([f"cafe  {self._runs}  {count}", *extras]))
 
     def _why_empty(self) -> str:
@@ -238,7 +249,9 @@ class RunsScreen(OpeningScreen, PollingScreen):
     # --- keys --------------------------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Without a filter there is none to clear."""
+        """Without a filter there is none to clear, and marks are cleared once there is none."""
+        if action == "clear_marks":
+            return bool(self._marked) and not self.has_class("-filtering")
         return action != "clear_filter" or self.has_class("-filtering")
 
     async def action_filter(self) -> None:
@@ -314,11 +327,39 @@ class RunsScreen(OpeningScreen, PollingScreen):
             self._draw()
             table.action_move(1)
 
+    def action_mark_shown(self) -> None:
+        """Mark all runs of the list: those that the filter and folded groups leave."""
+        self._marked |= {row.id for row in self._shown}
+        self._draw()
+
+    def action_clear_marks(self) -> None:
+        """Take all marks away, also those of runs that are not shown."""
+        self._marked = frozenset()
+        self._draw()
+
+    def action_show(self, name: str) -> None:
+        """Open the screen of the file with this name."""
+        before = self.app.screen
+        super().action_show(name)
+        self._comparing = name == "compare" and self.app.screen is not before
+
+    def on_screen_resume(self) -> None:
+        if self._comparing:  # what was marked for it has served
+            self._comparing = False
+            self.action_clear_marks()
+
+    def _marked_and_shown(self) -> list[RunRow]:
+        return [row for row in self._shown if row.id in self._marked]
+
     def action_manage(self, what: str) -> None:
-        """Stop, resume, tag, note or delete the marked runs or, without marks, the one under the cursor."""
+        """Stop, resume, tag, note or delete the marked runs that are shown or, without any, the one under the cursor.
+
+        Marked runs that the filter or a folded group hides stay as they are, which the dialog says.
+        """
         from cafe_tui.ui.screens import manage  # dialogs are not needed for the first paint
 
-        chosen = self.query_one(RunTable).selected
-        rows = [row for row in self._rows if row.id in self._marked] or ([chosen] if chosen else [])
+        chosen, marked = self.query_one(RunTable).selected, self._marked_and_shown()
+        rows = marked or ([chosen] if chosen else [])
         if rows:
-            manage.VERBS[what](self.app, self._runs, rows)
+            hidden = len(self._marked) - len(marked)
+            manage.VERBS[what](self.app, manage.Choice(self._runs, rows, hidden))

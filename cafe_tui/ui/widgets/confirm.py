@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from cafe_tui.ui.widgets.touched import Named, Touched, TouchingScreen
 
-class Confirm(ModalScreen[bool]):
-    """Asks `question`, explains `consequence`, returns whether the answer was yes. Enter alone means no."""
+
+class Confirm(TouchingScreen[bool]):
+    """Asks `question`, explains `consequence`, returns whether the answer was yes. Enter alone means no.
+
+    `runs` are those that a yes touches, and are all listed; several lines of consequences are set off by line breaks.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes"),
@@ -21,15 +26,18 @@ class Confirm(ModalScreen[bool]):
         Binding("left,right,h,l", "app.focus_next", "Choose", show=False),
     ]
 
-    def __init__(self, question: str, consequence: str, yes: str, no: str) -> None:
+    def __init__(self, question: str, consequence: str, yes: str, no: str, runs: Sequence[Named] = ()) -> None:
         super().__init__()
         self._texts = (question, consequence, yes, no)
+        self._runs = runs
 
     def compose(self) -> ComposeResult:
         question, consequence, yes, no = (Content(text) for text in self._texts)
         with Vertical(id="dialog"):
             yield Static(question, id="question")
-            yield Static(consequence)
+            if self._runs:
+                yield Touched(self._runs)
+            yield Static(consequence, id="consequence")
             with Horizontal():
                 yield Button(no, id="no", compact=True)
                 yield Button(yes, id="yes", compact=True, variant="error")

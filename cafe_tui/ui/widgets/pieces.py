@@ -22,8 +22,8 @@ def state_piece(state: str) -> Piece:
     return f"{fmt.SYMBOLS.get(state, '?')} {state}", ROLE_OF_STATE.get(state, "dim")
 
 
-def difference_piece(points: float | None) -> Piece:
-    """A difference of accuracies in points, signed."""
+def difference_piece(points: float | None, interval: tuple[float, float] | None) -> Piece:
+    """A difference of accuracies in points, signed; dim where no interval is known."""
     if points is None:
         return "", ""
-    return fmt.signed(points), "good" if points > 0 else "bad" if points < 0 else ""
+    return fmt.signed(points), "dim" if interval is None else fmt.interval_role(*interval)

@@ -139,7 +139,7 @@ def _difference(data: RobustData, model: str, attack: str, cells: int) -> Piece:
     if paired is None:
         plain = data.table.difference(model, attack)
         return ("", "") if plain is None else (f"{fmt.signed(plain):>6}", "dim")
-    clear = "good" if paired.low > 0 else "bad" if paired.high < 0 else ""
+    clear = fmt.interval_role(paired.low, paired.high)
     interval = f" {fmt.interval(paired.low, paired.high)}" if cells >= 19 else ""
     p = f" {fmt.p_value(paired.p)}" if cells >= 29 else ""
     return f"{fmt.signed(paired.difference):>6}{interval}{p}", clear

@@ -90,7 +90,7 @@ def _robust(row: RunRow, _: float) -> Piece:
 
 
 def _difference(row: RunRow, _: float) -> Piece:
-    return difference_piece(_number(row, "difference"))
+    return difference_piece(_number(row, "difference"), row.interval)
 
 
 def _to_go(row: RunRow, _: float) -> Piece:
@@ -265,15 +265,20 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
     # --- inside ------------------------------------------------------------------------------------------------------
 
     @property
+    def _cells(self) -> int:
+        """The width without the scroll bar, which would cover the last digit of a line."""
+        return self.size.width - (self.scrollbar_size_vertical if self.show_vertical_scrollbar else 0)
+
+    @property
     def _visible_rows(self) -> int:
         return max(self.size.height - 1, 1)
 
     def _arrange(self) -> None:
         """Choose the columns that fit, each with its cells; the run column takes what is left, if ids need it."""
-        if self._arranged_for == self.size.width:  # asked here and not on the resize event, which follows the painting
+        if self._arranged_for == self._cells:  # asked here and not on the resize event, which follows the painting
             return
-        self._arranged_for = self.size.width
-        cells, kept = self.size.width, list(COLUMNS)
+        self._arranged_for = self._cells
+        cells, kept = self._cells, list(COLUMNS)
         self._gap = " " if cells < 100 else "  "
         while (needed := sum(column.cells + len(self._gap) for column in kept)) > cells + len(self._gap):
             if len(kept) == 1:
@@ -310,7 +315,7 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
                 pieces[-1] = (MARK.ljust(len(self._gap)), "accent")
         pieces.pop()
         if index == self._cursor:
-            rest = " " * (self.size.width - width(tuple(pieces)))
+            rest = " " * (self._cells - width(tuple(pieces)))
             return tuple((text, "cursor") for text, _ in [*pieces, (rest, "")])
         return tuple(pieces)
 
@@ -319,7 +324,7 @@ class RunTable(ScrollView, can_focus=True, inherit_bindings=False):
         facts = [count, *([f"{group.going} going on"] * bool(group.going))]
         facts += [] if group.best is None else [f"best robust {fmt.percent(group.best)}"]
         text = f"{'▸' if group.folded else '▾'} {fmt.printable(group.profile)}  {', '.join(facts)}"
-        return ((fit(text, self.size.width), "cursor" if chosen else "accent"),)
+        return ((fit(text, self._cells), "cursor" if chosen else "accent"),)
 
     def _picture(self) -> list[Line]:
         self._arrange()
