@@ -54,7 +54,7 @@ def resume(run: RunDir, devices: str | None = None) -> subprocess.Popen[bytes]:
 
     With `devices` on these from now on, which the run's profile then says. Raises UsageError and DiskError.
     """
-    status = run.status()
+    status = run.settled()
     if not status.final:
         raise UsageError(f"{run.id} is {status.state}", "`cafe watch` follows it.")
     if status.state == "finished":

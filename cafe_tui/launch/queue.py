@@ -104,7 +104,7 @@ def resume(runs: Sequence[RunDir], parallel: int) -> None:
 
 def _cared_for(run: RunDir) -> bool:
     """Whether a living engine or queue has this run."""
-    return run.state().pid is not None and not run.status().final
+    return run.state().pid is not None and not run.settled().final
 
 
 def _enqueue(run: RunDir) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +166,18 @@ def test_a_removal_waits_for_an_engine_that_is_ending(run: RunDir) -> None:
         assert liveness.held(run.lock_file)
         rundir.remove(run)
     assert not run.path.exists()
+
+
+def test_a_removal_waits_for_the_last_thread_of_an_engine_that_was_killed(run: RunDir) -> None:
+    run.write_state(State(state="running", pid=2**22 + 1, host=socket.gethostname()))
+    held = os.open(run.lock_file, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert run.status().state == "running", "who knows: another engine may have begun"
+    release = threading.Timer(0.2, os.close, [held])
+    release.start()
+    rundir.remove(run)
+    assert not run.path.exists()
+    release.join()
 
 
 def test_an_engine_that_only_a_clock_calls_lost_is_looked_at_twice(

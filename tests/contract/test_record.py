@@ -141,7 +141,7 @@ def test_a_full_disk_is_told_and_what_was_written_stays_readable(run: RunDir) ->
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     refused, _, message = done.stdout.partition(" ")
-    assert message.startswith(f"cannot write {run.records_file}: no space left, though ")
+    assert message.startswith(f"cannot write {run.records_file}: No space left, though ")
     assert "\nFree some space" in message
     reader = RecordReader(run.records_file)
     found = reader.read()

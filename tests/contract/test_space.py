@@ -108,7 +108,7 @@ def test_the_same_four_where_nothing_can_be_mounted(tmp_path: Path, monkeypatch:
     inside = tmp_path / "x"
     assert told(errno.ENOSPC, inside, f_bavail=3, f_frsize=1_000_000, f_favail=9) == "the disk is full, 3 MB free"
     assert told(errno.ENOSPC, inside, f_files=9, f_favail=0).startswith("no inodes are left")
-    assert told(errno.ENOSPC, inside, f_files=0, f_favail=0, f_bavail=10**6, f_frsize=10**6).startswith("no space left")
+    assert told(errno.ENOSPC, inside, f_files=0, f_favail=0, f_bavail=10**6, f_frsize=10**6).startswith("No space left")
     assert told(errno.EACCES, inside).startswith(f"Permission denied; {tmp_path} belongs to ")
     assert told(errno.ENOENT, tmp_path / "away" / "x") == f"the folder {tmp_path / 'away'} does not exist"
     assert told(errno.EROFS, inside) == "the disk is mounted read-only"

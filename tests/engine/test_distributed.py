@@ -201,7 +201,7 @@ def test_killed_and_stopped_ranks_go_on(quick_run: Make, engines: list[subproces
     local.kill(run)
     engines[1].wait(PATIENCE)
     wait_until(lambda: not any(process_alive(each.pid, None) for each in orphans))
-    assert run.status().state == "lost"
+    assert run.settled().state == "lost"
 
     engines.append(local.resume(run, "cpu:1"))
     assert engines[2].wait(PATIENCE) == 0, run.log_file.read_text()

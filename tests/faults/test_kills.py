@@ -53,7 +53,7 @@ def killed(run: RunDir, stage: str, moment: int | Literal["end"]) -> None:
     engine.join()
     assert engine.exitcode == -signal.SIGKILL
     assert run.state().stage == stage
-    assert run.status().state == "lost"
+    assert run.settled().state == "lost"
 
 
 def found(run: RunDir) -> dict[str, object]:

@@ -238,6 +238,13 @@ class RunDir:
         silence = f"no sign of life since {since}{clock}" if state.heartbeat else "no sign of life"
         return f"{silence}{f'; {full}' if full else ''}; see {self.log_file}"
 
+    def settled(self) -> Status:
+        """The status, after a moment's wait where a process has ended and has not yet let go of the lock."""
+        state = self.state()
+        if state.state not in FINAL and liveness.alive(state) is False:
+            liveness.released(self.lock_file)
+        return self.status()
+
     def holder(self) -> str:
         """Why this run must be left alone, whatever its state says; empty if nobody is working on it.
 
@@ -447,7 +454,7 @@ def remove(run: RunDir) -> None:
     under that name and can be removed like a run. Raises UsageError while its engine may be alive, DiskError when the
     folder refuses.
     """
-    status = run.status()
+    status = run.settled()
     if not status.final:
         raise UsageError(f"{run.id} is {status.state}", "Stop it first: `cafe stop`.")
     if holder := run.holder():

@@ -72,7 +72,7 @@ def refusal(error: OSError, path: Path) -> tuple[str, str]:
             )
         free = free_megabytes(folder)
         why = (
-            f"the disk is full, {free} MB free" if free < 10 else f"no space left, though {free} MB are free: a limit?"
+            f"the disk is full, {free} MB free" if free < 10 else f"No space left, though {free} MB are free: a limit?"
         )
         return why, "Free some space or choose another --runs folder."
     return str(error.strerror or error), "Check the disk, its free space and limits, or choose another --runs folder."
