@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def engines() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.communicate()
 
 
-def end_both(run: RunDir, answer: str, engines: list[subprocess.Popen[bytes]]) -> None:
+def end_both(run: RunDir, answer: str, engines: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Follow a stand-in for an engine, and let SIGTERM reach both, as at the end of a job."""
     process = subprocess.Popen(
         [sys.executable, "-c", ANSWERS, str(run.state_file), answer], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -58,15 +59,24 @@ def end_both(run: RunDir, answer: str, engines: list[subprocess.Popen[bytes]]) -
     state.state, state.pid, state.heartbeat = "running", process.pid, time.time()
     run.write_state(state)
 
+    following = threading.Event()
+
+    def served(*arguments: Any, **more: Any) -> int:
+        following.set()
+        while True:
+            time.sleep(0.01)
+
     def end() -> None:
+        following.wait()  # before, a signal would end the test itself
         process.terminate()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
-    timer = threading.Timer(0.5, end)
-    timer.start()
+    monkeypatch.setattr(module, "_serve", served)
+    ending = threading.Thread(target=end)
+    ending.start()
     with pytest.raises(SystemExit) as caught:
         follow(lambda: (run, process), plain=True)
-    timer.join()
+    ending.join()
     assert caught.value.code == 128 + signal.SIGTERM
 
 
@@ -84,7 +94,7 @@ def test_in_a_job_the_answer_of_the_engine_is_waited_for(
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     monkeypatch.setattr(module, "ANSWER_SECONDS", 120.0)
     run = record_run(tmp_path, upto="game")
-    end_both(run, answer, engines)
+    end_both(run, answer, engines, monkeypatch)
     said = capsys.readouterr().err
     assert says in said
     assert f"`cafe resume {run.id}` continues it" in said
