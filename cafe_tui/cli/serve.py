@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from cafe_tui.cli.options import Runs
-from cafe_tui.launch.spawn import environment
 from cafe_tui.locations import runs_folder
 
 
@@ -35,7 +34,7 @@ def serve(
             file=sys.stderr,
         )
     # The UIs inherit our environment: no name passes through a command.
-    os.environ |= environment() | {"CAFE_RUNS": str(runs_folder(runs).absolute())}
+    os.environ |= {"CAFE_RUNS": str(runs_folder(runs).absolute())}
     try:
         UiServer(host, port).run()
     except OSError as error:

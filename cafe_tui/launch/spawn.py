@@ -12,8 +12,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 HOME = Path(__file__).resolve().parents[2]
 """The folder in which cafe_tui and engine lie: a checkout, or site-packages."""
@@ -72,6 +76,19 @@ def talking(command: Sequence[str], buffer: int = -1) -> subprocess.Popen[bytes]
     pipe = subprocess.PIPE
     return subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, pipesize=buffer, env=environment()
+    )
+
+
+async def serving(command: Sequence[str], variables: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """A process that is talked to over pipes from an event loop, with these variables. Raises OSError.
+
+    The caller ends it and waits for its end.
+    """
+    import asyncio  # 20 ms that no other command need pay
+
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=pipe, stdout=pipe, stderr=pipe, env={**environment(), **variables}
     )
 
 

@@ -8,6 +8,7 @@ as well, and a path is sent to no other server, as the pages forbid a Referer.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import shlex
@@ -23,7 +24,7 @@ from aiohttp import web
 from textual_serve.app_service import AppService
 from textual_serve.server import Server
 
-from cafe_tui.launch.spawn import python
+from cafe_tui.launch import spawn
 
 FOREIGN_STYLES = re.compile(r"<link\b[^>]*https?://fonts\.[^>]*>")
 """Fonts that the page would fetch from elsewhere: there may be no network, and it is nobody's business."""
@@ -93,17 +94,15 @@ class UiService(AppService):
         self._argv = argv
         self._size = USUAL_SIZE
 
-    def _build_environment(self, width: int = 80, height: int = 24) -> dict[str, str]:
-        driver = "cafe_tui.terminal.page:PageDriver"
-        return {**super()._build_environment(width, height), "TEXTUAL_DRIVER": driver}
+    def _variables(self, width: int, height: int) -> dict[str, str]:
+        """What the environment of the UI has beyond ours."""
+        built = self._build_environment(width, height)
+        more = {name: value for name, value in built.items() if os.environ.get(name) != value}
+        return {**more, "TEXTUAL_DRIVER": "cafe_tui.terminal.page:PageDriver"}
 
     async def _open_app_process(self, width: int = 80, height: int = 24) -> asyncio.subprocess.Process:
         """Start the UI, without the shell that textual-serve puts in between and that a signal would end instead."""
-        pipe = asyncio.subprocess.PIPE
-        environment = self._build_environment(width, height)
-        process = await asyncio.create_subprocess_exec(
-            *self._argv, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
-        )
+        process = await spawn.serving(self._argv, self._variables(width, height))
         self._process, self._stdin = process, process.stdin
         return process
 
@@ -136,7 +135,7 @@ class UiServer(Server):
     """Serves `cafe` to pages of its own only, and to those who know `secret`. Raises OSError from `run`."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._argv = python("-m", "cafe_tui")
+        self._argv = spawn.python("-m", "cafe_tui")
         super().__init__(shlex.join(self._argv), host, port, title="cafe", public_url=f"http://{PLACE}")
         self.secret = secrets.token_urlsafe(32)
         self._names = bound_names(host)

@@ -61,7 +61,7 @@ def test_a_killed_sweep_goes_on_with_the_same_command_and_repeats_nothing(runs: 
     assert second.status().state == "queued"
     queue = second.state().pid
     kill([queue, first.state().pid])
-    wait_for(lambda: [run.status().state for run in (first, second)] == ["lost", "lost"])  # the last thread unlocks
+    wait_until(lambda: [run.status().state for run in (first, second)] == ["lost", "lost"])  # the last thread unlocks
     assert second.status().reason.startswith(f"its queue (process {queue}) is gone")
     done = cafe("run", "tiny", "--plain", folder=runs)
     assert done.returncode == 0, done.stdout + done.stderr
