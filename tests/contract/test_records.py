@@ -337,7 +337,7 @@ def test_the_line_of_a_cell_keeps_its_keys_and_their_order() -> None:
     line = (
         b'{"kind":"cell","model":"train","attack":"aa","correct":3,"total":4,"accuracy":75.0,"low":30.0,"high":95.5,'
         b'"seconds":1.5,"gradient_steps":30,"forwards":7,"norm":"linf","eps":0.1,"source":"other","how":"bf16",'
-        b'"parts":[' + part + b'],"warnings":["weak"],"v":1,"t":2.5}\n'
+        b'"images":"1b2c","parts":[' + part + b'],"warnings":["weak"],"v":1,"t":2.5}\n'
     )
     (cell,) = records.decode_lines(line)
     assert isinstance(cell, Cell)

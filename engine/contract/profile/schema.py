@@ -154,14 +154,6 @@ class Data(_Section, dict=True):
         Side | None,
         doc("of folder, imagenet and hf: side of the images in pixels, to which the shorter side is brought"),
     ] = None
-    config: Annotated[str | None, doc("of hf: the configuration, where the set has several")] = None
-    image: Annotated[str | None, doc("of hf: the column of pictures, where there are several")] = None
-    label: Annotated[
-        str | None, doc("of hf: the column of classes, where there are several; classes, whole numbers or words")
-    ] = None
-    test: Annotated[
-        str | None, doc("of hf: the part to test on; default the first with labels of test, validation, valid, val")
-    ] = None
     flip: Annotated[
         bool | None,
         doc(
@@ -185,6 +177,14 @@ class Data(_Section, dict=True):
     channels: Annotated[Annotated[int, Meta(ge=1, le=3)] | None, doc("of folder and hf: default what is there")] = None
     train_images: Annotated[Count | None, doc("of folder and hf: default what is there")] = None
     test_images: Annotated[Count | None, doc("of folder and hf: default what is there")] = None
+    config: Annotated[str | None, doc("of hf: the configuration, where the set has several")] = None
+    image: Annotated[str | None, doc("of hf: the column of pictures, where there are several")] = None
+    label: Annotated[
+        str | None, doc("of hf: the column of classes, where there are several; classes, whole numbers or words")
+    ] = None
+    test: Annotated[
+        str | None, doc("of hf: the part to test on; default the first with labels of test, validation, valid, val")
+    ] = None
 
     @cached_property
     def facts(self) -> DataFacts:
