@@ -22,9 +22,11 @@ from io import TextIOWrapper
 def main() -> None:
     """Run the command line; every failure is one message on stderr and the exit code of the contract."""
     from engine.contract.errors import CafeError
+    from engine.contract.printing import guard
 
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the locale cannot write must not end the command
+    guard()
     try:
         shown = sys.stdin.isatty() and sys.stdout.isatty()
         if sys.argv[1:] in ([], ["--slow"]) and (shown or "TEXTUAL_DRIVER" in os.environ):  # a browser is no terminal

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
+from engine.contract.printing import printable as printable
+
 if TYPE_CHECKING:
     from engine.contract.run.records import Part, Progress
     from engine.contract.run.results import Table
@@ -44,11 +46,6 @@ MEANINGS: Final = {
     "AC": "adversarial causal features: the attack, seen by the hypothesis model",
 }
 """The four readings of a game, in one line each."""
-
-
-def printable(text: str) -> str:
-    """The text with every control character and lone surrogate replaced, so that a file cannot drive the terminal."""
-    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def shared_beginning(names: Sequence[str]) -> str:

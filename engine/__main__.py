@@ -30,6 +30,9 @@ INTERRUPTED = "cafe: interrupted; what was fetched is kept, nothing half made is
 
 def main() -> int:
     """Parse the arguments, run, return the exit code of the contract."""
+    from engine.contract.printing import guard
+
+    guard()
     parser = argparse.ArgumentParser(prog="python -m engine", description="Work on a run directory.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("run", help="run its profile, or go on where an earlier engine stopped")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cafe_tui.cli.options import Runs, find_run
+from engine.contract.printing import say
 
 RunsNamed = Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, unique prefixes, or `last`.")]
 
@@ -27,10 +28,10 @@ def remove(
         raise UsageError(f"still going on: {', '.join(going)}; nothing was deleted", "Stop it first: `cafe stop`.")
     if not yes:
         for run in directories:
-            print(run.path)
+            say(str(run.path))
         if not sys.stdin.isatty():
             raise UsageError("nothing was deleted", "Say --yes where nobody can be asked.")
         typer.confirm(f"Delete {'these' if len(directories) > 1 else 'this'} for good?", abort=True)
     for run in directories:
         rundir.remove(run)
-        print(f"{run.id} deleted")
+        say(f"{run.id} deleted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cafe_tui.cli.options import Json, Runs, RunsNamed, find_runs, print_json
+from engine.contract.printing import say
 
 if TYPE_CHECKING:
     from engine.contract.run.rundir import RunDir, Status
@@ -18,7 +19,7 @@ def stop(runs_named: RunsNamed, json: Json = False, runs: Runs = None) -> None:
             answers.append({"id": run.id, "asked": not before.final, "state": before.state})
             if not json:
                 word = f"is {before.state} already" if before.final else "is asked to stop after its current step"
-                print(f"{run.id} {word}")
+                say(f"{run.id} {word}")
     if json:
         print_json({"runs": answers})
 
