@@ -61,6 +61,7 @@ def main() -> int:
 
 
 def _run(path: Path) -> int:
+    from engine import distributed
     from engine.contract.errors import CafeError
     from engine.contract.run.rundir import RunDir
     from engine.process import run
@@ -69,6 +70,7 @@ def _run(path: Path) -> int:
     if not directory.profile_file.is_file():
         print(f"not a run directory (no profile.toml): {directory.path}", file=sys.stderr)
         return 2
+    distributed.sweep()
     try:
         return run(directory)
     except CafeError as error:
