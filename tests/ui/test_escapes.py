@@ -19,15 +19,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cafe_tui.results import exporting
+from cafe_tui.ui.app import CafeApp
+from cafe_tui.ui.screens.run import RunScreen
+from cafe_tui.ui.screens.runs import RunsScreen
 from engine.contract.printing import printable_lines
 from engine.contract.run.records import ErrorNote, Message, StageChange, WarningNote, encode, to_json
 from engine.contract.run.results import Results, make_cell
 from engine.contract.run.rundir import RunDir, State, write_atomically
 from tests.recorded import START, record_run
+from tests.ui.waiting import until
 
 EVIL = "ε\x1b]0;t\x07\x1b[7;9H\x9b5n\x85\u202e\u2066\u200f\x7f\x00\r日"
 """Sets a title, moves the cursor, asks the terminal for an answer, turns the direction of writing; ours never do."""
-SEEN = "ε�]0;t"
 OURS = re.compile(r"\x1b\[\??[\d;]*[A-Za-z]")
 """What our own painter writes: colours, moves, its cursor hidden and shown."""
 
@@ -198,3 +201,34 @@ def test_csv_numbers_and_words_stay(value: object) -> None:
 
 def test_a_csv_field_is_one_line() -> None:
     assert len(exporting.csv_lines(("a",), [("x\ny\x1b\u2028",)])) == 2
+
+
+async def test_no_screen_shows_control_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Panes and dialogs of two hostile runs, as they would be drawn."""
+    monkeypatch.setattr(RunsScreen, "PERIOD", 0.05)
+    monkeypatch.setattr(RunScreen, "PERIOD", 0.05)
+    for end in ("k3f9", "k3fa"):
+        hostile_run(tmp_path, f"20260921-144000-q{EVIL.replace(chr(0), '')}-{end}", "both")
+    app = CafeApp(tmp_path, clock=lambda: START + 60)
+    seen = ""
+
+    def look() -> None:
+        nonlocal seen
+        for strip in app.screen._compositor.render_strips():
+            assert strip.text.isprintable(), strip.text
+            seen += strip.text
+
+    async with app.run_test(size=(150, 50)) as pilot:
+        await until(pilot, lambda: "ε" in "".join(s.text for s in app.screen._compositor.render_strips()))
+        look()
+        for keys in (["d"], ["escape", "t"], ["escape", "n"], ["escape", "space", "down", "space", "c"], ["2"], ["3"]):
+            await pilot.press(*keys)
+            await pilot.pause()
+            look()
+        await pilot.press("escape", "escape", "enter")
+        await until(pilot, lambda: isinstance(app.screen, RunScreen))
+        for key in "1234567":
+            await pilot.press(key)
+            await pilot.pause()
+            look()
+    assert "�]0;t" in seen
