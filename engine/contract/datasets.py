@@ -142,7 +142,7 @@ def prepared() -> list[tuple[Data, DataFacts]]:
             said = json.loads(file.read_text(encoding="utf-8"))
             known = DataFacts(**{field.name: said[field.name] for field in fields(DataFacts)})
             origin = str(said["from"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # damaged: a run, and its preparation, tell how
         hub = origin.startswith(HUGGING_FACE)
         found.append((Data(name=origin if hub else kind, path=None if hub else origin, size=known.size), known))
@@ -166,5 +166,5 @@ def _prepared(data: Data) -> tuple[int, int, int, int]:
         return int(found["classes"]), int(found["channels"]), int(found["pool"]), int(found["test"])
     except FileNotFoundError:
         raise not_prepared(data) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{folder}: the cache cannot be read ({error})", "delete that folder") from None
