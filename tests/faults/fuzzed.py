@@ -43,7 +43,8 @@ from engine.contract.profile import files as profiles
 from engine.contract.profile.catalogue import DATA_FACTS
 from engine.contract.run import rundir
 from engine.contract.run.columns import ColumnReader
-from engine.contract.run.records import RecordReader, Scalars, encode
+from engine.contract.run.records import Part, Progress, RecordReader, Scalars, encode
+from engine.contract.run.results import make_cell
 from engine.contract.run.rundir import RunDir
 from engine.data import cache
 from engine.data.archives import Recipe
@@ -174,7 +175,10 @@ def _run(folder: Path) -> RunDir:
     """A finished run with few records, outcomes and samples."""
     run = record_run(folder, run_id=RUN)
     kept = [record for i, record in enumerate(story("finished")) if i % 20 == 0 or not isinstance(record, Scalars)]
-    run.records_file.write_bytes(b"".join(map(encode, kept)))
+    parts = [Part(attack="apgd-ce", correct=5), Part(attack="square", correct=4)]
+    radii = [make_cell("train", f"pgd@{eps}", 5, 9, eps=eps, norm="linf", parts=parts) for eps in (0.1, 0.2)]
+    at_work = Progress(model="train", attack="aa", done=3, total=9, part="square", parts=parts[:1], share=0.5)
+    run.records_file.write_bytes(b"".join(map(encode, [*kept, *radii, at_work])))
     right = np.arange(8) % 2 == 0
     np.savez_compressed(run.outcomes / "evaluate-train-pgd.npz", right=right, labels=np.arange(8))
     Image.new("RGB", (8, 8), "red").save(run.samples / "0-clean.png")
@@ -192,6 +196,7 @@ def _seen(run: RunDir) -> None:
     lines = [*views.frame(view, 100, 40, signs), *views.summary(view, 100, signs), *views.ending(view, signs, RUN)]
     painter.render(lines, 100, io.StringIO())
     exporting.cells_csv(view.table)
+    views.radius_lines(view.table, 100, signs)
     exporting.markdown(exporting.robust_grid(view.table))
 
 
