@@ -90,9 +90,11 @@ def _silence() -> None:
 
 def _main() -> None:
     from engine.contract.errors import CafeError, UsageError
+    from engine.contract.printing import guard
 
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the locale cannot write must not end the command
+    guard()
     try:
         shown = sys.stdin.isatty() and sys.stdout.isatty()
         if sys.argv[1:] in ([], ["--slow"]) and (shown or "TEXTUAL_DRIVER" in os.environ):  # a browser is no terminal

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
+from engine.contract.printing import printable as printable
+
 if TYPE_CHECKING:
     from engine.contract.run.records import Part, Progress
     from engine.contract.run.results import Table
@@ -46,11 +48,6 @@ MEANINGS: Final = {
 """The four readings of a game, in one line each."""
 
 
-def printable(text: str) -> str:
-    """The text with every control character and lone surrogate replaced, so that a file cannot drive the terminal."""
-    return "".join(c if c.isprintable() else "�" for c in text)
-
-
 def shared_beginning(names: Sequence[str]) -> str:
     """The words, each with its dash, with which all of several names begin; something is left of every name."""
     words = zip(*(name.split("-")[:-1] for name in names), strict=False)
@@ -59,9 +56,9 @@ def shared_beginning(names: Sequence[str]) -> str:
 
 
 def bar(share: float, cells: int, *, ascii_only: bool = False) -> str:
-    """A progress bar of `cells` cells for a share of 0-1."""
+    """A progress bar of `cells` cells for a share of 0-1, an empty one while that is unknown."""
     full, empty = ("#", "-") if ascii_only else ("━", "─")
-    done = round(min(max(share, 0.0), 1.0) * cells)
+    done = 0 if math.isnan(share) else round(min(max(share, 0.0), 1.0) * cells)
     return full * done + empty * (cells - done)
 
 
@@ -165,6 +162,7 @@ def waterfall(total: int, clean: int | None, parts: Sequence[Part], running: str
 
     `apgd-ce 63.1 (149), apgd-t 60.7 (11), fab-t 35% done`: the last one is at work, and so far done.
     """
+    total = max(total, 1)  # a file may say anything
     texts, before = ([f"clean {percent(100 * clean / total)}"] if clean is not None else []), clean
     for part in parts:
         broke = f" ({before - part.correct})" if before is not None else ""
@@ -184,6 +182,6 @@ def waterfalls(table: Table, progress: Progress | None) -> list[str]:
     if progress is not None and (progress.parts or progress.part != progress.attack) and progress.part:
         clean = table.cell(progress.model, "clean")
         correct = clean.correct if clean else None
-        fall = waterfall(progress.total, correct, progress.parts, progress.part, progress.done / progress.total)
+        fall = waterfall(progress.total, correct, progress.parts, progress.part, progress.done / max(progress.total, 1))
         lines.append(printable(f"{progress.model}, {progress.attack}: {fall}"))
     return lines

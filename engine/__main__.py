@@ -32,6 +32,9 @@ INTERRUPTED = "cafe: interrupted; what was fetched is kept, nothing half made is
 
 def main() -> int:
     """Parse the arguments, run, return the exit code of the contract."""
+    from engine.contract.printing import guard
+
+    guard()
     parser = argparse.ArgumentParser(prog="python -m engine", description="Work on a run directory.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("run", help="run its profile, or go on where an earlier engine stopped")
@@ -64,6 +67,7 @@ def main() -> int:
 
 
 def _run(path: Path) -> int:
+    from engine import distributed
     from engine.contract.errors import CafeError
     from engine.contract.run.rundir import RunDir
     from engine.process import run
@@ -72,6 +76,7 @@ def _run(path: Path) -> int:
     if not directory.profile_file.is_file():
         print(f"not a run directory (no profile.toml): {directory.path}", file=sys.stderr)
         return 2
+    distributed.sweep()
     try:
         return run(directory)
     except CafeError as error:

@@ -5,17 +5,22 @@ variables. In a process that torchrun did not start there is one rank, and every
 imported inside, because the life of a process begins before torch is there.
 
 Whoever reaches a store of torch, or a connection of gloo, can run code here: both carry pickles and ask for no
-password. On one host, the ranks therefore meet in files that their user alone can open, and listen on loopback.
+password. On one host, the ranks therefore meet in files that their user alone can open, and listen on loopback, one
+port each, until they are connected; then they answer nobody any more, see `_deafen`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
+import socket
+import stat
+import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +45,10 @@ PATIENCE = timedelta(minutes=10)
 MEETING = "CAFE_MEETING"
 """Environment variable with the folder in which the ranks of one host meet."""
 _PR_SET_PDEATHSIG = 1
+_SO_ATTACH_FILTER = 26  # of Linux; the module socket has no name for it
+_DROP_ALL = b"\x06\0\0\0\0\0\0\0"
+"""A filter of one instruction: `return 0`, keep no byte of a packet."""
+_FOLDER, _HELD = "cafe-meeting-", "held"
 
 _host: ProcessGroup | None = None  # on gloo, for numbers that the host knows: never waits for a GPU
 
@@ -104,7 +113,7 @@ def launch(directory: Path, processes: int) -> str:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    with tempfile.TemporaryDirectory(prefix="cafe-", ignore_cleanup_errors=True) as folder:  # ours alone: mode 0700
+    with _meeting() as folder:
         os.environ[MEETING] = folder
         config = LaunchConfig(
             min_nodes=1,
@@ -128,6 +137,58 @@ def launch(directory: Path, processes: int) -> str:
         with suppress(OSError):
             return _lost_file(folder).read_text(encoding="utf-8")
     return ""
+
+
+@contextmanager
+def _meeting() -> Iterator[str]:
+    """A folder that is ours alone (mode 0700).
+
+    We hold a lock in it, of which the kernel lets go when we end, however we end: `sweep` then knows that it is left.
+    """
+    from filelock import FileLock
+
+    folder = tempfile.mkdtemp(prefix=f".{_FOLDER}")  # not yet swept by others: no lock is held
+    with FileLock(Path(folder, _HELD)):
+        named = Path(folder).with_name(Path(folder).name[1:])
+        os.rename(folder, named)
+        try:
+            yield str(named)
+        finally:
+            shutil.rmtree(named, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove the folders that agents of this user have left, who were killed. Each engine that starts does."""
+    from filelock import FileLock, Timeout
+
+    for left in () if elastic() else Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with suppress(OSError, Timeout):
+            status = left.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+                with FileLock(left / _HELD, timeout=0):
+                    shutil.rmtree(left)
+
+
+def _listeners() -> set[int]:
+    """The open sockets of this process that take connections, by their numbers. Linux only."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+            if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                found.add(int(name))
+    return found
+
+
+def _deafen(numbers: Iterable[int]) -> None:
+    """Let these sockets drop whatever reaches them: every account of the host can reach a port on loopback.
+
+    gloo keeps the sockets by which its ranks have found each other; closed, they would keep its thread busy.
+    """
+    for number in numbers:
+        code = ctypes.create_string_buffer(_DROP_ALL, len(_DROP_ALL))
+        program = struct.pack("HP", 1, ctypes.addressof(code))
+        with suppress(OSError), socket.socket(fileno=os.dup(number)) as one:
+            one.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def _loopback() -> str:
@@ -176,12 +237,16 @@ def joined(device: torch.device) -> Iterator[None]:
     import torch.distributed as dist
 
     backend = "nccl" if device.type == "cuda" else "gloo"
+    closing = backend == "gloo" and on_one_host() and sys.platform.startswith("linux")
+    before = _listeners() if closing else set()
     try:
         dist.init_process_group(backend, _place(), rank=rank(), world_size=world(), timeout=PATIENCE)
-        _host = dist.new_group(backend="gloo", timeout=PATIENCE)
+        _host = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=PATIENCE)
         there = torch.ones(1, device=device)
         dist.all_reduce(there)  # nccl connects at the first exchange
         there.item()
+        if closing:
+            _deafen(_listeners() - before)
     except (RuntimeError, ValueError) as error:
         if out_of_memory(error):
             raise

@@ -11,6 +11,8 @@ from cafe_tui.charts.series import Series
 
 HEIGHT = 12
 """Lines of a picture."""
+LARGEST = 1e9
+"""A radius beyond which a cell is not drawn: no ball that an attack was made in."""
 
 
 class Measured(Protocol):
@@ -38,7 +40,7 @@ def radius_curves(cells: Collection[Measured], models: Sequence[str]) -> list[Cu
     """
     rows: dict[tuple[str, str], dict[int, float]] = {}
     for cell in cells:
-        if cell.eps and "@" in cell.attack:
+        if 0 < cell.eps < LARGEST and "@" in cell.attack:
             rows.setdefault((cell.model, cell.attack.split("@")[0]), {})[_place(cell)] = cell.accuracy
     clean = {cell.model: cell.accuracy for cell in cells if cell.attack == "clean"}
     curves: list[Curve] = []
@@ -60,7 +62,7 @@ def radius_plot(
         return None
     x, y = RadiusAxis(), ValueAxis()
     follow(curves, x, y)
-    norm = next(cell.norm for cell in cells if cell.eps)
+    norm = next(cell.norm for cell in cells if 0 < cell.eps < LARGEST)
     return draw(curves, x, y, width, HEIGHT, charset=charset), f"accuracy % against eps ({norm})"
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cafe_tui.cli.options import Json, Runs, find_run, print_json
+from engine.contract.printing import say
 
 if TYPE_CHECKING:
     from cafe_tui.results.outcomes import Evaluated, Verdict
@@ -106,28 +107,27 @@ def _lacking(attack: str, tested: dict[str, list[str]], shared: list[str]) -> Us
 
 def _complain(verdicts: list[Verdict], *, all_needed: bool, unequal: list[str]) -> None:
     """Say what could not be compared and what makes it unequal. Raises UsageError if nothing, or not all, is left."""
-    from cafe_tui import format as fmt
     from engine.contract.errors import UsageError
 
     refused = [verdict for verdict in verdicts if verdict.problem]
     if refused and (all_needed or len(refused) == len(verdicts)):
         first = refused[0]
         raise UsageError(
-            fmt.printable(f"{first.attack}: not compared, {first.problem}"),
+            f"{first.attack}: not compared, {first.problem}",
             "It takes intact outcomes of the same data set and `limit`; `cafe table` shows both tables as they are.",
         )
     for verdict in refused:
-        print(fmt.printable(f"cafe: {verdict.attack}: not compared, {verdict.problem}"), file=sys.stderr)
+        say(f"cafe: {verdict.attack}: not compared, {verdict.problem}", file=sys.stderr)
     if unequal:
-        print(f"cafe: not the same attack in both runs: different {', '.join(unequal)}", file=sys.stderr)
+        say(f"cafe: not the same attack in both runs: different {', '.join(unequal)}", file=sys.stderr)
 
 
 def _print(rows: list[Paired]) -> None:
     from cafe_tui import format as fmt
 
-    print(f"A  {fmt.printable(rows[0].a)}\nB  {fmt.printable(rows[0].b)}")
+    say(f"A  {rows[0].a}", f"B  {rows[0].b}")
     cells = max(len("attack"), *(len(row.attack) for row in rows))
-    print(f"{'attack':<{cells}}   B - A  {'95% interval':<16}  {'p':<7}  {'n':>6}")
+    say(f"{'attack':<{cells}}   B - A  {'95% interval':<16}  {'p':<7}  {'n':>6}")
     for row in rows:
         interval, p = fmt.interval(row.low, row.high), fmt.p_value(row.p).removeprefix("p ").removeprefix("= ")
-        print(f"{row.attack:<{cells}}  {fmt.signed(row.difference):>6}  {interval:<16}  {p:<7}  {row.n:>6}")
+        say(f"{row.attack:<{cells}}  {fmt.signed(row.difference):>6}  {interval:<16}  {p:<7}  {row.n:>6}")

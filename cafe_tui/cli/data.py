@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cafe_tui.cli.options import Json, print_json, run_engine
+from engine.contract.printing import say
 
 
 def list_data(json: Json = False) -> None:
@@ -14,7 +15,6 @@ def list_data(json: Json = False) -> None:
 
     ImageNet, folders and sets of the Hugging Face hub have a line for each size that is prepared.
     """
-    from cafe_tui.format import printable
     from engine.contract.datasets import is_here, is_prepared, prepared
     from engine.contract.profile.catalogue import DATA_FACTS
     from engine.contract.profile.schema import Data
@@ -30,15 +30,13 @@ def list_data(json: Json = False) -> None:
         print_json({"data": rows})
         return
     width = max(len(row["name"]) for row in rows)
-    print(f"{'name':<{width}}  {'classes':>7}  {'image':<9}  {'train':>9}  {'test':>6}  here")
+    say(f"{'name':<{width}}  {'classes':>7}  {'image':<9}  {'train':>9}  {'test':>6}  here")
     for row in rows:
         shape = f"{row['channels']}x{row['size']}x{row['size']}"
-        line = (
-            f"{printable(row['name']):<{width}}  {row['classes']:>7,}  {shape:<9}  {row['pool']:>9,}  {row['test']:>6,}"
-        )
-        print(f"{line}  {'yes' if row['here'] else 'no'}{', of ' + printable(row['path']) if row.get('path') else ''}")
-    print(f"{'folder':<{width}}  your own pictures: data.path with train/CLASS/PICTURE and test (or val), data.size")
-    print(f"{'hf:NAME':<{width}}  a data set of the Hugging Face hub (pip install 'cafe-tui[hf]'), data.size")
+        line = f"{row['name']:<{width}}  {row['classes']:>7,}  {shape:<9}  {row['pool']:>9,}  {row['test']:>6,}"
+        say(f"{line}  {'yes' if row['here'] else 'no'}{', of ' + row['path'] if row.get('path') else ''}")
+    say(f"{'folder':<{width}}  your own pictures: data.path with train/CLASS/PICTURE and test (or val), data.size")
+    say(f"{'hf:NAME':<{width}}  a data set of the Hugging Face hub (pip install 'cafe-tui[hf]'), data.size")
 
 
 def prepare(

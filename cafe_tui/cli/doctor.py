@@ -16,6 +16,7 @@ import typer
 from cafe_tui.cli.options import Json, Runs, print_json
 from cafe_tui.launch import spawn
 from cafe_tui.locations import runs_folder, slow_line
+from engine.contract.printing import say
 
 _TORCH_PROBE = """
 import json, torch, numpy
@@ -161,13 +162,11 @@ def _profiles() -> list[str]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    from cafe_tui import format as fmt
-
     for name, text in _rows(report):
-        print(f"{name:<9} {fmt.printable(text)}")
+        say(f"{name:<9} {text}")
     for problem in report["problems"]:
-        print(f"{'PROBLEM' if problem['fatal'] else 'note':<9} {fmt.printable(problem['text'])}")
-        print(f"{'':<9} {fmt.printable(problem['remedy'])}")
+        say(f"{'PROBLEM' if problem['fatal'] else 'note':<9} {problem['text']}")
+        say(f"{'':<9} {problem['remedy']}")
     if not report["problems"]:
         print("all is well")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cafe_tui.cli.options import Run, Runs, find_run
+from engine.contract.printing import say
 
 
 def logs(
@@ -17,7 +18,6 @@ def logs(
     runs: Runs = None,
 ) -> None:
     """Print the engine's log: warnings, and tracebacks of failures."""
-    from cafe_tui import format as fmt
     from cafe_tui.reading.log import LogFollower
 
     directory = find_run(runs, run)
@@ -27,7 +27,7 @@ def logs(
             ended = directory.status().final
             new = tail.poll()
             for line in new:
-                print(fmt.printable(line.expandtabs()), flush=True)
+                say(line, flush=True)
             if not follow or (ended and not new):
                 return
             time.sleep(0 if new else 0.25)

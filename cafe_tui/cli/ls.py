@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cafe_tui.cli.options import Json, Runs, print_json
-from cafe_tui.format import printable
 from cafe_tui.locations import runs_folder
+from engine.contract.printing import say
 
 if TYPE_CHECKING:
     from cafe_tui.reading.runs import RunRow
@@ -36,7 +36,7 @@ def list_runs(
     folder = runs_folder(runs)
     listed, troubles = rows_of(folder)
     if troubles:
-        print(f"cafe: {printable(complaint(folder, troubles))}", file=sys.stderr)
+        say(f"cafe: {complaint(folder, troubles)}", file=sys.stderr)
     rows = [row for row in listed if (state is None or row.state == state) and (tag is None or tag in row.tags)]
     rows = ordered(rows, sort)
     if json:
@@ -44,9 +44,9 @@ def list_runs(
     elif rows:
         _print_rows(rows)
     elif state is None and tag is None:
-        print(f"No runs in {folder}. Start one with: cafe run quickstart")
+        say(f"No runs in {folder}. Start one with: cafe run quickstart")
     else:
-        print(f"No run in {folder} matches.")
+        say(f"No run in {folder} matches.")
 
 
 def _print_rows(rows: list[RunRow]) -> None:
@@ -54,21 +54,21 @@ def _print_rows(rows: list[RunRow]) -> None:
 
     symbols = fmt.SYMBOLS if (sys.stdout.encoding or "").lower().startswith("utf") else fmt.ASCII_SYMBOLS
     now = time.time()
-    width = max(len(fmt.printable(row.id)) for row in rows)
-    print(f"{'state':<10}  {'run':<{width}}  {'stage':<10}  {'done':>4}  {'age':>4}  {'clean':>5}  robust")
+    width = max(len(row.id) for row in rows)
+    say(f"{'state':<10}  {'run':<{width}}  {'stage':<10}  {'done':>4}  {'age':>4}  {'clean':>5}  robust")
     for row in rows:
         head = row.headline
         clean, robust, difference = (head.get(name) for name in ("clean", "robust", "difference"))
         numbers = f"{_percent(clean):>5}  {_percent(robust):>5}"
         if isinstance(robust, float):
-            numbers += f" {fmt.printable(str(head.get('attack', '')))}"
+            numbers += f" {head.get('attack', '')}"
         if isinstance(difference, float):
             numbers += f" ({fmt.signed(difference)})"
         line = (
-            f"{symbols[row.state]} {row.state:<8}  {fmt.printable(row.id):<{width}}  {fmt.printable(row.stage):<10}  "
+            f"{symbols[row.state]} {row.state:<8}  {row.id:<{width}}  {row.stage:<10}  "
             f"{100 * row.progress:>3.0f}%  {fmt.age(now - row.created):>4}  {numbers}"
         )
-        print(line.rstrip())
+        say(line.rstrip())
 
 
 def _percent(value: object) -> str:

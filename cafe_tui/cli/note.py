@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cafe_tui.cli.options import Run, Runs, find_run
+from engine.contract.printing import say
 
 
 def note(
@@ -19,4 +20,4 @@ def note(
 
     directory = find_run(runs, run)
     rundir.annotate(directory, note=text)
-    print(f"{directory.id} noted")
+    say(f"{directory.id} noted")

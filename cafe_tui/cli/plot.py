@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cafe_tui.cli.options import Run, Runs, find_run
+from engine.contract.printing import say
 
 if TYPE_CHECKING:
     from cafe_tui.charts.raster import Curve
@@ -42,7 +43,7 @@ def plot(
         except ValueError as error:
             raise UsageError(f"--width, --height: {error}") from None
         write_atomically(svg, picture_text.encode())
-        print(svg)
+        say(str(svg))
         return
     signs = views.signs_for(sys.stdout)
     cells = width or min(painter.console(sys.stdout).width, 160)

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from cafe_tui.cli.options import Json, Runs, find_run, print_json
+from engine.contract.printing import say
 
 
 def list_profiles(json: Json = False, runs: Runs = None) -> None:
     """List the profiles that have a name: shipped ones and those of ./ and ./profiles. (--runs makes no difference.)"""
-    from cafe_tui import format as fmt
     from engine.contract.profile import files as profiles
 
     entries = profiles.available()
@@ -25,7 +25,7 @@ def list_profiles(json: Json = False, runs: Runs = None) -> None:
     width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
         origin = "shipped" if entry.shipped else "local"
-        print(f"{entry.name:<{width}}  {origin:<7}  {fmt.printable(entry.description)}")
+        say(f"{entry.name:<{width}}  {origin:<7}  {entry.description}")
 
 
 def show_profile(
@@ -61,7 +61,7 @@ def show_profile(
     lines = explain(loaded)
     width = min(max(len(text) for text, origin in lines if origin), 60)
     for text, origin in lines:
-        print(f"{text:<{width}}  # {origin}" if origin else text)
+        say(f"{text:<{width}}  # {origin}" if origin else text)
 
 
 def _file_of(name: str, runs: Path | None) -> str:

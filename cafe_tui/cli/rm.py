@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cafe_tui.cli.options import Runs, find_run
+from engine.contract.printing import say
 
 RunsNamed = Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids, unique prefixes, or `last`.")]
 
@@ -27,7 +28,7 @@ def remove(
         raise UsageError(f"still going on: {', '.join(going)}; nothing was deleted", "Stop it first: `cafe stop`.")
     if not yes:
         for run in directories:
-            print(f"{run.path} (the link alone)" if run.path.is_symlink() else run.path)
+            say(f"{run.path} (the link alone)" if run.path.is_symlink() else str(run.path))
         if not sys.stdin.isatty():
             raise UsageError("nothing was deleted", "Say --yes where nobody can be asked.")
         typer.confirm(f"Delete {'these' if len(directories) > 1 else 'this'} for good?", abort=True)
@@ -37,9 +38,9 @@ def remove(
         try:
             rundir.remove(run)
         except CafeError as error:  # it keeps the others from nothing
-            print(f"cafe: {error}", file=sys.stderr)
+            say(f"cafe: {error}", file=sys.stderr)
             failed = max(failed, error.exit_code)
             continue
-        print(f"{run.id}: link deleted; what it leads to is kept" if linked else f"{run.id} deleted")
+        say(f"{run.id}: link deleted; what it leads to is kept" if linked else f"{run.id} deleted")
     if failed:
         raise typer.Exit(failed)

@@ -10,6 +10,7 @@ import typer
 
 from cafe_tui.cli.options import Detach, Devices, Parallel, Plain, Runs
 from cafe_tui.locations import runs_folder
+from engine.contract.printing import say
 
 if TYPE_CHECKING:
     from engine.contract.profile.files import Loaded
@@ -77,7 +78,7 @@ def run(
         return
     start = partial(local.start, runs_folder(runs), loaded, tags=tag or [], command=["cafe", *sys.argv[1:]])
     if detach:
-        print(start()[0].id)
+        say(start()[0].id)
         return
     from cafe_tui.console.follow import follow
 
@@ -95,16 +96,16 @@ def _run_sweep(
     offer = costs.offer(runs, sweep, parallel)
     if dry_run:
         for row in offer.rows():
-            print("  ".join(filter(None, row)))
+            say("  ".join(filter(None, row)))
     out = sys.stderr if view.json or (view.detach and not dry_run) else sys.stdout
     for line in costs.announcement(offer):
-        print(line, file=out, flush=True)
+        say(line, file=out, flush=True)
     if dry_run or not (offer.to_do or view.json or view.detach):
         return
     begin = partial(queue.start, runs, sweep, tags=tags, command=["cafe", *sys.argv[1:]], parallel=offer.parallel)
     if view.detach:
         begin()
-        print(sweep.tag)
+        say(sweep.tag)
         return
     from cafe_tui.console.follow_sweep import follow
 

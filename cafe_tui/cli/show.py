@@ -40,26 +40,26 @@ def _page(directory: RunDir, view: RunView) -> Iterator[Text]:
 
     signs, info = views.signs_for(sys.stdout), view.info
     yield views.header(view, signs)
-    yield Text(fmt.printable(info.description), "dim")
-    yield from (Text(fmt.printable(text), "red") for text in (view.error, view.hint) if text)
+    yield Text(info.description, "dim")
+    yield from (line for text in (view.error, view.hint) for line in views.prose(text, "red"))
     yield from (Text(""), Text("stages", "bold"))
     for stage in view.stages:
         spent = fmt.duration(stage.finished - stage.started) if stage.started and stage.finished else ""
         share = f"{100 * stage.progress:.0f}%"
-        yield Text(f"  {fmt.printable(stage.id):<14} {stage.state:<9} {share:>4}  {spent}".rstrip())
+        yield Text(f"  {stage.id:<14} {stage.state:<9} {share:>4}  {spent}".rstrip())
     if summary := views.summary(view, painter.console(sys.stdout).width - 2, signs):
         yield from (Text(""), Text("results", "bold"))
         yield from (Text("  ").append_text(line) for line in summary)
     yield from (Text(""), Text("files", "bold"))
-    yield Text(f"  {fmt.printable(str(directory.path))}", overflow="ignore")
+    yield Text(f"  {directory.path}", overflow="ignore")
     yield from (
         Text(f"  {path.name:<14} {_amount(path)}") for name in FILES if (path := directory.path / name).exists()
     )
     if info.note:
-        yield from (Text(""), Text("note", "bold"), Text(f"  {fmt.printable(info.note)}"))
+        yield from (Text(""), Text("note", "bold"), *views.prose(info.note, indent="  "))
     facts = {"tags": ", ".join(info.tags), "host": info.host, "devices": ", ".join(info.devices), **info.versions}
     yield from (Text(""), Text("made with", "bold"))
-    yield from (Text(f"  {name:<14} {fmt.printable(value)}") for name, value in facts.items() if value)
+    yield from (Text(f"  {name:<14} {value}") for name, value in facts.items() if value)
 
 
 def _amount(path: Path) -> str:

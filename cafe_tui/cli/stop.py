@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cafe_tui.cli.options import Json, Runs, RunsNamed, find_runs, print_json
+from engine.contract.printing import say
 
 if TYPE_CHECKING:
     from engine.contract.errors import CafeError
@@ -19,8 +20,6 @@ def stop(runs_named: RunsNamed, json: Json = False, runs: Runs = None) -> None:
 
     All are asked. Those that refuse, as runs of another user do, are named at the end; the exit code is then 1.
     """
-    from cafe_tui import format as fmt
-
     answers, refused = [], []
     for run in {run.path: run for name in runs_named for run in find_runs(runs, name)}.values():
         before = run.status()
@@ -31,11 +30,11 @@ def stop(runs_named: RunsNamed, json: Json = False, runs: Runs = None) -> None:
         if error is not None:
             refused.append(error)
         elif not json:
-            print(f"{fmt.printable(run.id)} {_told(before)}")
+            say(f"{run.id} {_told(before)}")
     if json:
         print_json({"runs": answers})
     for error in refused:
-        print(fmt.printable(f"cafe: {error.message}"), file=sys.stderr)
+        say(f"cafe: {error.message}", file=sys.stderr)
     if refused:
         raise typer.Exit(1)
 

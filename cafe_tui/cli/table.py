@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cafe_tui.cli.options import Json, Runs, RunsNamed, find_runs, print_json
+from engine.contract.printing import say
 
 if TYPE_CHECKING:
     from cafe_tui.reading.run import RunView
@@ -51,7 +52,7 @@ def _show_tables(directories: list[RunDir], format_: Format) -> None:
         return
     for view in views:
         if not view.table.cells:
-            print(f"{view.id} has no finished cell yet", file=sys.stderr)
+            say(f"{view.id} has no finished cell yet", file=sys.stderr)
     if not cells:
         return
     shown = results.table(cells)
@@ -59,11 +60,11 @@ def _show_tables(directories: list[RunDir], format_: Format) -> None:
         case "text":
             _print_text(shown, views[0].differences if len(views) == 1 else ())
         case "csv":
-            print("\n".join(exporting.cells_csv(shown)))
+            say(*exporting.cells_csv(shown))
         case "markdown":
-            print("\n".join(exporting.markdown(exporting.robust_grid(shown))))
+            say(*exporting.markdown(exporting.robust_grid(shown)))
         case "latex":
-            print("\n".join(exporting.latex(exporting.robust_grid(shown))))
+            say(*exporting.latex(exporting.robust_grid(shown)))
 
 
 def _named(cell: Cell, view: RunView, with_run: bool) -> Cell:
@@ -100,7 +101,7 @@ def _show_seeds(directories: list[RunDir], format_: Format) -> None:
             print_json(over.document(groups))
         case "csv":
             rows = [row for one in groups for row in grids.mean_records(one.group.runs)]
-            print("\n".join(exporting.csv_lines(grids.MEAN_COLUMNS, rows)))
+            say(*exporting.csv_lines(grids.MEAN_COLUMNS, rows))
         case "markdown":
             _print_groups(groups, exporting.markdown)
         case "latex":
@@ -113,11 +114,10 @@ def _show_seeds(directories: list[RunDir], format_: Format) -> None:
 
 def _print_groups(groups: list[Repeated], draw: Callable[[Grid], list[str]]) -> None:
     """Under the name of each group its means, and its effects where there are any."""
-    from cafe_tui import format as fmt
     from cafe_tui.results import seeds as over
 
     for one in groups:
         tables = [over.mean_grid(one), *([over.effect_grid(one)] if one.effects else [])]
-        print(fmt.printable(one.group.name))
+        say(one.group.name)
         for grid in tables:
-            print("\n".join(["", *draw(grid), "", *map(fmt.printable, (*grid.remarks, *grid.notes)), ""]))
+            say("", *draw(grid), "", *grid.remarks, *grid.notes, "")

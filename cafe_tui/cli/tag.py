@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cafe_tui.cli.options import Run, Runs, find_run
+from engine.contract.printing import say
 
 
 def tag(
@@ -20,4 +21,4 @@ def tag(
 
     directory = find_run(runs, run)
     info = rundir.annotate(directory, drop=tags) if drop else rundir.annotate(directory, add=tags)
-    print(f"{directory.id} {' '.join(info.tags) or '(no tags)'}")
+    say(f"{directory.id} {' '.join(info.tags) or '(no tags)'}")

@@ -20,6 +20,7 @@ from cafe_tui.console import painter, views
 from cafe_tui.launch import local
 from cafe_tui.reading.log import LogFollower
 from cafe_tui.reading.run import RunFollower, RunView
+from engine.contract.printing import say
 from engine.contract.run.records import Cell, ErrorNote, Message, Scalars, StageChange, WarningNote, to_json
 from engine.contract.run.results import document
 from engine.contract.run.rundir import FINAL, RunDir, Status
@@ -116,7 +117,7 @@ class Plain:
             self._say(line.plain.rstrip())
 
     def _say(self, text: str) -> None:
-        print("\n".join(self._prefix + fmt.printable(line) for line in text.split("\n")), flush=True)
+        say(*(f"{self._prefix}{line}" for line in text.split("\n")), flush=True)
 
 
 class Json:
@@ -134,7 +135,7 @@ class Json:
         return False
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        say(text, file=sys.stderr, flush=True)
 
     def end(self, view: RunView, run: RunDir) -> None:
         print(to_json(whole_document(view, run)).decode(), flush=True)
@@ -184,7 +185,7 @@ def _tail(view: RunView, run: RunDir) -> list[Text]:
     """The engine's last words, when it did not live to say why."""
     if view.status.state != "lost":
         return []
-    return [Text(fmt.printable(line), "dim") for line in LogFollower(run, lines=8).poll()]
+    return [Text(line, "dim") for line in LogFollower(run, lines=8).poll()]
 
 
 @contextmanager
@@ -238,7 +239,7 @@ def farewell(runs: Sequence[RunDir], name: str, process: subprocess.Popen[bytes]
             break
         time.sleep(POLL_SECONDS)
     with suppress(OSError):  # the terminal may be gone
-        print(_becomes(name, states, job), file=sys.stderr, flush=True)
+        say(_becomes(name, states, job), file=sys.stderr, flush=True)
 
 
 def _state_now(run: RunDir, process: subprocess.Popen[bytes] | None) -> str:

@@ -15,6 +15,7 @@ from cafe_tui.console import painter, views
 from cafe_tui.console.follow import EXIT_CODES, POLL_SECONDS, Interrupts, Plain, farewell, whole_document
 from cafe_tui.launch import local, queue
 from cafe_tui.reading.run import RunFollower, RunView
+from engine.contract.printing import say
 from engine.contract.run.records import to_json
 from engine.contract.run.rundir import RunDir
 
@@ -78,11 +79,11 @@ class Lines:
         return False
 
     def note(self, text: str) -> None:
-        print(text, flush=True)
+        say(text, flush=True)
 
     def end(self) -> None:
         for line in _ending(self._tag, self._followers, views.signs_for(sys.stdout)):
-            print(line.plain.rstrip(), flush=True)
+            say(line.plain.rstrip(), flush=True)
 
 
 class JsonLines:
@@ -94,14 +95,14 @@ class JsonLines:
     def show(self, changed: Followers) -> None:
         for follower in changed:
             for record in follower.fresh:
-                print(f'{{"run":"{follower.run.id}",{to_json(record).decode()[1:]}')
+                print(f'{{"run":{to_json(follower.run.id).decode()},{to_json(record).decode()[1:]}')
         sys.stdout.flush()
 
     def stale(self) -> bool:
         return False
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        say(text, file=sys.stderr, flush=True)
 
     def end(self) -> None:
         runs = [whole_document(follower.view, follower.run) for follower in self._followers]
@@ -180,7 +181,7 @@ def frame(
 ) -> list[Text]:
     """The live view in at most `width` x `height` cells: those at work, and around them as many others as fit."""
     done = sum(view.status.state == "finished" for view in views)
-    title = Text(fmt.printable(tag), "bold").append(f"  {done} of {len(views)} runs finished", "dim")
+    title = Text(tag, "bold").append(f"  {done} of {len(views)} runs finished", "dim")
     below = [Text(note, "dim")] if note else []
     room = max(height - 1 - len(below), 1)
     at_work = next((i for i, view in enumerate(views) if not view.status.final), len(views) - 1)
@@ -192,15 +193,15 @@ def frame(
 
 
 def _line(view: RunView, name: str, width: int, signs: views.Signs) -> Text:
-    line = Text(f"{fmt.printable(name)}  ", no_wrap=True, overflow="crop")
+    line = Text(f"{name}  ", no_wrap=True, overflow="crop")
     state = view.status.state
     line.append(signs.state(state).ljust(11), views.STATE_STYLES.get(state, "dim"))
     if state in ("running", "stopping") and view.current:
         line.append(fmt.bar(view.progress, 16, ascii_only=signs.ascii_only), "cyan")
-        line.append(f" {100 * view.progress:3.0f}%  {fmt.printable(view.current.id)}")
+        line.append(f" {100 * view.progress:3.0f}%  {view.current.id}")
         line.append(f"  {fmt.duration(view.eta)} to go" if view.eta is not None else "", "dim")
     elif view.error:
-        line.append(fmt.printable(view.error), "red")
+        line.append(view.error, "red")
     elif state == "finished":
         line.append(f"{fmt.duration(view.elapsed)}", "dim")
     line.truncate(width)

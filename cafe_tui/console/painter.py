@@ -1,5 +1,7 @@
 """Put lines on a terminal or a pipe: once, or again and again in place.
 
+Here ends the way of all text that is painted: what is in it but characters to see is replaced, by `clean`.
+
 Of a frame only the lines are written that changed since the last one. Rich's own live display repaints everything each
 time, which a slow line cannot take.
 """
@@ -17,6 +19,8 @@ from typing import TextIO
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
+
+from engine.contract.printing import printable, unguarded
 
 _BEGIN_SYNC, _END_SYNC = "\x1b[?2026h", "\x1b[?2026l"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -36,7 +40,7 @@ class Painter:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream = unguarded(stream)
         self._lines: list[str] = []
         self._size: tuple[int, int] | None = None
 
@@ -110,11 +114,21 @@ def _move(lines: int) -> str:
     return f"\x1b[{-lines}A" if lines < 0 else f"\x1b[{lines}B" if lines > 0 else ""
 
 
+def clean(line: Text) -> Text:
+    """The line without control characters, tabs as spaces, its styles where they were."""
+    if line.plain.isprintable():
+        return line
+    line = line.copy()
+    line.expand_tabs(8)
+    line.plain = printable(line.plain)  # of the same length
+    return line
+
+
 def console(stream: TextIO, width: int | None = None) -> Console:
     """A Rich console that colours only where colour is wanted, and never reads text as markup."""
     plain = not live_terminal(stream)
     return Console(
-        file=stream,
+        file=unguarded(stream),
         width=width,
         markup=False,
         highlight=False,
@@ -138,7 +152,7 @@ def render(lines: Sequence[Text], width: int, stream: TextIO) -> list[str]:
         no_color="NO_COLOR" in os.environ,
     )
     for line in lines:
-        line = line.copy()
+        line = clean(line).copy()
         line.truncate(width)
         drawn.print(line, soft_wrap=True)
     return out.getvalue().split("\n")[:-1]
@@ -156,6 +170,6 @@ def broken(lines: Sequence[Text], width: int) -> list[Text]:
 def print_lines(lines: Sequence[Text], stream: TextIO | None = None) -> None:
     """Print lines once, none of them cut; on a terminal prose is broken between words."""
     stream = stream or sys.stdout
-    out = console(stream, width=10_000)
+    out, lines = console(stream, width=10_000), [clean(line) for line in lines]
     for line in broken(lines, console(stream).width) if stream.isatty() else lines:
         out.print(line)

@@ -64,7 +64,7 @@ def signs_for(stream: TextIO) -> Signs:
 
 def header(view: RunView, signs: Signs, width: int | None = None) -> Text:
     """Run, state, time spent and time to go; the run comes last where not all of it fits into `width` cells."""
-    name, rest = Text(fmt.printable(view.id), "bold"), Text()
+    name, rest = Text(view.id, "bold"), Text()
     rest.append(signs.state(view.status.state), STATE_STYLES.get(view.status.state, ""))
     rest.append(f"  {fmt.duration(view.elapsed)}", "dim")
     if view.eta is not None:
@@ -87,7 +87,7 @@ def stage_bar(view: RunView, width: int, signs: Signs) -> Text:
     text = Text(no_wrap=True, overflow="crop")
     for i, stage in enumerate(view.stages):
         text.append(arrow if i else "", "dim")
-        text.append_text(_stage(stage, view, cells, signs, fmt.printable(stage.id) if stage in named else ""))
+        text.append_text(_stage(stage, view, cells, signs, stage.id if stage in named else ""))
     return text
 
 
@@ -141,10 +141,10 @@ def table_lines(
     if not table.models:
         return []
     versus = [f"{row.b} - {row.a}" for row in differences]
-    first = max(cell_len(fmt.printable(name)) for name in [*table.models, *versus, "accuracy %"]) + 2
+    first = max(cell_len(name) for name in [*table.models, *versus, "accuracy %"]) + 2
     wide = first + 20 * len(table.attacks) <= width
     column = 20 if wide else max(min((width - first) // max(len(table.attacks), 1), 12), 7)
-    lines = [_row("accuracy %", [Text(fmt.printable(name)) for name in table.attacks], first, column, "dim")]
+    lines = [_row("accuracy %", [Text(name) for name in table.attacks], first, column, "dim")]
     for model in table.models:
         row = [_cell_text(table.cell(model, name), model, name, wide, running, signs) for name in table.attacks]
         lines.append(_row(model, row, first, column))
@@ -157,7 +157,6 @@ def table_lines(
 
 def _row(name: str, cells: Sequence[Text], first: int, column: int, style: str = "") -> Text:
     line = Text(no_wrap=True, overflow="crop")
-    name = fmt.printable(name)
     line.append(name + " " * max(first - cell_len(name), 1), style or "bold")
     for cell in cells:
         line.append_text(cell if not style else Text(cell.plain, style))
@@ -260,7 +259,7 @@ def _picture(title: str, curves: list[Curve], width: int, height: int, signs: Si
         x, y = axes.setdefault(title, (StepAxis(), ValueAxis()))
         follow(curves, x, y)
         plot = draw(curves, x, y, width, height - 1, charset=signs.charset)
-    lines = to_rich(plot, fmt.printable(title)).split("\n")
+    lines = to_rich(plot, title).split("\n")
     return [*lines, *[Text("")] * (height - len(lines))][:height]
 
 
@@ -301,7 +300,7 @@ def frame(view: RunView, width: int, height: int, signs: Signs, note: str = "", 
         below += [Text(""), *table_lines(view.table, view.differences, width=width, running=running, signs=signs)]
         below += [Text(line, "dim", no_wrap=True, overflow="crop") for line in fmt.waterfalls(view.table, progress)]
     problems = [*view.warnings, *cell_warnings(view.table)][-(3 if height >= 24 else 1) :]
-    below += [Text(f"! {fmt.printable(text)}", "yellow", no_wrap=True, overflow="crop") for text in problems]
+    below += [Text(f"! {text}", "yellow", no_wrap=True, overflow="crop") for text in problems]
     below += [Text(line, "bold red") for line in _wrapped(view.error, width)]
     below += [Text(line, "dim") for line in _wrapped(note, width)]
     room = height - len(top) - len(below) - 1
@@ -311,7 +310,7 @@ def frame(view: RunView, width: int, height: int, signs: Signs, note: str = "", 
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return wrap(fmt.printable(text), max(width, 1), max_lines=3, placeholder="")
+    return wrap(text, max(width, 1), max_lines=3, placeholder="")
 
 
 def summary(view: RunView, width: int, signs: Signs) -> list[Text]:
@@ -337,8 +336,13 @@ def summary(view: RunView, width: int, signs: Signs) -> list[Text]:
             )
         )
     for text in [*view.warnings, *cell_warnings(view.table)]:
-        lines.append(Text(f"! {fmt.printable(text)}", "yellow"))
+        lines += prose(f"! {text}", "yellow")
     return lines
+
+
+def prose(text: str, style: str = "", indent: str = "") -> list[Text]:
+    """What somebody has written, a line for each of its lines; nothing for no text."""
+    return [Text(f"{indent}{line}", style) for line in text.splitlines()]
 
 
 def _sentence(row: Paired) -> str:
@@ -352,10 +356,6 @@ def ending(view: RunView, signs: Signs, path: str) -> list[Text]:
     """State, reason, where the files are, and what to type next."""
     line = Text(no_wrap=True, overflow="ignore")
     line.append(signs.state(view.status.state), STATE_STYLES.get(view.status.state, ""))
-    line.append(f" after {fmt.duration(view.elapsed)}  {fmt.printable(path)}")
+    line.append(f" after {fmt.duration(view.elapsed)}  {path}")
     lines = [line]
-    if view.error:
-        lines.append(Text(fmt.printable(view.error), "red"))
-    if view.hint:
-        lines.append(Text(fmt.printable(view.hint)))
-    return lines
+    return [*lines, *prose(view.error, "red"), *prose(view.hint)]

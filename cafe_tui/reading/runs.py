@@ -133,11 +133,11 @@ def _interval(results: Results) -> tuple[float, float] | None:
 
 
 def profile_reference(info: Info) -> str:
-    """What the command that started the run named as its profile; empty when that is not known."""
+    """What the command that started the run named as its profile; empty when that is not known, or was a stream."""
     words = iter(info.command[2:] if info.command[1:2] == ["run"] else ())
     for word in words:
         if not word.startswith("-"):
-            return word
+            return "" if word.startswith(("/dev/", "/proc/")) else word
         if word in VALUED_OPTIONS:
             next(words, None)
     return ""

@@ -154,13 +154,24 @@ def latex(grid: Grid) -> list[str]:
     return [*lines, "\\bottomrule", "\\end{tabular}"]
 
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf")
+
+
 def csv_lines(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Comma-separated values, quoted where they must be, numbers in full."""
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return out.getvalue().splitlines()
+    writer.writerow(map(_csv_cell, head))
+    writer.writerows(map(_csv_cell, row) for row in rows)
+    return out.getvalue().split("\n")[:-1]
+
+
+def _csv_cell(value: object) -> object:
+    """The value as a field of one line; text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    if not isinstance(value, str):
+        return value
+    risky = value.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(value)
+    return fmt.printable(f"'{value}" if risky else value)
 
 
 def cells_csv(shown: Table) -> list[str]:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +20,14 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.constants import DEFAULT_THEME
 from textual.driver import Driver
+from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.theme import Theme
 
 from cafe_tui.reading.log import LogFollower
 from cafe_tui.reading.run import RunFollower
 from cafe_tui.reading.runs import RunsFollower
+from cafe_tui.terminal.cleaning import Clean
 from cafe_tui.terminal.frame_rate import SLOW, USUAL, FrameRate
 from cafe_tui.terminal.protocols import PicturesUnavailable, Placements, Way, choose, installed, terminal_cell
 from cafe_tui.ui.messages import RunOpened
@@ -80,6 +82,7 @@ MOVES: Final = (
 """Beginnings of actions that nobody looks for in a list of commands, or that are in it anyway."""
 HANGUP_SECONDS: Final = 5.0
 """After the terminal was closed, the UI has this long to end in order."""
+CLEAN: Final = Clean()
 SIXTEEN_COLOURS: Final = "ansi-dark"
 GARBAGE: Final = (10_000, 20, 10)
 """After how many new objects, and younger collections, garbage is looked for: with the usual 700 and 10, a collection
@@ -173,6 +176,10 @@ class CafeApp(App[None]):
         """A terminal that changes its size may move what it shows, in ways of its own."""
         if forget := getattr(self._driver, "forget", None):
             forget()
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What every line of every widget passes before it is drawn."""
+        return [*super().get_line_filters(), CLEAN]
 
     def tell_terminal(self, text: str) -> None:
         """Send a sequence that changes no cell."""

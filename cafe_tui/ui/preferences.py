@@ -33,7 +33,7 @@ def default_file() -> Path:
 
 def load(path: Path) -> Preferences:
     """What was saved; a missing, foreign or damaged file leaves the defaults."""
-    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return msgspec.json.decode(path.read_bytes(), type=Preferences)
     return Preferences()
 

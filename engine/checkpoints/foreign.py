@@ -23,6 +23,7 @@ from engine.contract.errors import CheckpointError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "ema")
 """Keys under which programs put the weights in a file of several things."""
+AGAIN = "Download it again."
 DEPTH = 3
 """Wrappers inside each other that are looked into."""
 
@@ -53,7 +54,10 @@ class Weights:
 def read(path: Path) -> Saved:
     """Read a safetensors file, or one of torch, on the CPU. Nothing in it is executed. Raises CheckpointError."""
     if not path.is_file():
+        if path.is_dir():
+            raise CheckpointError(f"{path}: a folder, not a checkpoint", "Name the file in it that holds the weights.")
         raise CheckpointError(f"checkpoint not found: {path}")
+    refuse_strangers(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
@@ -73,6 +77,24 @@ def read(path: Path) -> Saved:
             f"({type(error).__name__})",
             "Save the weights alone: torch.save(network.state_dict(), FILE).",
         ) from None
+
+
+def refuse_strangers(path: Path) -> None:
+    """Raise CheckpointError for what is often saved under the name of a checkpoint and is none, saying what it is."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(512)
+    except OSError:  # whoever reads it says so
+        return
+    text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not beginning:
+        raise CheckpointError(f"{path}: an empty file, not a checkpoint", AGAIN)
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
+        raise CheckpointError(f"{path}: a web page, not a checkpoint", f"A login or error page was saved. {AGAIN}")
+    if text.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise CheckpointError(
+            f"{path}: a pointer of Git LFS, not the checkpoint itself", "`git lfs pull` in its repository fetches it."
+        )
 
 
 def _check_sums(path: Path) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from engine import distributed
+from engine.checkpoints import foreign
 from engine.contract.errors import CheckpointError, DiskError
 from engine.contract.run.rundir import settle, write_atomically
 from engine.contract.run.space import disk_error
@@ -95,6 +96,7 @@ def _read(path: Path, *, with_tensors: bool = True) -> tuple[dict[str, Tensor], 
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint not found: {path}") from None
     except SafetensorError as error:
+        foreign.refuse_strangers(path)
         raise CheckpointError(
             f"{path}: corrupt or not a safetensors file ({error})", "Run the stage that makes it again."
         ) from None
@@ -106,8 +108,11 @@ def _read(path: Path, *, with_tensors: bool = True) -> tuple[dict[str, Tensor], 
     try:
         if with_tensors and checksum is not None and checksum != _checksum(facts, tensors):
             raise ValueError("its checksum is another")
-        return tensors, json.loads(facts)
-    except ValueError as error:
+        read = json.loads(facts)
+        if not isinstance(read, dict):
+            raise ValueError("its facts are no table")
+        return tensors, read
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: corrupt ({error})", "Run the stage that makes it again.") from None
 
 

@@ -167,7 +167,7 @@ def prepared() -> list[tuple[Data, DataFacts]]:
             said = json.loads(file.read_text(encoding="utf-8"))
             known = DataFacts(**{field.name: said[field.name] for field in fields(DataFacts)})
             origin = str(said["from"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # damaged: a run, and its preparation, tell how
         hub = origin.startswith(HUGGING_FACE)
         chosen = said.get("choice") if hub else None
@@ -198,5 +198,5 @@ def _prepared(data: Data) -> tuple[int, int, int, int]:
     try:
         found: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         return int(found["classes"]), int(found["channels"]), int(found["pool"]), int(found["test"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{folder}: the cache cannot be read ({error})", "delete that folder") from None

@@ -27,6 +27,6 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     try:
         metadata = json.loads(header)["__metadata__"]
         facts = json.loads(metadata["facts"]) if metadata["format"] == FORMAT else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # the last by hundreds of nested brackets
         return None
     return facts if isinstance(facts, dict) else None

@@ -11,6 +11,7 @@ import pickle
 import shutil
 import socket
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +47,7 @@ AGAIN = "Delete that folder; it is made again."
 DAMAGE = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError, RuntimeError),
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError),
+    *(OverflowError, SyntaxError, tokenize.TokenError),
 )
 """What readers make of damaged and hostile archives."""
 
@@ -103,7 +105,7 @@ def verify(folder: Path) -> None:
         digest = hashlib.sha256()
         for block in _blocks(array):
             digest.update(np.ascontiguousarray(block).data)
-        if digest.hexdigest() != facts.get("sha256", {}).get(part):
+        if digest.hexdigest() != facts["sha256"].get(part):
             raise UsageError(f"{folder / part}.npy: not what was written there (SHA-256 differs)", AGAIN)
 
 
@@ -113,9 +115,24 @@ def _open(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         arrays = {part: np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in PARTS}
         for name in ("mean", "std"):
             facts[name] = [float(value) for value in facts[name]]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder}: the cache cannot be read ({error})", AGAIN) from None
+        facts["sha256"] = dict(facts.get("sha256", {}))
+        _check_shapes(facts, arrays)
+    except DAMAGE as error:
+        raise UsageError(f"{folder}: the cache cannot be read ({first_line(error)})", AGAIN) from None
     return facts, arrays
+
+
+def _check_shapes(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Raise ValueError unless the arrays are images of one shape with a label each, and the facts fit them."""
+    train_images, train_labels, test_images, test_labels = (arrays[part] for part in PARTS)
+    for images, labels in ((train_images, train_labels), (test_images, test_labels)):
+        if images.dtype != np.uint8 or images.ndim != 4 or labels.dtype.kind not in "iu":
+            raise ValueError(f"{images.dtype} {images.shape} are no images, or {labels.dtype} no labels")
+        if labels.shape != images.shape[:1]:
+            raise ValueError(f"labels of shape {labels.shape} for images of shape {images.shape}")
+    channels = [len(facts[name]) for name in ("mean", "std")]
+    if train_images.shape[1:] != test_images.shape[1:] or channels != 2 * [train_images.shape[1]]:
+        raise ValueError("its parts do not fit each other")
 
 
 def room(folder: Path, facts: DataFacts, fetched: int = 0) -> tuple[int, int]:

@@ -91,7 +91,7 @@ class CellRun:
     def run(self) -> Generator[Event, None, Outcomes]:
         """Make the attacks in turn, each on the examples that are still right."""
         path = partial_file(self.context.run, str(self.stage.id))
-        outcomes = distributed.of_first(partial(load, path, self.tested.name, self.column.name))
+        outcomes = distributed.of_first(partial(load, path, self.tested.name, self.column.name, self._total))
         if outcomes is None:
             outcomes = yield from self._begun()
         self._outcomes = outcomes
@@ -163,7 +163,7 @@ class CellRun:
         for c in columns(self.context.profile, self.stage):
             if c.attack == attack and (c.norm, c.eps) == radius:
                 path = outcomes_file(self.context.run, str(self.stage.id), self.tested.name, c.name)
-                outcomes = distributed.of_first(partial(load, path, self.tested.name, c.name))
+                outcomes = distributed.of_first(partial(load, path, self.tested.name, c.name, self._total))
                 return outcomes.right if outcomes else None
         return None
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from engine.attacks.tally import Tally
+from engine.attacks.tally import COUNTS, Tally
 from engine.checkpoints.own import unreadable
 from engine.contract.run.fingerprint import Settings
 from engine.contract.run.records import Cell, Counted
@@ -91,8 +90,8 @@ def save(path: Path, outcomes: Outcomes, labels: np.ndarray, *, finished: bool =
     write_atomically(path, buffer.getvalue())
 
 
-def load(path: Path, model: str, attack: str) -> Outcomes | None:
-    """The inverse of `save`; None if nothing is saved for this cell, or if it is damaged.
+def load(path: Path, model: str, attack: str, count: int | None = None) -> Outcomes | None:
+    """The inverse of `save`; None if nothing is saved for this cell, or not of `count` examples, or if it is damaged.
 
     Raises DiskError when it cannot be read now.
     """
@@ -107,21 +106,36 @@ def load(path: Path, model: str, attack: str) -> Outcomes | None:
             if str(saved.get("column", "")) not in ("", _unfinished(model, attack)):
                 return None
             settings, facts = json.loads(str(saved.get("settings", "{}"))), json.loads(str(saved["facts"]))
-            outcomes = Outcomes.begin(model, attack, saved["right"], settings, {})
+            if not isinstance(settings, dict) or not isinstance(facts, dict):
+                return None
+            right = _outcomes(saved["right"], saved["labels"], count)
+            outcomes = Outcomes.begin(model, attack, right, settings, {})
             known = {name: facts[name] for name in FACTS if name in facts}
             outcomes.index = saved.get("index")
             outcomes.cell = msgspec.convert(msgspec.structs.asdict(outcomes.cell) | known, Cell)
             if "robust" in saved:
-                outcomes.tally = Tally(
-                    robust=saved["robust"],
-                    attempted=saved["tried"],
-                    broken=saved["fell"],
-                    counts=saved["counted"],
-                    seconds=float(saved["seconds"]),
-                )
+                outcomes.tally = _tally(saved, len(right))
             return outcomes
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error, msgspec.MsgspecError):
-        return None  # RuntimeError: a zip file that claims to be encrypted, or compressed by a method that is none
+    except Exception:  # a damaged file can make zipfile, zlib and numpy raise nearly anything
+        return None
+
+
+def _outcomes(right: np.ndarray, labels: np.ndarray, count: int | None) -> np.ndarray:
+    """The outcomes, if they are some. Raises ValueError."""
+    if right.dtype != np.bool_ or right.ndim != 1 or right.shape != labels.shape or count not in (None, len(right)):
+        raise ValueError(f"{right.dtype} {right.shape}")
+    return right
+
+
+def _tally(saved: Any, count: int) -> Tally:
+    """The tally of the attack in progress on so many examples. Raises ValueError where it is none."""
+    robust, tried, fell, counted = (saved[name] for name in ("robust", "tried", "fell", "counted"))
+    shapes = [(count,), (count, *tried.shape[1:2]), tried.shape, (*tried.shape, len(COUNTS))]
+    if [each.shape for each in (robust, tried, fell, counted)] != shapes:
+        raise ValueError("its parts do not fit each other")
+    if {robust.dtype, tried.dtype, fell.dtype} != {np.dtype(np.bool_)} or counted.dtype.kind != "i":
+        raise ValueError("not what a tally is made of")
+    return Tally(robust=robust, attempted=tried, broken=fell, counts=counted, seconds=float(saved["seconds"]))
 
 
 def checksum(images: Images, splits: Splits) -> str:

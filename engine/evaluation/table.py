@@ -106,7 +106,7 @@ class Evaluation(StageRun):
 
     def _finished(self, name: str, column: Column) -> Outcomes | None:
         """The outcomes of a cell that was finished, perhaps by an earlier engine."""
-        return load(outcomes_file(self.context.run, self.id, name, column.name), name, column.name)
+        return load(outcomes_file(self.context.run, self.id, name, column.name), name, column.name, len(self.images))
 
     def _step(self, column: Column, share: float) -> Step:
         """The step of the stage where `share` (0-1) of the work of the cell in progress is done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,41 @@ def test_files_that_are_no_toml(content: bytes, told: str) -> None:
     Path("it.toml").write_bytes(content)
     with pytest.raises(UsageError, match=f"^it.toml: {told}"):
         profiles.load("it.toml")
+
+
+def test_a_mark_of_the_encoding_at_the_start_is_no_part_of_a_profile() -> None:
+    Path("it.toml").write_bytes(b"\xef\xbb\xbf" + METHOD.encode())
+    assert profiles.load("it.toml").profile == load(METHOD).profile
+
+
+@pytest.mark.parametrize("text", [METHOD, 'extends = "quickstart"\n[sweep]\nseed = [0, 1]\n'])
+def test_a_profile_out_of_a_stream_is_read_once_and_as_often_as_wanted(text: str) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, text.encode())
+    os.close(writer)
+    try:
+        sweep = profiles.load_sweep(f"/dev/fd/{reader}")
+        names = [point.profile.name for point in sweep.points] if sweep else []
+        names = names or [profiles.load(f"/dev/fd/{reader}").profile.name]
+    finally:
+        os.close(reader)
+    assert names in (["whole"], ["quickstart-seed0", "quickstart-seed1"])
+
+
+def test_a_stream_that_is_closed_is_one_message() -> None:
+    with pytest.raises(UsageError, match="/dev/fd/99999: cannot be read"):
+        profiles.load("/dev/fd/99999")
+
+
+def test_a_tilde_is_the_home_folder_in_arguments_and_in_extends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    Path("home").mkdir()
+    Path("home/base.toml").write_text(METHOD)
+    Path("it.toml").write_text('extends = "~/base.toml"\nname = "mine"\n')
+    assert profiles.load("~/base.toml").profile.name == "whole"
+    assert profiles.load("it.toml").profile.name == "mine"
+    with pytest.raises(UsageError, match="profile file not found"):
+        profiles.load("~nobody-of-this-name/it.toml")
 
 
 def test_a_directory_is_no_profile() -> None:

@@ -13,7 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from engine.checkpoints import foreign
 from engine.checkpoints import own as checkpoints
+from engine.contract import weights
 from engine.contract.errors import CheckpointError, DiskError
 
 
@@ -33,6 +35,49 @@ def test_weights_and_facts_come_back(tmp_path: Path) -> None:
     assert checkpoints.load_weights(tmp_path / "earlier.safetensors", {"a": a2})["step"] == 3
 
 
+STRANGERS = {
+    "a web page": b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>Please log in</body></html>",
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
+    "an empty file": b"",
+}
+
+
+@pytest.mark.parametrize("what", STRANGERS)
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
+def test_what_is_saved_for_a_checkpoint_by_mistake_is_named(what: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(STRANGERS[what])
+    assert weights.read_facts(path) is None
+    for read in (checkpoints.check_weights, foreign.read):
+        with pytest.raises(CheckpointError, match=f"{what}, not") as caught:
+            read(path)
+        assert caught.value.hint
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="a folder, not a checkpoint"):
+        foreign.read(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["header", "facts"])
+def test_hundreds_of_nested_brackets_are_no_facts(where: str, tmp_path: Path) -> None:
+    path, deep = tmp_path / "x.safetensors", "[" * 100_000 + "]" * 100_000
+    save_file({"w": torch.zeros(1)}, path, metadata={"format": weights.FORMAT, "facts": deep})
+    if where == "header":
+        header = f'{{"__metadata__": {deep}}}'.encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert weights.read_facts(path) is None
+    with pytest.raises(CheckpointError, match="corrupt"):
+        checkpoints.read_facts(path)
+
+
+def test_facts_that_are_no_table_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"w": torch.zeros(1)}, path, metadata={"format": weights.FORMAT, "facts": "[1]"})
+    with pytest.raises(CheckpointError, match="no table"):
+        checkpoints.read_facts(path)
+
+
 @pytest.mark.parametrize("damage", ["empty", "torn", "noise", "flipped header", "flipped weight"])
 def test_damaged_files_are_refused(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
@@ -46,7 +91,7 @@ def test_damaged_files_are_refused(damage: str, tmp_path: Path) -> None:
         "flipped weight": whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:],
     }
     path.write_bytes(bad[damage])
-    with pytest.raises(CheckpointError, match="corrupt"):
+    with pytest.raises(CheckpointError, match=r"corrupt|empty"):
         checkpoints.load_weights(path, {"a": nn.Linear(50, 50)})
     path.unlink()
     path.mkdir()

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -110,11 +111,25 @@ def ranks(engine: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return [child for child in psutil.Process(engine.pid).children() if "engine" in child.cmdline()]
 
 
-def listening(engine: subprocess.Popen[bytes]) -> set[str]:
+def listening(engine: subprocess.Popen[bytes]) -> list[tuple[str, int]]:
     """Addresses at which the engine and its ranks take connections."""
     processes = [psutil.Process(engine.pid), *ranks(engine)]
     found = (each for process in processes for each in process.net_connections("inet"))
-    return {each.laddr[0] for each in found if each.status == psutil.CONN_LISTEN}
+    return [each.laddr[:2] for each in found if each.status == psutil.CONN_LISTEN]
+
+
+def answers(address: tuple[str, int]) -> bool:
+    """Whether a connection can be made."""
+    try:
+        socket.create_connection(address, timeout=0.5).close()
+    except OSError:
+        return False
+    return True
+
+
+def left_in(folder: Path) -> list[Path]:
+    """Folders in which ranks meet, or met."""
+    return sorted(folder.glob("*cafe-meeting-*"))
 
 
 def together(run: RunDir, engines: list[subprocess.Popen[bytes]]) -> int:
@@ -180,11 +195,19 @@ def test_two_processes_break_the_examples_that_one_does(
 
 
 @pytest.mark.slow
-def test_killed_and_stopped_ranks_go_on(quick_run: Make, engines: list[subprocess.Popen[bytes]]) -> None:
+def test_killed_and_stopped_ranks_go_on(
+    quick_run: Make, engines: list[subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     run = quick_run("compute.devices=cpu:2", tables=TABLES | {"data": MANY, "stage": [LONG]})
     engines.append(local.spawn(run))
     wait_until(lambda: (run.checkpoints / "train.resume.pt").exists())
-    assert listening(engines[0]) <= {"127.0.0.1", "::1"}
+    ports = listening(engines[0])
+    assert len(ports) <= 2, "one for each rank"
+    assert {host for host, _ in ports} <= {"127.0.0.1", "::1"}
+    assert not any(map(answers, ports)), "another account of the host could connect"
+    (meeting,) = left_in(tmp_path)
     ranks(engines[0])[1].kill()
     wait_until(lambda: changes(run) == ["started", "resumed"])
     assert run.state().pid == engines[0].pid, "the run is its agent, which lives on"
@@ -202,7 +225,15 @@ def test_killed_and_stopped_ranks_go_on(quick_run: Make, engines: list[subproces
     engines[1].wait(PATIENCE)
     wait_until(lambda: not any(process_alive(each.pid, None) for each in orphans))
     assert run.settled().state == "lost"
+    assert meeting not in left_in(tmp_path)
+    (killed,) = left_in(tmp_path)
 
+    with distributed._meeting() as mine:
+        assert Path(mine).stat().st_mode & 0o777 == 0o700
+        assert killed.is_dir()
+        distributed.sweep()
+        assert left_in(tmp_path) == [Path(mine)], "what the killed agent left is gone, what is in use is not"
+    assert left_in(tmp_path) == []
     engines.append(local.resume(run, "cpu:1"))
     assert engines[2].wait(PATIENCE) == 0, run.log_file.read_text()
     steps = [record.step for record in logged(run) if "lr" in record.values]

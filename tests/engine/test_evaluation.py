@@ -19,6 +19,7 @@ from engine.attacks import ATTACKS, Attack
 from engine.attacks.pgd import SignedSteps
 from engine.attacks.queries import Oracle
 from engine.attacks.search import State
+from engine.attacks.tally import Tally
 from engine.checkpoints import own as checkpoints
 from engine.contract.errors import RunFailed, UsageError
 from engine.contract.profile import files as profiles
@@ -557,6 +558,34 @@ def test_outcomes_of_a_release_without_settings_are_read(tmp_path: Path) -> None
     outcomes = load(path, "train", "pgd")
     assert outcomes is not None
     assert (outcomes.settings, outcomes.tally, outcomes.record().accuracy) == ({}, None, 50.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"right": np.ones((4, 1), dtype=bool)},
+        {"right": np.array(True)},
+        {"right": np.ones(4)},
+        {"labels": np.arange(3)},
+        {"robust": np.ones(3, dtype=bool)},
+        {"tried": np.ones((4, 2), dtype=bool)},
+        {"counted": np.ones((4, 1), dtype=np.int32)},
+        {"settings": np.array("[]")},
+        {"settings": np.array("[" * 100_000)},
+        {"facts": np.array("[1]")},
+    ],
+)
+def test_outcomes_of_a_wrong_shape_are_none(wrong: dict[str, np.ndarray], tmp_path: Path) -> None:
+    right, tried = np.ones(4, dtype=bool), np.zeros((4, 1), dtype=bool)
+    outcomes = Outcomes.begin("train", "pgd", right, {}, {})
+    outcomes.tally = Tally(right, tried, tried, np.zeros((4, 1, 6), dtype=np.int32))
+    save(tmp_path / "x.npz", outcomes, np.arange(4))
+    assert load(tmp_path / "x.npz", "train", "pgd", 4) is not None
+    assert load(tmp_path / "x.npz", "train", "pgd", 5) is None, "of other images"
+    with np.load(tmp_path / "x.npz") as saved:
+        values = {name: saved[name] for name in saved.files}
+    np.savez(tmp_path / "x.npz", **{**values, **wrong})
+    assert load(tmp_path / "x.npz", "train", "pgd") is None
 
 
 def test_outcomes_that_are_damaged_are_none(tmp_path: Path) -> None:

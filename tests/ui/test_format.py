@@ -54,6 +54,10 @@ def test_a_bar_is_as_long_as_asked(share: float, cells: int, plain: bool) -> Non
     assert not plain or drawn.isascii()
 
 
+def test_a_bar_of_an_unknown_share_is_empty() -> None:
+    assert fmt.bar(float("nan"), 4, ascii_only=True) == "----"
+
+
 @given(st.text())
 def test_printable_text_cannot_drive_a_terminal(text: str) -> None:
     shown = fmt.printable(text)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cafe_tui.console.follow_sweep import frame
+from cafe_tui.console.painter import clean
 from cafe_tui.console.views import Signs
 from cafe_tui.launch import costs, local, queue
 from cafe_tui.profiles.parent import resolved
@@ -33,7 +34,7 @@ def test_a_line_for_each_run_around_those_at_work(tmp_path: Path) -> None:
     failed = record_run(tmp_path, run_id="20260921-144002-quickstart-bbbb", state="failed", error="out of\x1b memory")
     waiting = rundir.create(tmp_path, "quickstart", "", state="queued")
     views = [whole_view(run) for run in (done, working, failed, waiting)]
-    lines = [line.plain for line in frame("tag", views, 70, 20, Signs("ascii"), "stopping")]
+    lines = [clean(line).plain for line in frame("tag", views, 70, 20, Signs("ascii"), "stopping")]
     assert lines[0] == "tag  1 of 4 runs finished"
     assert "+ finished" in lines[1]
     assert "> running  ######----------  40%  game" in lines[2]

@@ -10,9 +10,12 @@ again, it repeats the run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,10 @@ from engine.contract.profile.tables import Tables, to_tables
 
 SWEPT = "sweep"
 """The table of a sweep, and the origin of a value that it gives."""
+
+
+MOST_BYTES = 16 << 20
+"""Of a profile that comes out of a stream."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def find(name: str, beside: Path | None = None) -> Path:
     Raises UsageError, with the nearest name.
     """
     for candidate in _candidates(name, beside):
-        if candidate.suffix == ".toml" and _is_file(candidate):
+        if (candidate.suffix == ".toml" and _is_file(candidate)) or streamed(candidate):
             return candidate
     shown = printable(name)
     if name.endswith(".toml") or "/" in name:
@@ -90,6 +97,8 @@ def find(name: str, beside: Path | None = None) -> Path:
 
 def _candidates(name: str, beside: Path | None) -> list[Path]:
     """The files that a name or path may mean, in order."""
+    with suppress(RuntimeError):  # ~ of a user that there is not
+        name = str(Path(name).expanduser()) if name.startswith("~") else name
     nearest = [beside] if beside else []
     folders = [*nearest, *search_folders()]
     return [
@@ -98,6 +107,21 @@ def _candidates(name: str, beside: Path | None) -> list[Path]:
         *(folder / f"{name}.toml" for folder in folders),
         *(folder / name for folder in folders),
     ]
+
+
+def streamed(path: Path) -> bool:
+    """Whether a path is a way to an open file of this process, such as /dev/stdin or what `<(...)` of a shell gives."""
+    return re.fullmatch(r"/dev/stdin|/(dev|proc/[^/]+)/fd/\d+", str(path)) is not None
+
+
+@cache
+def _stream(path: Path, device: int, inode: int) -> bytes:
+    """What comes out of the stream that is there. It can be read once, and a profile is looked at more than once."""
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
+    return data
 
 
 def _is_file(path: Path) -> bool:
@@ -132,7 +156,8 @@ def available() -> list[Entry]:
 def read_toml(path: Path) -> Tables:
     """The tables of a TOML file; a mistake is reported with file, line and column."""
     try:
-        return tomli.loads(path.read_bytes().decode("utf-8"))
+        data = _stream(path, path.stat().st_dev, path.stat().st_ino) if streamed(path) else path.read_bytes()
+        return tomli.loads(data.decode("utf-8-sig"))  # editors on Windows begin a file with a mark of its encoding
     except tomli.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     except UnicodeDecodeError as error:

@@ -188,13 +188,27 @@ def encode(record: Record) -> bytes:
 
 
 def to_json(value: object) -> bytes:
-    """The value as UTF-8 JSON; a question mark stands for what UTF-8 cannot hold, such as bytes of a file name."""
+    """The value as UTF-8 JSON; a question mark stands for what UTF-8 cannot hold, such as bytes of a file name.
+
+    Letters of all languages stay as they are. What a terminal would obey, or not show, is escaped: C1 controls,
+    marks that turn the direction of writing, spaces without width and the like.
+    """
     try:
-        return _encoder.encode(value)
+        data = _encoder.encode(value)
     except UnicodeEncodeError:
         import json  # 2 ms that nearly nobody needs
 
-        return json.dumps(msgspec.to_builtins(value), ensure_ascii=False).encode(errors="replace")
+        data = json.dumps(msgspec.to_builtins(value), ensure_ascii=False).encode(errors="replace")
+    if data.isascii() and b"\x7f" not in data:  # JSON itself escapes the controls below the space
+        return data
+    text = data.decode()
+    return data if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text).encode()
+
+
+def _escaped(sign: str) -> str:
+    """The character as JSON escapes it, in one or two units of UTF-16."""
+    units = sign.encode("utf-16-be")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
 
 def to_dict(record: Record) -> dict[str, Any]:
