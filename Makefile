@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint bench schema profiles clean
+.PHONY: quickstart test test-long lint bench schema profiles clean
 
 quickstart: $(STAMP)          ## create .venv, install, run the whole method on real digits
 	$(BIN)/cafe run quickstart
 
 test: lint                    ## lint, types, walls, all tests; the hundreds of processes share compiled modules
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist worksteal
+
+test-long: $(STAMP)           ## what takes tens of minutes: 100 kills, 10,000 runs, many random inputs
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -m long -n 2 -rP
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
