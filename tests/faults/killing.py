@@ -42,11 +42,12 @@ PATIENCE_SECONDS = 240.0
 class Moment:
     """`after` seconds from the time when `step` steps of a stage are done.
 
-    `end`: when its last weights are written, and no record tells of them yet.
+    `end`: when its last weights are written, and no record tells of them yet. `told`: when its last record is written,
+    and what it could be resumed from is not removed yet.
     """
 
     stage: str
-    step: int | Literal["end"]
+    step: int | Literal["end", "told"]
     after: float = 0.0
 
 
@@ -56,7 +57,7 @@ def live(run: RunDir, moment: Moment) -> None:
 
     def at_step(recorder: Recorder, at: str, step: int, total_steps: int, share: float) -> None:
         progress(recorder, at, step, total_steps, share)
-        if at == moment.stage and moment.step != "end" and step >= moment.step:
+        if at == moment.stage and isinstance(moment.step, int) and step >= moment.step:
             Recorder.progress = progress  # type: ignore[method-assign]
             _die(moment.after)
 
@@ -65,7 +66,12 @@ def live(run: RunDir, moment: Moment) -> None:
         if written and moment.step == "end":
             _die(0.0)
         write(recorder, record)
+        told = isinstance(record, StageChange) and (record.stage, record.state) == (moment.stage, "finished")
+        if told and moment.step == "told":
+            _die(0.0)
 
+    with run.log_file.open("ab") as log:
+        os.dup2(log.fileno(), 2)
     Recorder.progress, Recorder.write = at_step, at_the_end  # type: ignore[method-assign]
     sys.exit(process.run(run))
 
@@ -115,6 +121,11 @@ def end_all(folder: Path) -> None:
             with suppress(psutil.NoSuchProcess):
                 each.kill()
         time.sleep(0.05)
+
+
+def runs_in(folder: Path) -> list[RunDir]:
+    """The runs of a folder, in the order of their ids."""
+    return [RunDir(file.parent) for file in sorted(folder.glob("[!.]*/run.json"))]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

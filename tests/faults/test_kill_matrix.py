@@ -19,16 +19,18 @@ import pytest
 from cafe_tui.launch import local
 from engine.contract.plan import plan
 from engine.contract.profile import files as profiles
-from engine.contract.run import rundir
 from engine.contract.run.records import StageChange
 from engine.contract.run.rundir import FINAL, RunDir
 from tests.engine.conftest import quick_run  # noqa: F401
-from tests.faults.killing import differences, draw, end_all, finish, killed, wait_until, workers, written
+from tests.faults.killing import differences, draw, end_all, finish, killed, runs_in, wait_until, workers, written
 from tests.faults.test_sweep_faults import cafe
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
-SEED = int(os.environ.get("CAFE_TEST_SEED") or randbits(32))
+SEED = int(
+    os.environ.get("CAFE_TEST_SEED") or int(os.environ.get("PYTEST_XDIST_TESTRUNUID", "0"), 16) % 2**32 or randbits(32)
+)
+"""The same in all processes of a session."""
 KILLS_PER_RUN = 7
 
 BASE: dict[str, object] = {
@@ -156,12 +158,12 @@ def test_kills_of_a_sweep(folder: Path) -> None:
     )
     calm = folder / "undisturbed"
     assert cafe("run", "seeds", "--plain", "--parallel", "2", folder=calm).returncode == 0
-    undisturbed = {run.info().name: run for run in rundir.listing(calm)}
+    undisturbed = {run.info().name: run for run in runs_in(calm)}
     kills = sweeps = 0
     while kills < SWEEP:
         runs = folder / f"sweep{sweeps}"
         tag = cafe("run", "seeds", "--detach", "--parallel", "2", folder=runs).stdout.strip()
-        seeds = rundir.tagged(runs, tag)
+        seeds = runs_in(runs)
         assert len(seeds) == 3
         for _ in range(min(KILLS_PER_RUN, SWEEP - kills)):
             if not await_some(seeds, random.randint(0, 15)):

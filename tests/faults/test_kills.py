@@ -44,6 +44,7 @@ def test_killed_engines_leave_no_trace_in_weights_and_records(
     kill_in(run, "game", random.randint(1, 4))
     assert killed(run, Moment("game", "end"))
     kill_in(run, "inoculate", random.randint(1, 4))
+    assert killed(run, Moment("inoculate", "told"))
     kill_in(run, "evaluate", random.randint(1, 239))
     assert process.run(run) == 0
 
