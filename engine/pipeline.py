@@ -33,7 +33,7 @@ from engine.evaluation.outcomes import load, outcomes_file, partial_file
 from engine.evaluation.table import Evaluation
 from engine.game.game import GameRun
 from engine.record import Recorder
-from engine.stage import Context, EpochStage, StageRun, Step, another_profile
+from engine.stage import Context, EpochStage, StageRun, Step, another_profile, resume_file
 
 
 def execute(directory: RunDir, recorder: Recorder, brake: Brake) -> None:
@@ -69,6 +69,8 @@ def _execute(profile: Profile, directory: RunDir, compute: Compute, recorder: Re
             recorder.write(WarningNote(stage=planned.id, text=f"{planned.id}: {missing}; the stage is run again"))
         if missing or planned.id not in done:
             _run_stage(context, stage, planned, recorder, brake, _share(stages, i))
+        elif distributed.first():
+            _clear(directory, planned.id)
 
 
 def _emulated(profile: Profile, stages: Sequence[StagePlan], device: torch.device) -> Iterator[str]:
@@ -128,6 +130,12 @@ def _run_stage(
     recorder.write(change)
     if distributed.first():
         work.clear()
+
+
+def _clear(directory: RunDir, stage_id: str) -> None:
+    """Remove what an engine left of a finished stage that was killed before it could. Raises DiskError."""
+    checkpoints.remove_resume(resume_file(directory, stage_id))
+    partial_file(directory, stage_id).unlink(missing_ok=True)
 
 
 def make(context: Context, stage: Stage) -> StageRun:

@@ -209,6 +209,11 @@ def another_profile(files: Sequence[Path], difference: str) -> CheckpointError:
     )
 
 
+def resume_file(run: RunDir, stage_id: str) -> Path:
+    """Where a stage of epochs keeps what it goes on from while it is not finished."""
+    return run.checkpoints / f"{stage_id}.resume.pt"
+
+
 class Meter:
     """Means of per-example values, summed on the device and moved to the host once per logging interval."""
 
@@ -296,7 +301,7 @@ class EpochStage(StageRun):
         self.global_batch = batch_size
         """Images of the batch at work on all ranks together; this one has its share of them."""
         self.ended = 0
-        self.resume_file = context.run.checkpoints / f"{stage_id}.resume.pt"
+        self.resume_file = resume_file(context.run, stage_id)
         self._saved, self._saving = time.monotonic(), 0.0
 
     def run(self) -> Iterator[Event]:
