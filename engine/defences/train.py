@@ -107,7 +107,7 @@ class Training(EpochStage):
         """Attack, loss, update; the accuracy shown is that on the attacked images."""
         batch = self._resized(batch, epoch)
         x_adv = self._attack(self.model, batch, self.stage.adversary, epoch) if self.attacks else batch.x
-        perturbed_too = isinstance(self.stage, Inoculate) and self.stage.perturbed_inversion
+        perturbed_too = isinstance(self.stage, Inoculate) and self.stage.invert_perturbed
         inverted, distance = (None, {}) if perturbed_too else self._inverted(batch, x_adv, epoch, logging)
         self.model.train()
         for group in self.optimizer.param_groups:

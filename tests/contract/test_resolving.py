@@ -122,7 +122,7 @@ def test_paper_code_is_what_the_published_code_does(data: str, amsgrad: bool, fl
     assert game["amsgrad"] is amsgrad
     assert game["statistics"] == "both"
     assert (adv["momentum"], adv["momentum_low"]) == (inoculate["momentum"], inoculate["momentum_low"]) == (0.9, 0.8)
-    assert inoculate["perturbed_inversion"]
+    assert inoculate["invert_perturbed"]
     assert (table["apgd_restarts"], table["apgd_dlr_restarts"]) == (1, 2)
     assert table["cw_random_start"]
     assert "apgd_dlr_restarts" not in whole, "AA there has one start of either"
@@ -137,7 +137,7 @@ def test_nothing_of_the_published_code_is_in_other_profiles(preset: str | None) 
     adv, game, inoculate, table = to_tables(profile)["stage"]
     assert "momentum_low" not in adv | inoculate
     assert (game["statistics"], game["amsgrad"]) == ("treatment", True)
-    assert not inoculate["perturbed_inversion"]
+    assert not inoculate["invert_perturbed"]
     assert not table["cw_random_start"]
     assert "apgd_dlr_restarts" not in table
     with pytest.raises(ProfileError, match="a mirrored digit is none"):
@@ -178,8 +178,8 @@ def test_a_run_of_an_earlier_release_goes_on_as_it_began(data: str) -> None:
     assert changed(old, settings(now, "adv")) == "", "a checkpoint of that release fits"
 
 
-LATER = ("momentum_low", "perturbed_inversion", "statistics", "apgd_dlr_restarts", "cw_random_start")
-OFF = {"perturbed_inversion": False, "statistics": "treatment", "cw_random_start": False}
+LATER = ("momentum_low", "invert_perturbed", "statistics", "apgd_dlr_restarts", "cw_random_start")
+OFF = {"invert_perturbed": False, "statistics": "treatment", "cw_random_start": False}
 
 
 def test_a_preset_is_inherited_and_follows_the_data_of_the_child(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_kl_inversion_is_logged_at_the_weights_at_which_the_inversion_was_made(
 ) -> None:
     """Under awp the loss is taken at other weights than those of the inversion, unless the profile says otherwise."""
     overrides = ("stage.train.epochs=1", "stage.game.epochs=1", "stage.inoculate.defence=awp")
-    context = context_of(quick_run(*overrides, f"stage.inoculate.perturbed_inversion={str(perturbed_too).lower()}"))
+    context = context_of(quick_run(*overrides, f"stage.inoculate.invert_perturbed={str(perturbed_too).lower()}"))
     for stage in context.profile.stage[:2]:
         for _ in make(context, stage).run():
             pass

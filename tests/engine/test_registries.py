@@ -60,7 +60,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "models": MODELS,
     "data": DATA_SETS,
 }
-TINY = {key: 2 for row in ATTACKS.values() for key in row.keys if isinstance(getattr(Evaluate(), key), int)} | {
+TINY = {key: 2 for row in ATTACKS.values() for key in row.keys if type(getattr(Evaluate(), key)) is int} | {
     "eot": 2,
     "precision": "fp32",
     "samples": 1,

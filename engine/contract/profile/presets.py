@@ -39,7 +39,7 @@ _LATER = {
     "border",
     "flip",
     "momentum_low",
-    "perturbed_inversion",
+    "invert_perturbed",
     "statistics",
     "apgd_dlr_restarts",
     "cw_random_start",
@@ -162,9 +162,7 @@ def _further(kind: str, preset: Preset, data: str, model: str) -> Tables:
         gamma = _GAMMA.get(data, {}).get(next((f for f in ("vgg", "resnet", "wrn") if f in model), ""))
         found["inversion_steps"] = 3 if data == "tiny-imagenet" else 10
         found |= {"gamma": gamma} if gamma is not None else {}
-        found |= (
-            {"features": "eval"} if preset not in AS_PUBLISHED else {"features": "train", "perturbed_inversion": True}
-        )
+        found |= {"features": "eval"} if preset not in AS_PUBLISHED else {"features": "train", "invert_perturbed": True}
     return found
 
 

@@ -391,7 +391,7 @@ class Inoculate(_Training, tag_field="kind", tag="inoculate"):
         ),
     ] = "eval"
     inversion_steps: Annotated[Count, doc("signed steps of the causal inversion")] = 10
-    perturbed_inversion: Annotated[
+    invert_perturbed: Annotated[
         bool,
         doc(
             f"of {_having('awp')}: Z and the inversion are taken at the perturbed weights, as in the paper's code; "
