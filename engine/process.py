@@ -121,6 +121,11 @@ def _alone(directory: RunDir, file: Path) -> Iterator[None]:
                 raise _still_held(directory, file) from None
             time.sleep(STOP_POLL_SECONDS)
             continue
+        except PermissionError:  # it may be held: it is another account's, and its folder is not shared
+            raise UsageError(
+                f"{file} cannot be opened for writing, so whether another engine is at work cannot be told",
+                "Its owner can resume the run, or share it with your group: chmod -R g+w on its folder.",
+            ) from None
         except OSError:
             pass
         break

@@ -448,12 +448,3 @@ def _x_labels(x: StepAxis, gutter: int, cells: int) -> str:
         if start >= len(line) + 2 or not line:
             line = line.ljust(start) + text
     return line.ljust(gutter + cells)[: gutter + cells]
-
-
-def charset_for(encoding: str | None) -> Charset:
-    """The best characters that a terminal or file with this encoding can take."""
-    try:
-        "⣿×┊┈│┤".encode(encoding or "ascii")
-    except (LookupError, UnicodeEncodeError):
-        return "ascii"
-    return "braille"

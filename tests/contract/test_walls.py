@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pkgutil
 import re
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 import tomli
 
@@ -62,6 +65,8 @@ PLANTED = {
     "The contract is light": ("engine.contract.plan", "numpy"),
     "The engine's floors": ("engine.attacks.balls", "engine.defences.train"),
     "cafe_tui knows only the contract of the engine": ("cafe_tui.format", "engine.log"),
+    "The terminal's floors": ("cafe_tui.charts.axes", "cafe_tui.reading.eta"),
+    "The entrance opens the commands or the UI": ("cafe_tui.__main__", "cafe_tui.results.grids"),
     "Charts are pure": ("cafe_tui.charts.raster", "cafe_tui.format"),
     "The terminal knows nothing of runs": ("cafe_tui.terminal.repaint", "engine.contract.errors"),
     "Formats and locations stand on the ground": ("cafe_tui.format", "rich"),
@@ -78,13 +83,18 @@ PLANTED = {
 """Behind each wall, by its name: a module, and what it must not import."""
 
 
+def copied(folder: Path) -> Path:
+    """A copy of what the linter looks at."""
+    for part in ("engine", "cafe_tui", "tests"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "__snapshots__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def objections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the linter says of each wall in a copy with an import that is not allowed behind every one of them."""
-    copy = tmp_path_factory.mktemp("copy")
-    for part in ("engine", "cafe_tui", "tests"):
-        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "__snapshots__"))
-    shutil.copy(ROOT / "pyproject.toml", copy)
+    copy = copied(tmp_path_factory.mktemp("copy"))
     for module, forbidden in PLANTED.values():
         with (copy / module.replace(".", "/")).with_suffix(".py").open("a", encoding="utf-8") as file:
             file.write(f"\n\ndef _planted() -> None:\n    import {forbidden}\n")
@@ -115,3 +125,82 @@ def test_a_list_allows_no_more_than_there_is(tmp_path: Path) -> None:
     done = lint(tmp_path)
     assert done.returncode == 1
     assert "rich is allowed, but nothing here imports it" in done.stdout
+
+
+def test_a_room_without_a_floor_is_no_room(tmp_path: Path) -> None:
+    copy = copied(tmp_path)
+    for package in ("engine", "cafe_tui"):
+        (copy / package / "cellar.py").touch()
+    said = lint(copy).stdout
+    for floors in ("The engine's floors", "The terminal's floors"):
+        assert f"{floors} BROKEN" in said
+
+
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for package in ("engine", "cafe_tui")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def test_no_files_of_the_engine_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph("engine", cache_dir=None)
+    list(
+        TopologicalSorter(
+            {file: graph.find_modules_directly_imported_by(file) for file in graph.modules}
+        ).static_order()
+    )
+
+
+def test_every_folder_is_a_package() -> None:
+    """The linter passes over one that is not, with all that it imports."""
+    folders = {path.parent for path in SOURCES.values()}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize("package", ["engine", "cafe_tui"])
+def test_what_lies_above_all_rooms_imports_nothing(package: str) -> None:
+    """Every import of a room runs it first, and no wall stands before it."""
+    nodes = ast.walk(ast.parse(SOURCES[f"{package}.__init__"].read_text(encoding="utf-8")))
+    assert not [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+BY_NAME = {
+    "engine.registry": "what the catalogue refers to",
+    "engine.models.foreign": "timm, and networks of the user",
+    "cafe_tui.ui.screens.opening": "the screens that bindings name",
+    "cafe_tui.ui.screens.runs": "what a run needs, ahead of time",
+}
+"""Modules that import others by a name, which the linter cannot see, and what these are."""
+
+
+def imports_by_name(source: str) -> bool:
+    """Whether a module holds a way to import what only a string names."""
+    ways = {"import_module", "__import__", "exec", "eval", "run_module", "run_path"}
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Name(id=name) if name in ways:
+                return True
+            case ast.Attribute(attr="import_module" | "run_module" | "run_path"):
+                return True
+            case ast.alias(name=name) if name in ways:
+                return True
+    return False
+
+
+def test_few_modules_import_by_name() -> None:
+    found = {module for module, path in SOURCES.items() if imports_by_name(path.read_text(encoding="utf-8"))}
+    assert found == set(BY_NAME)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import importlib\nimportlib.import_module('torch')",
+        "from importlib import import_module as load",
+        "__import__('torch')",
+        "exec('import torch')",
+    ],
+)
+def test_an_import_by_name_would_be_seen(source: str) -> None:
+    assert imports_by_name(source)

@@ -128,7 +128,8 @@ def test_an_attack_runs_by_its_name(name: str, network: Path, quick_run: Callabl
 @pytest.mark.parametrize("name", attacks.ATTACKS)
 def test_an_attack_that_is_crafted_elsewhere_goes_on_to_its_end(name: str) -> None:
     setting = Setting(Ball("linf", 0.1), Evaluate(source="other"), 0, classes=10)
-    assert attacks.ATTACKS[name].search(setting).stops != ATTACKS[plain(name)].transferable
+    told = "a search takes `stops=setting.stops` where its row is `transferable`, and only there"
+    assert attacks.ATTACKS[name].search(setting).stops != ATTACKS[plain(name)].transferable, told
 
 
 def test_an_attack_that_is_not_made_in_a_norm_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -211,3 +212,17 @@ def test_of_several_owners_all_are_asked_and_those_who_refuse_are_named(capsys: 
         assert told.out.count("is asked to stop") == 2
         assert told.err.startswith(f"cafe: cannot ask {runs[1].id} to stop: Permission denied; ")
         assert "belongs to root" in told.err
+
+
+def test_a_run_whose_lock_cannot_be_opened_is_refused(
+    quick_run: Make,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = quick_run()
+
+    def denied(lock: FileLock) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), lock.lock_file)
+
+    monkeypatch.setattr(FileLock, "acquire", denied)
+    with pytest.raises(UsageError, match=r"engine\.lock cannot be opened for writing"):
+        process.run(run)

@@ -150,9 +150,6 @@ async def test_other_curves_bring_fresh_axes() -> None:
         app.chart.update([Curve("b", Series(enumerate([600.0, 1000.0])))])
         await pilot.pause()
         assert "0┤" not in app.chart.text().replace("00┤", "")
-        app.chart.set_log(True)
-        await pilot.pause()
-        assert "500┤" in app.chart.text()
 
 
 @pytest.mark.usefixtures("clock")

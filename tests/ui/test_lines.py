@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from importlib import import_module
+from pkgutil import walk_packages
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.style import Style
 
-from cafe_tui.ui.widgets.lines import Line, changes, fit, fit_name, paint, plain, width, wrap
+from cafe_tui.ui import widgets
+from cafe_tui.ui.widgets.lines import Line, Lines, changes, fit, fit_name, paint, plain, width, wrap
 
 TEXTS = st.text(alphabet="ab é日本…━", max_size=12)
 LINES = st.lists(st.tuples(TEXTS, st.sampled_from(["", "good"])), max_size=5).map(tuple)
@@ -72,3 +78,19 @@ def _cells(lines: list[Line], height: int, cells: int) -> list[list[tuple[str, s
                 painted += [(character, str(segment.style))] * max(cell_len(character), 1)
         picture.append(painted)
     return picture
+
+
+SHOWING = [
+    kind
+    for module in walk_packages(widgets.__path__, f"{widgets.__name__}.")
+    for kind in vars(import_module(module.name)).values()
+    if inspect.isclass(kind) and issubclass(kind, Lines) and "show" in vars(kind) and kind.__module__ == module.name
+]
+"""Lines that wait for what they show."""
+NEEDY = {"PaneTabs"}
+"""Those that cannot be made without it."""
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SHOWING if kind.__name__ not in NEEDY])
+def test_lines_that_have_nothing_to_show_yet_can_be_laid_out(kind: type[Lines]) -> None:
+    assert kind().compose_lines(40) is not None

@@ -38,8 +38,8 @@ def opening_keys(screen: type[OpeningScreen]) -> Iterator[tuple[str, type[Screen
 
 
 def test_the_list_and_a_run_open_the_other_screens() -> None:
-    assert [key for key, _ in opening_keys(RunsScreen)] == ["N", "c", "S"]
-    assert [key for key, _ in opening_keys(RunScreen)] == ["z", "p", "S"]
+    assert {key for key, _ in opening_keys(RunsScreen)} >= {"N", "c", "S"}
+    assert {key for key, _ in opening_keys(RunScreen)} >= {"z", "p", "S"}
 
 
 @pytest.mark.parametrize("name", ["curves", "samples", "compare"])

@@ -17,7 +17,6 @@ from cafe_tui.charts.raster import (
     Charset,
     Curve,
     Plot,
-    charset_for,
     draw,
     fitted_axes,
     follow,
@@ -188,11 +187,6 @@ def test_a_curve_has_no_holes(values: list[float]) -> None:
         assert right == set(range(min(right), max(right) + 1))
         assert min(right) <= max(left) + 1
         assert max(right) >= min(left) - 1
-
-
-def test_charset_follows_the_encoding() -> None:
-    assert charset_for("utf-8") == "braille"
-    assert charset_for("latin-1") == charset_for(None) == charset_for("no such thing") == "ascii"
 
 
 # --- console and SVG -------------------------------------------------------------------------------------------------

@@ -111,12 +111,6 @@ class Chart(Widget):
         self._curves = tuple(curves)
         self._draw_soon()
 
-    def set_log(self, log: bool) -> None:
-        """Make the value axis logarithmic or linear."""
-        self._logarithmic = log
-        self.reset_axes()
-        self._draw_soon()
-
     def text(self) -> str:
         """What is shown, without colours."""
         return "\n".join(row.text for row in self._lines)

@@ -13,7 +13,7 @@ MOST_LABEL_CELLS = 40
 class SweepPlan(Lines):
     """What is known of the whole, then a line for each run: its label, its state if there is one, its cost."""
 
-    _told: Sequence[str] = ()
+    _remarks: Sequence[str] = ()
     _rows: Sequence[tuple[str, str, str]] = ()
 
     def show(self, remarks: Sequence[str], rows: Sequence[tuple[str, str, str]]) -> None:

@@ -263,15 +263,17 @@ class Model(Struct, frozen=True):
     arguments: Mapping[str, int] = {}
     smallest: int = LEAST_SIDE
     """Side of the smallest image that it takes."""
+    family: str = ""
+    """Networks of one family share what presets say of them."""
     options: tuple[str, ...] = ()
 
 
 def _vgg(depth: int) -> Model:  # which halves the image five times
-    return Model(f"VGG-{depth} with BatchNorm", "engine.models.vgg:vgg", {"depth": depth}, smallest=32)
+    return Model(f"VGG-{depth} with BatchNorm", "engine.models.vgg:vgg", {"depth": depth}, smallest=32, family="vgg")
 
 
 def _resnet(depth: int) -> Model:
-    return Model(f"ResNet-{depth}", "engine.models.resnet:resnet", {"depth": depth})
+    return Model(f"ResNet-{depth}", "engine.models.resnet:resnet", {"depth": depth}, family="resnet")
 
 
 def _wide(depth: int, widening: int) -> Model:
@@ -280,6 +282,7 @@ def _wide(depth: int, widening: int) -> Model:
         f"Wide ResNet, depth {depth}, {widening} times as wide",
         "engine.models.wide:wide_resnet",
         arguments,
+        family="wrn",
         options=("dropout",),
     )
 
@@ -293,7 +296,7 @@ MODELS: dict[str, Model] = {
     "resnet18": _resnet(18),
     "resnet34": _resnet(34),
     "resnet50": _resnet(50),
-    "preact-resnet18": Model("pre-activation ResNet-18", "engine.models.preact:preact_resnet18"),
+    "preact-resnet18": Model("pre-activation ResNet-18", "engine.models.preact:preact_resnet18", family="resnet"),
     "wrn-28-10": _wide(28, 10),
     "wrn-34-10": _wide(34, 10),
 }

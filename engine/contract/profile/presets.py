@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from engine.contract.profile.catalogue import DEFENCES
+from engine.contract.profile.catalogue import DEFENCES, MODELS
 
 Preset = Literal["standard", "paper-code", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -24,7 +24,7 @@ _GAMMA: dict[str, dict[str, float | str]] = {
     "svhn": {"vgg": "4/255", "resnet": "1/255", "wrn": "1/255"},
     "tiny-imagenet": {"vgg": "1/255", "resnet": "0.5/255", "wrn": "0.5/255"},
 }
-"""Radius of the causal inversion."""
+"""Radius of the causal inversion, by data set and family of the network."""
 _LOW_MOMENTUM = 0.8
 """At the highest rate, where the paper's code lets the momentum cycle against it."""
 _SIGNS = {
@@ -59,16 +59,17 @@ def fill(tables: Tables, origins: dict[str, str]) -> None:
     if not all(isinstance(section, dict) for section in sections.values()) or not isinstance(stages, list):
         return
     data, model = str(sections["data"].get("name")), str(sections["model"].get("name"))
+    family = MODELS[model].family if model in MODELS else ""
     origin = f"preset {preset}"
     if sections["threat"].get("norm", "linf") == "linf":
         _default(sections["threat"], _eps(preset, data), "threat.", origins, origin)
     if preset in AS_PUBLISHED:
-        if model.startswith("wrn"):
+        if family == "wrn":
             _default(sections["model"], {"dropout": 0.3}, "model.", origins, origin)
         _default(sections["data"], _not_later(_augmentation(data), sections["data"], "data"), "data.", origins, origin)
     for i, stage in enumerate(stages):
         if isinstance(stage, dict):
-            defaults = _not_later(_of_stage(stage, preset, sections["data"], model), stage, str(stage.get("kind")))
+            defaults = _not_later(_of_stage(stage, preset, sections["data"], family), stage, str(stage.get("kind")))
             _default(stage, defaults, f"stage.{i}.", origins, origin)
 
 
@@ -105,15 +106,15 @@ def _augmentation(data: str) -> Tables:
     return {"border": "mean"} | ({"flip": True} if data in (*_SMALL_IMAGES, *_EPS) else {})
 
 
-def _of_stage(stage: Tables, preset: Preset, section: Tables, model: str) -> Tables:
+def _of_stage(stage: Tables, preset: Preset, section: Tables, family: str) -> Tables:
     """The settings of a stage by what it does: train from new weights, play, go on training, evaluate."""
     kind, data = str(stage.get("kind")), str(section.get("name"))
     if kind == "game":
-        return _game(preset, data, model)
+        return _game(preset, data, family)
     if kind == "evaluate":
         return _evaluate(stage, preset)
     if kind == "inoculate" or (kind == "train" and "start" in stage):
-        return _further(kind, preset, data, model)
+        return _further(kind, preset, data, family)
     if kind == "train":
         defence = DEFENCES.get(str(stage.get("defence")))
         plain = defence is not None and not defence.attacks
@@ -141,17 +142,17 @@ def _adversary(data: str, of_tiny: str) -> Tables:
     return {"attack": {"tiny-imagenet": of_tiny, "imagenet": "fgsm"}.get(data, "pgd")}
 
 
-def _game(preset: Preset, data: str, model: str) -> Tables:
+def _game(preset: Preset, data: str, family: str) -> Tables:
     adam: Tables = {"lr": 1e-4, "weight_decay": 1e-5, "amsgrad": True}
     if data in _EPS:
         adam |= {"weight_decay": 1e-4, "betas": [0.5, 0.999], "amsgrad": preset == "standard"}
     # On Tiny-ImageNet the paper's code plays with PGD-10, but with the mixed adversary on wide networks.
-    adversary = _adversary(data, "mixed" if model.startswith("wrn") else "pgd")
+    adversary = _adversary(data, "mixed" if family == "wrn" else "pgd")
     reused = {} if preset == "standard" else {"reuse_epochs": 1, "statistics": "both"}
     return {"epochs": 10, "batch_size": 128, **adam, **reused, "adversary": adversary}
 
 
-def _further(kind: str, preset: Preset, data: str, model: str) -> Tables:
+def _further(kind: str, preset: Preset, data: str, family: str) -> Tables:
     """A defence, with or without inoculation, from the adversarially trained network on."""
     found: Tables = {"epochs": 4, "warmup_epochs": 2, "batch_size": 64, "lr": 1e-3}
     if quoted := _quoted(preset, data):
@@ -159,7 +160,7 @@ def _further(kind: str, preset: Preset, data: str, model: str) -> Tables:
     found |= _momentum(preset)
     found["adversary"] = _adversary(data, "fgsm")
     if kind == "inoculate":
-        gamma = _GAMMA.get(data, {}).get(next((f for f in ("vgg", "resnet", "wrn") if f in model), ""))
+        gamma = _GAMMA.get(data, {}).get(family)
         found["inversion_steps"] = 3 if data == "tiny-imagenet" else 10
         found |= {"gamma": gamma} if gamma is not None else {}
         found |= {"features": "eval"} if preset not in AS_PUBLISHED else {"features": "train", "invert_perturbed": True}
