@@ -185,9 +185,6 @@ def test_epochs_shorter_than_twenty_checkpoints_end_without_one(
     written: list[int],
 ) -> None:
     context = context_of(quick_run("stage.train.epochs=6", "stage.train.adversary.steps=1", override))
-    training = make(context, context.profile.stage[0])
-    assert isinstance(training, Training)
-    assert training.steps_per_epoch == 5
     found, now = [], [0.0]
 
     def slow(path: Path, state: dict[str, object]) -> None:
@@ -196,6 +193,9 @@ def test_epochs_shorter_than_twenty_checkpoints_end_without_one(
 
     monkeypatch.setattr("engine.stage.time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter))
     monkeypatch.setattr(checkpoints, "save_resume", slow)
+    training = make(context, context.profile.stage[0])
+    assert isinstance(training, Training)
+    assert training.steps_per_epoch == 5
     _events(training)
     assert found == written
 

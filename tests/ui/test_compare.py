@@ -413,7 +413,7 @@ async def test_a_file_is_replaced_only_after_asking(three: list[RunDir], tmp_pat
         ("", "file name"),
         (".", "file name"),
         ("~nobody-has-this-name/a.csv", "home"),
-        ("no/such/folder/a.csv", "No such file"),
+        ("no/such/folder/a.csv", "does not exist"),
     ],
 )
 async def test_what_cannot_be_written_is_said_and_can_be_mended(
