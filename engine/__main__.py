@@ -96,11 +96,12 @@ def _prepare(name: str, path: str | None, size: int | None, **choice: Any) -> in
     with _listening(_leave):
         from engine.contract.datasets import complete, fitting
         from engine.contract.errors import CafeError, UsageError
+        from engine.contract.profile.catalogue import is_any_folder
         from engine.contract.profile.schema import Data
 
     wanted = Data(name=name, path=path, size=size, **choice)
     try:
-        if problems := complete(wanted) if name == "folder" else fitting(wanted):
+        if problems := complete(wanted) if is_any_folder(name) else fitting(wanted):
             raise UsageError("\n".join(problem.replace("data.", "--", 1) for problem in problems))
         with _listening(_leave):
             from engine import data

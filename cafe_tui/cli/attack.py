@@ -114,14 +114,14 @@ def _facts(checkpoint: str) -> dict[str, Any]:
 def _images(facts: dict[str, Any]) -> dict[str, Any]:
     """[data] of a checkpoint whose images have a size of their own; where their folder is gone, also their counts."""
     from engine.contract.datasets import COUNTED
-    from engine.contract.profile.catalogue import DATA_SETS, HUB
+    from engine.contract.profile.catalogue import DATA_SETS, HUB, is_any_folder
 
     if DATA_SETS.get(str(facts["data"]), HUB).had not in ("folder", "hub"):
         return {}
     trained = facts.get("settings")
     trained = trained if isinstance(trained, dict) else {}
     section = _given(**{"size": facts.get("size")} | {key: trained.get(f"data.{key}") for key in OF_IMAGES})
-    if facts["data"] == "folder" and not Path(str(section.get("path"))).is_dir():
+    if is_any_folder(str(facts["data"])) and not Path(str(section.get("path"))).is_dir():
         section |= _given(**{key: trained.get(f"data.{key}") for key in COUNTED})
     return section
 

@@ -17,7 +17,7 @@ from typing import Any
 from engine.contract.archives import PUBLISHED, data_folder, published_here
 from engine.contract.errors import UsageError
 from engine.contract.folders import CONVERSION, counted, listing
-from engine.contract.profile.catalogue import DATA_FACTS, DATA_SETS, HUB, HUGGING_FACE, DataFacts
+from engine.contract.profile.catalogue import DATA_FACTS, DATA_SETS, HUB, HUGGING_FACE, DataFacts, is_any_folder
 from engine.contract.profile.schema import Data
 
 CHOICE = ("config", "image", "label", "test")
@@ -30,9 +30,11 @@ def cache_folder(data: Data) -> Path:
     """Where the arrays of a data set lie once they are made."""
     if data.name in PUBLISHED:
         return data_folder() / data.name
-    if data.name == "folder":
+    if is_any_folder(data.name):
         path = Path(str(data.path))
-        return data_folder() / f"folder-{path.name}-{data.size}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+        return (
+            data_folder() / f"{data.name}-{path.name}-{data.size}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+        )
     name, chosen = data.name.replace(":", "-").replace("/", "--"), choice(data)
     digest = f"-{hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:8]}" if chosen else ""
     return data_folder() / f"{name}-{_image_size(data)}{digest}"
@@ -59,7 +61,7 @@ def is_prepared(data: Data) -> bool:
     Published archives hold pixels, or pictures without EXIF; a folder is looked at before each run.
     """
     folder = cache_folder(data)
-    if not is_cached(folder) or data.name in PUBLISHED or data.name == "folder":
+    if not is_cached(folder) or data.name in PUBLISHED or is_any_folder(data.name):
         return is_cached(folder)
     try:
         return int(json.loads((folder / "facts.json").read_text(encoding="utf-8")).get("conversion", 1)) >= CONVERSION
@@ -89,12 +91,12 @@ def _missing(data: Data) -> list[str]:
     problems = []
     if data.size is None:
         problems.append(f"data.size: missing; needed for {data.name}: the side of the images in pixels, such as 64")
-    if data.name == "folder" and data.path is None:
+    if is_any_folder(data.name) and data.path is None:
         problems.append("data.path: missing; needed: the folder that holds train and test (or val)")
-    if data.name == "folder":
+    if is_any_folder(data.name):
         for key, value in choice(data).items():
             problems.append(f"data.{key}: found {value!r}; folder needs none, leave it out")
-    if data.name != "folder" and data.path is not None:
+    if not is_any_folder(data.name) and data.path is not None:
         problems.append(f"data.path: found {data.path!r}; {data.name} needs none, leave it out")
     return problems
 
@@ -105,7 +107,7 @@ def complete(data: Data) -> list[str]:
     if problems or data.name in DATA_FACTS or all(getattr(data, key) is not None for key in COUNTED):
         return problems
     try:
-        values = counted(str(data.path)) if data.name == "folder" else _prepared(data)
+        values = counted(str(data.path)) if is_any_folder(data.name) else _prepared(data)
     except UsageError as error:
         return [f"data.{'path' if data.name == 'folder' else 'name'}: {error.message}; {error.hint}"]
     for key, value in zip(COUNTED, values, strict=True):
@@ -129,7 +131,7 @@ def check_here(data: Data) -> None:
         if not is_cached(cache_folder(data)):
             published_here(data.name, PUBLISHED[data.name])
             _check_writable(data)
-    elif data.name == "folder":
+    elif is_any_folder(data.name):
         if not is_cached(cache_folder(data)):
             listing(Path(str(data.path)))
             _check_writable(data)

@@ -9,7 +9,7 @@ import numpy as np
 from engine.contract.datasets import cache_folder, is_prepared, not_prepared
 from engine.contract.errors import UsageError
 from engine.contract.folders import listing
-from engine.contract.profile.catalogue import DataFacts
+from engine.contract.profile.catalogue import DataFacts, is_any_folder
 from engine.contract.profile.schema import Data
 from engine.data import cache
 from engine.data.cache import Arrays, Say
@@ -25,7 +25,7 @@ def load(data: Data) -> Source:
     That of ImageNet takes hours and hundreds of GB to make, so it is left to `prepare`. Raises UsageError, DiskError.
     """
     folder = cache_folder(data)
-    if data.name == "folder":
+    if is_any_folder(data.name):
         if _is_stale(data, folder):
             with cache.alone(folder):
                 if _is_stale(data, folder):
@@ -64,7 +64,7 @@ def _is_stale(data: Data, folder: Path) -> bool:
     if not is_prepared(data):
         return True
     path = Path(str(data.path))
-    return data.name == "folder" and path.is_dir() and listing(path).stamp != cache.stamp(folder)
+    return is_any_folder(data.name) and path.is_dir() and listing(path).stamp != cache.stamp(folder)
 
 
 def convert(data: Data, say: Say = print) -> None:

@@ -12,9 +12,11 @@ import pytest
 import tomli_w
 from hypothesis import given
 
+from cafe_tui.cli.attack import DEFAULTS
 from engine.contract.errors import CafeError
 from engine.contract.profile import files as profiles
 from engine.contract.profile import schema
+from engine.contract.profile.schema import Data, Model, Threat
 from engine.contract.profile.tables import to_tables
 from tests.contract.written import METHOD, OVERRIDES, SAME_FOLDER, load, with_keys, write
 
@@ -142,3 +144,12 @@ def test_every_shipped_file_fits_the_schema() -> None:
     validator.check_schema(validator.schema)
     for path in profiles.shipped_folder().rglob("*.toml"):
         validator.validate(profiles.read_toml(path))
+
+
+def test_cafe_attack_begins_with_the_defaults_of_profiles() -> None:
+    threat, model, data = Threat(), Model(), Data()
+    assert DEFAULTS["model"] == model.name
+    assert DEFAULTS["data"] == data.name
+    assert DEFAULTS["norm"] == threat.norm
+    numerator, _, denominator = DEFAULTS["eps"].partition("/")
+    assert int(numerator) / int(denominator) == threat.eps

@@ -26,7 +26,7 @@ from engine.contract.errors import ProfileError, UsageError
 from engine.contract.folders import counted
 from engine.contract.plan import plan, train_size
 from engine.contract.profile import files as profiles
-from engine.contract.profile.catalogue import DATA_FACTS
+from engine.contract.profile.catalogue import DATA_FACTS, DATA_SETS
 from engine.contract.profile.schema import Data
 from engine.contract.profile.tables import to_tables
 from engine.device import Compute
@@ -53,6 +53,16 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "train" / ".cache").mkdir()
     counted.cache_clear()
     return root
+
+
+def test_another_set_out_of_a_folder_is_a_row_like_that_of_folder(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATA_SETS, "pets", DATA_SETS["folder"])
+    monkeypatch.setitem(data.DATA, "pets", data.DATA["folder"])
+    section = Data(name="pets", path=str(pets), size=16)
+    assert datasets.complete(section) == []
+    datasets.check_here(section)
+    assert len(data.load(section, seed=0, compute=CPU).test) == 4
+    assert datasets.cache_folder(section).name.startswith("pets-pets-16-")
 
 
 def profile_of(**section: Any) -> Any:

@@ -415,6 +415,14 @@ HUB = DataSet(
     "engine.data.hub:load",
     "hub",
 )
+
+
+def is_any_folder(data: str) -> bool:
+    """Whether a data set is whatever pictures a folder of the user holds, so that its facts are counted there."""
+    row = DATA_SETS.get(data)
+    return row is not None and row.had == "folder" and row.facts is None
+
+
 DATA_FACTS: dict[str, DataFacts] = {name: row.facts for name, row in DATA_SETS.items() if row.facts is not None}
 """Of the data sets whose images are known before any is read: for others see `schema.Data.facts`."""
 
