@@ -285,6 +285,17 @@ def test_a_reader_that_looks_twice_goes_by_what_changes(apart: float, run: RunDi
     assert run.status(far, NOW).state == "running", "it was only slow"
 
 
+def test_a_run_of_the_same_name_in_another_folder_is_another_run(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = State(state="running", pid=7, host=ELSEWHERE, heartbeat=NOW)
+    for name in ("one", "two"):
+        (tmp_path / name / "runs" / "a").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / name)
+        assert RunDir(Path("runs/a")).status(far, NOW).state == "running"
+        clock[0] += LOST_AFTER_SECONDS + 1
+
+
 # --- kills for memory ------------------------------------------------------------------------------------------------
 
 

@@ -230,7 +230,7 @@ class RunDir:
 
     def _silent(self, state: State, now: float) -> str | None:
         """Why a run is lost whose process cannot be seen; None if there are signs of life."""
-        if not liveness.silent(self._root, state.heartbeat, now):
+        if not liveness.silent(os.path.abspath(self._root), state.heartbeat, now):
             return None
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.heartbeat))
         clock = f" by the clock of host {state.host}" if state.host else ""
