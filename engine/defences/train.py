@@ -24,6 +24,8 @@ from engine.defences.alarms import Epoch, alarms, another_attack
 from engine.defences.awp import perturbed, worst_direction
 from engine.defences.inoculation import Inoculation, Inverted
 from engine.defences.losses import HELPER_REACH, helper_term
+from engine.models.answers import refuse_answer
+from engine.models.foreign import Foreign
 from engine.stage import Context, EpochStage, Event, Meter
 
 
@@ -64,6 +66,17 @@ def follow(mean: nn.Module, model: nn.Module, decay: float, step: int) -> None:
             average.copy_(now)
 
 
+def _refuse_odd(network: nn.Module, context: Context) -> None:
+    """Raise UsageError for a network that is not ours and does not answer with logits."""
+    if not isinstance(network, Foreign):
+        return
+    labels = context.data.train.labels
+    one = context.data.train.take(torch.zeros(1, dtype=torch.int64, device=labels.device), context.compute)
+    mode = network.training
+    refuse_answer(network.eval(), one.x, context.data.facts.classes)
+    network.train(mode)
+
+
 class Training(EpochStage):
     """A stage of kind train or inoculate."""
 
@@ -71,7 +84,9 @@ class Training(EpochStage):
         super().__init__(context, str(stage.id), stage.epochs, stage.batch_size)
         self.stage = stage
         self.defence, self.loss = DEFENCES[stage.defence], LOSSES[stage.defence]
-        self.model = self.synchronised(context.trained(stage.start) if stage.start else context.classifier())
+        network = context.trained(stage.start) if stage.start else context.classifier()
+        _refuse_odd(network, context)
+        self.model = self.synchronised(network)
         self.inoculation = Inoculation(context, stage, self.model) if isinstance(stage, Inoculate) else None
         self.attacks = self.defence.attacks or self.inoculation is not None
         self.optimizer = torch.optim.SGD(

@@ -29,7 +29,7 @@ from engine.contract.profile.catalogue import ENSEMBLES, L2, plain
 from engine.contract.run.records import Part
 from engine.data import Images
 from engine.device import Compute
-from engine.oom import out_of_memory
+from engine.models.answers import refuse_answer
 
 GAIN, LEAST_GAIN = 0.2, 3
 """Points (AutoAttack's threshold) and examples by which a weaker attack must beat stronger ones to be no accident."""
@@ -59,49 +59,7 @@ def refuse(model: nn.Module, images: Images, classes: int, compute: Compute) -> 
     batch = images.take(torch.zeros(1, dtype=torch.int64, device=labels.device), compute)
     if not bool(((batch.x >= 0) & (batch.x <= 1)).all()):
         raise UsageError("images outside of [0,1]", "Put the normalisation into the network, not into the data.")
-    _refuse_answer(model, batch.x, classes)
-
-
-def _refuse_answer(model: nn.Module, x: Tensor, classes: int) -> None:
-    """Ask about one image (1,C,H,W); raise UsageError where the answer is not logits (1, classes)."""
-    try:
-        z, asked = _answer(model, x)
-    except (RuntimeError, TypeError, ValueError) as error:
-        if out_of_memory(error):
-            raise
-        shape = "x".join(map(str, x.shape[1:]))
-        raise UsageError(
-            f"the network does not take images of {shape}: {str(error).strip().splitlines()[0]}",
-            "Images come as float32 (N,C,H,W) in [0,1]; a network that computes in another format converts them.",
-        ) from None
-    if not isinstance(z, Tensor):
-        raise UsageError(
-            f"the network's forward returns a {type(z).__name__}; needed: one tensor of logits (N, {classes})",
-            "Return the logits alone, or wrap the network in a module that does.",
-        )
-    if z.shape != (asked, classes):
-        raise UsageError(
-            f"the network answers with shape {tuple(z.shape)}; needed: logits of shape (N, {classes}), one for each "
-            "class of the data",
-            "Name the data set that the network was trained on.",
-        )
-
-
-def _answer(model: nn.Module, x: Tensor) -> tuple[object, int]:
-    """The answer to one image (1,C,H,W), and how many were asked about: two copies where a network takes no single one.
-
-    Such a network looks at its neighbours, of which the table will warn.
-    """
-    with torch.no_grad():
-        try:
-            return model(x.clone()), 1
-        except (RuntimeError, ValueError) as error:
-            if out_of_memory(error):
-                raise
-            try:
-                return model(torch.cat([x, x])), 2
-            except (RuntimeError, TypeError, ValueError):
-                raise error from None
+    refuse_answer(model, batch.x, classes)
 
 
 def of_images(asked: int | None, images: int) -> list[str]:

@@ -15,11 +15,12 @@ from cafe_tui.format import means_of
 from engine.attacks.loop import NoGradient
 from engine.contract.errors import UsageError
 from engine.contract.profile import files as profiles
-from engine.contract.profile.schema import Evaluate
+from engine.contract.profile.schema import Evaluate, Train
 from engine.contract.run import results
 from engine.contract.run.records import Cell, Message, Part, WarningNote
 from engine.contract.run.rundir import RunDir
 from engine.data import Images
+from engine.defences.train import Training
 from engine.device import Compute
 from engine.evaluation.checks import of_parts, of_small_images, of_table, refuse
 from engine.evaluation.table import Evaluation
@@ -178,6 +179,46 @@ def test_a_network_that_returns_a_tuple_is_told_so_and_the_data_set_is_not_blame
     for shape in ((1,), ()):
         with pytest.raises(UsageError, match="needed: logits of shape"):
             refuse(Odd(lambda linear, x, shape=shape: torch.zeros(shape)), images, 10, cpu)  # type: ignore[misc]
+
+
+def test_whatever_the_forward_of_a_network_does_is_told_and_no_defect_of_ours() -> None:
+    images = Images(torch.rand(5, 1, 8, 8), torch.arange(5), torch.arange(5))
+
+    def told(forward: Callable[[nn.Module, Tensor], Tensor]) -> str:
+        with pytest.raises(UsageError) as caught:
+            refuse(Odd(forward), images, 10, Compute(torch.device("cpu")))
+        assert "trained on" not in str(caught.value.hint), "the data set is not blamed"
+        return caught.value.message
+
+    def wants_three_channels(_: nn.Module, x: Tensor) -> Tensor:
+        assert x.shape[1] == 3, "three channels"
+        return x
+
+    def one_alone(linear: nn.Module, x: Tensor) -> Tensor:
+        if len(x) > 1:
+            raise ValueError("one at a time")
+        z: Tensor = linear(x.flatten(1))
+        return z
+
+    assert told(wants_three_channels).startswith("the network does not take images of 1x8x8: AssertionError: three")
+    heads: dict[str, Tensor] = {}
+    assert told(lambda *_: heads["head"]).endswith("images of 1x8x8: KeyError: 'head'")
+    assert told(lambda _, x: x[9:][0]).startswith("the network does not take images of 1x8x8: IndexError: ")
+    assert told(one_alone) == "the network does not take two images of 1x8x8: one at a time"
+    of_rows = "needed: logits of shape (N, 10)"
+    assert of_rows in told(lambda linear, x: linear(x.flatten(1)).squeeze(0))
+    assert of_rows in told(lambda linear, x: linear(x.flatten(1))[:, :, None, None])
+    assert "answers with shape (1, 20)" in told(lambda linear, x: linear(x.flatten(1)).reshape(1, -1))
+    assert "complex" in told(lambda linear, x: linear(x.flatten(1)).to(torch.complex64))
+
+
+def test_a_training_refuses_a_network_that_returns_a_tuple(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = Odd(lambda linear, x: (linear(x.flatten(1)), x))  # type: ignore[arg-type,return-value]
+    monkeypatch.setattr(Context, "classifier", lambda _: foreign.Foreign(odd, foreign.Copy()))
+    stage = context.profile.stage[0]
+    assert isinstance(stage, Train)
+    with pytest.raises(UsageError, match="forward returns a tuple; needed: one tensor of logits"):
+        Training(context, stage)
 
 
 # --- AutoAttack judges its parts -------------------------------------------------------------------------------------
