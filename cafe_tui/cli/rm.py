@@ -38,7 +38,7 @@ def remove(
         try:
             rundir.remove(run)
         except CafeError as error:  # it keeps the others from nothing
-            say(f"cafe: {error}", file=sys.stderr)
+            say(*f"cafe: {error}".split("\n"), file=sys.stderr)
             failed = max(failed, error.exit_code)
             continue
         say(f"{run.id}: link deleted; what it leads to is kept" if linked else f"{run.id} deleted")

@@ -30,7 +30,7 @@ def stop(runs_named: RunsNamed, json: Json = False, runs: Runs = None) -> None:
         if error is not None:
             refused.append(error)
         elif not json:
-            say(f"{run.id} {_told(before)}")
+            say(f"{run.id} {_told(before, asked)}")
     if json:
         print_json({"runs": answers})
     for error in refused:
@@ -43,13 +43,15 @@ def _ask(run: RunDir, before: Status) -> tuple[bool, CafeError | None]:
     """Whether a run was asked, and the reason if it refused. One that is lost is asked too: it may yet live."""
     from cafe_tui.launch import queue
 
-    if before.final and before.state != "lost":
+    if before.final and before.state != "lost" and not run.occupied:
         return False, None
     refused = queue.stop([run])
     return not refused, next(iter(refused), None)
 
 
-def _told(before: Status) -> str:
+def _told(before: Status, asked: bool) -> str:
     if before.state == "lost":
         return "is lost; a request to stop is left there in case it lives"
+    if before.final and asked:
+        return f"is {before.state}, but an engine still holds it; that is asked to stop"
     return f"is {before.state} already" if before.final else "is asked to stop after its current step"

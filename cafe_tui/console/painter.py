@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from io import StringIO
-from typing import TextIO
+from types import FrameType
+from typing import Any, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -43,16 +46,36 @@ class Painter:
         self._stream = unguarded(stream)
         self._lines: list[str] = []
         self._size: tuple[int, int] | None = None
+        self._interrupted = False
+        self._stopped_before: Any = None
 
     def __enter__(self) -> Painter:
+        if threading.current_thread() is threading.main_thread():
+            self._stopped_before = signal.signal(signal.SIGTSTP, self._suspend)
         self._stream.write(_HIDE_CURSOR)
         self._stream.flush()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._stopped_before is not None:
+            signal.signal(signal.SIGTSTP, self._stopped_before)
         with suppress(OSError):  # the terminal may be gone
             self._stream.write(_END_SYNC + _SHOW_CURSOR)  # a signal may have ended us in the middle of a frame
             self._stream.flush()
+
+    def _suspend(self, number: int, frame: FrameType | None) -> None:
+        """ctrl-Z: give the shell its cursor, and paint anew, below what it showed, once we go on."""
+        self._send(_END_SYNC + _SHOW_CURSOR)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # stops us here
+        signal.signal(number, self._suspend)
+        self._interrupted = True
+        self._send(_HIDE_CURSOR)
+
+    def _send(self, text: str) -> None:
+        """Past the buffer of the stream, which a signal may have come in the middle of."""
+        with suppress(OSError, ValueError):
+            os.write(self._stream.fileno(), text.encode())
 
     def size(self) -> tuple[int, int]:
         """Columns and lines of the terminal."""
@@ -63,13 +86,15 @@ class Painter:
         return columns or 80, lines or 24
 
     def resized(self) -> bool:
-        """Whether the terminal has another size than when the last frame was painted."""
-        return self._size is not None and self._size != self.size()
+        """Whether the terminal has another size than when the last frame was painted, or was the shell's since then."""
+        return self._interrupted or (self._size is not None and self._size != self.size())
 
     def paint(self, frame: Sequence[Text]) -> None:
         """Show a frame; after a resize everything is drawn again."""
         size = self.size()
         lines = render(frame, size[0], self._stream)[: max(size[1] - 1, 1)]
+        if self._interrupted:
+            self._interrupted, self._lines = False, []
         if self._size is not None and size != self._size:
             self._write(_CLEAR_SCREEN + "".join(f"{line}\n" for line in lines))
         else:

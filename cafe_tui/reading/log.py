@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.contract.run.opening import regular
 from engine.contract.run.rundir import RunDir
 
 
@@ -16,7 +17,7 @@ class LogFollower:
     def poll(self, max_bytes: int = 1 << 18) -> list[str]:
         """New complete lines, without their newlines; a log that became shorter is read from its start."""
         try:
-            with self.path.open("rb") as file:
+            with open(self.path, "rb", opener=regular) as file:
                 size = file.seek(0, 2)
                 first = self._offset is None
                 start = max(size - max_bytes, 0) if self._offset is None else self._offset

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from cafe_tui.launch.spawn import python, talking
 from engine.contract.run.columns import ColumnReader, Columns, Curve, Piece
+from engine.contract.run.opening import regular
 
 LONG: Final = 32 << 20
 """Bytes left to read from which on a helper is worth its start, which costs as much as reading a third of them."""
@@ -113,7 +114,7 @@ class ParallelReader(ColumnReader):
 
     def _next_line(self, offset: int) -> int:
         """Where the line after the one at this byte begins; beyond the file if none does."""
-        with self.path.open("rb") as file:
+        with open(self.path, "rb", opener=regular) as file:
             file.seek(offset)
             return file.tell() if file.readline().endswith(b"\n") else self._size + 1
 

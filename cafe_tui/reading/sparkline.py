@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+from engine.contract.run.opening import regular
 from engine.contract.run.records import Scalars, decode_lines, to_float
 from engine.contract.run.rundir import RunDir
 
@@ -18,7 +19,7 @@ TAIL_BYTES: Final = 1 << 16
 def trend(run: RunDir) -> tuple[float, ...]:
     """The newest values of the headline metric of the latest stage that has one; empty without any, never an error."""
     try:
-        with run.records_file.open("rb") as file:
+        with open(run.records_file, "rb", opener=regular) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - TAIL_BYTES, 0))
             chunk = file.read(TAIL_BYTES)

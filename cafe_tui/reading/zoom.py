@@ -13,6 +13,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 from cafe_tui.charts.series import Series
 from engine.contract.run.columns import Columns, in_columns
+from engine.contract.run.opening import regular
 from engine.contract.run.records import Scalars, decode_lines
 
 Key = tuple[str, str]
@@ -54,7 +55,7 @@ class ZoomReader:
         wanted = list(keys)
         stages = {stage for stage, _ in wanted}
         try:
-            with self._path.open("rb") as file:
+            with open(self._path, "rb", opener=regular) as file:
                 self._index(file)
                 pieces = self._touching(stages, low, high)
                 if sum(end - begin for begin, end in pieces) > MOST_BYTES:

@@ -30,6 +30,7 @@ from engine.contract.profile.reopening import reopened
 from engine.contract.profile.schema import Profile
 from engine.contract.profile.sweeps import Sweep, combine, merged_problems, nested, tag_of
 from engine.contract.profile.tables import Tables, to_tables
+from engine.contract.run.opening import regular
 
 SWEPT = "sweep"
 """The table of a sweep, and the origin of a value that it gives."""
@@ -124,6 +125,11 @@ def _stream(path: Path, device: int, inode: int) -> bytes:
     return data
 
 
+def _file(path: Path) -> bytes:
+    with open(path, "rb", opener=regular) as file:
+        return file.read()
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -156,7 +162,7 @@ def available() -> list[Entry]:
 def read_toml(path: Path) -> Tables:
     """The tables of a TOML file; a mistake is reported with file, line and column."""
     try:
-        data = _stream(path, path.stat().st_dev, path.stat().st_ino) if streamed(path) else path.read_bytes()
+        data = _stream(path, path.stat().st_dev, path.stat().st_ino) if streamed(path) else _file(path)
         return tomli.loads(data.decode("utf-8-sig"))  # editors on Windows begin a file with a mark of its encoding
     except tomli.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from engine.contract.run.opening import regular
+
 Number = float | str | None
 """A scalar as written: a finite number, null, or one of "nan", "inf", "-inf" (JSON has no such numbers)."""
 
@@ -288,7 +290,7 @@ class RecordReader:
         """The next complete lines; empty without any."""
         self.more = False
         try:
-            with self.path.open("rb") as file:
+            with open(self.path, "rb", opener=regular) as file:
                 size = file.seek(0, 2)
                 if size < self.offset:
                     self.offset = 0

@@ -24,6 +24,7 @@ import msgspec
 
 from engine.contract.errors import DiskError, UsageError
 from engine.contract.run import liveness, space
+from engine.contract.run.opening import regular
 from engine.contract.run.records import to_json
 from engine.contract.run.results import Results
 
@@ -41,6 +42,8 @@ INFO_PATIENCE = 30.0
 """Seconds to wait for another process that is changing run.json, which takes it milliseconds."""
 SMALL = 1 << 16
 """Bytes that hold a small file, mostly."""
+LARGEST = 1 << 26
+"""No file that is read as a whole has more."""
 BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What reading a small file raises if its content is not what it should be."""
 
@@ -174,11 +177,13 @@ class RunDir:
 
     def _read(self, name: str, kind: type[T]) -> T:
         # Paths joined as text, no file object: half the time, and a list of runs does this thousands of times.
-        file = os.open(f"{self._root}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        file = regular(f"{self._root}/{name}")
         try:
             content = os.read(file, SMALL)
             while len(content) % SMALL == 0 and (more := os.read(file, SMALL)):
                 content += more
+                if len(content) > LARGEST:
+                    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         finally:
             os.close(file)
         return msgspec.json.decode(content, type=kind)
@@ -244,6 +249,11 @@ class RunDir:
         if state.state not in FINAL and liveness.alive(state) is False:
             liveness.released(self.lock_file)
         return self.status()
+
+    @property
+    def occupied(self) -> bool:
+        """Whether an engine or a rank of one holds this run in this moment."""
+        return any(liveness.held(file) for file in (self.lock_file, self.rank_lock_file))
 
     def holder(self) -> str:
         """Why this run must be left alone, whatever its state says; empty if nobody is working on it.

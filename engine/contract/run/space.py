@@ -18,6 +18,8 @@ RESERVE_BYTES = 64 * 1024
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What the system says where nothing more fits."""
 _LEAST_BYTES = 1_000_000
+RUN_FILES = 16
+"""So many files and folders a new run has. One that could not be made has given back those that it got."""
 
 
 def reserve(file: Path) -> None:
@@ -65,7 +67,7 @@ def refusal(error: OSError, path: Path) -> tuple[str, str]:
     if error.errno == errno.EDQUOT:
         return "your disk quota is used up", "Free some space or choose another --runs folder."
     if error.errno == errno.ENOSPC:
-        if no_inodes(folder):
+        if no_inodes(folder, RUN_FILES if free_megabytes(folder) >= 10 else 0):
             return (
                 "no inodes are left: the disk holds as many files as it can",
                 "Delete files there; free space does not help. Or choose another --runs folder.",
@@ -90,13 +92,13 @@ def full(path: Path) -> str:
     return f"the disk is full, {free // 1_000_000} MB free" if free < _LEAST_BYTES else ""
 
 
-def no_inodes(folder: Path) -> bool:
-    """Whether a disk that counts files can take no more."""
+def no_inodes(folder: Path, needed: int = 0) -> bool:
+    """Whether a disk that counts files can take no more, or no more than `needed`."""
     try:
         disk = os.statvfs(folder)
     except OSError:
         return False
-    return disk.f_files > 0 and disk.f_favail == 0
+    return disk.f_files > 0 and disk.f_favail <= needed
 
 
 def free_megabytes(folder: Path) -> int:
