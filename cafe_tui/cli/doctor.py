@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import typer
 
 from cafe_tui.cli.options import Json, Runs, print_json
-from cafe_tui.launch import spawn
 from cafe_tui.locations import runs_folder, slow_line
 from engine.contract.printing import say
 
@@ -88,7 +86,10 @@ def examine(runs: Path) -> dict[str, Any]:
 
 def _engine() -> dict[str, Any]:
     """What torch sees, asked of a process of its own: a hung driver must not hang this one."""
+    import subprocess
     from json import loads
+
+    from cafe_tui.launch import spawn
 
     try:
         answer = spawn.answer(spawn.python("-c", _TORCH_PROBE), _PROBE_SECONDS)
